@@ -1,0 +1,48 @@
+"""What a data set holds: subjects, their cases (view and phase), and the volumes in their files."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+VIEWS = ("SA", "LA")  # short-axis stack, long-axis (4-chamber) slice
+PHASES = ("ED", "ES")  # end of diastole, end of systole
+PARTS = ("train", "validation", "test")  # the data set's own, official split
+
+
+@dataclass(frozen=True)
+class Case:
+    """One subject, view and phase: the unit that is segmented and scored."""
+
+    subject: str  # as in the file names, e.g. "001"
+    view: str  # one of VIEWS
+    phase: str  # one of PHASES
+    image_path: Path
+    label_path: Path | None  # None where the truth is not public
+
+    @property
+    def name(self) -> str:
+        """E.g. ``001_SA_ED``."""
+        return f"{self.subject}_{self.view}_{self.phase}"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One patient or volunteer."""
+
+    code: str
+    disease: str  # "" where unknown
+    vendor: str  # "" where unknown
+    part: str  # one of PARTS
+    cases: tuple[Case, ...] = ()
+    cine: dict[str, Path] = field(default_factory=dict)  # view -> path, where there is one
+
+
+@dataclass(frozen=True)
+class Volume:
+    """An image or a label map with its geometry."""
+
+    array: np.ndarray  # (x, y, slices): float32 image or uint8 labels
+    spacing_mm: tuple[float, float, float]
+    affine: np.ndarray  # (4, 4), voxel indices -> mm
+    path: Path
