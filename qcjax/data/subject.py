@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 
 VIEWS = ("SA", "LA")  # short-axis stack, long-axis (4-chamber) slice
@@ -46,3 +47,4 @@ class Volume:
     spacing_mm: tuple[float, float, float]
     affine: np.ndarray  # (4, 4), voxel indices -> mm
     path: Path
+    header: nib.Nifti1Header | None = None  # the file's own, for writing on the same grid

@@ -1,0 +1,1 @@
+"""State, updates, devices, checkpoints and the training loop."""

@@ -1,0 +1,60 @@
+"""The refinement paper (Galati & Zuluaga, STACOM 2021) on M&Ms-2: `python -m experiments.mnms2 --help`."""
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from experiments.command import parse
+from experiments.presets import PRESETS
+from qcjax import runtime
+from qcjax.config import Config
+from qcjax.data import mnms2
+from qcjax.data.subject import Subject
+from qcjax.report.page import write_report
+from qcjax.run import Run, StageResult
+from qcjax.train.progress import say
+from qcjax.train.refinement import Pool
+from qcjax.train.stages import Arm, train_autoencoder, train_segmenter
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the experiment; returns the exit code."""
+    config = parse(sys.argv[1:] if argv is None else list(argv), Config, PRESETS)
+    runtime.prepare()
+    folder = config.out or Path("runs") / f"mnms2-{datetime.now():%Y%m%d-%H%M%S}"
+    run = Run.open(config, folder)
+    subjects = run.subjects()
+    say(mnms2.describe(subjects))
+
+    for view in run.views(subjects):
+        data = run.prepare(subjects, view)
+        for name in config.segmenter:
+            run_arm(run, Arm(run.networks(name), data, run.folder, run.journal), subjects)
+
+    run.write_results(subjects)
+    page = write_report(run.folder)
+    say(f"Done. Open {page}")
+    return 0
+
+
+def run_arm(run: Run, arm: Arm, subjects: Sequence[Subject]) -> None:
+    """One segmenter on one view: the four stages of the ablation."""
+    # Supervised learning (section 2.2): R learns ground-truth masks; of M, the m_best models are kept.
+    autoencoder = train_autoencoder(arm)
+    supervised = train_segmenter(arm)
+
+    # The single best, and QC-based selection among the m_best (section 2.3).
+    pool = Pool(arm, autoencoder, [supervised])
+    run.stage(arm, "segmenter", subjects, autoencoder, lambda: StageResult.single_best(pool))
+    run.stage(arm, "selection", subjects, autoencoder, lambda: StageResult.selected(pool))
+
+    # Semi-supervised refinement on the OoD cases, then selection; and the same steps without those cases.
+    refined = run.refine(arm, autoencoder, supervised, "refined")
+    run.stage(arm, "refined", subjects, autoencoder, lambda: StageResult.selected(refined))
+    control = run.refine(arm, autoencoder, supervised, "control")
+    run.stage(arm, "control", subjects, autoencoder, lambda: StageResult.selected(control))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

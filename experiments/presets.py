@@ -1,0 +1,35 @@
+"""The presets of the experiments: what the paper says, what the authors' code does, and two smaller sizes."""
+
+from qcjax.config import AutoencoderConfig, Config, Preset, RefinementConfig, SegmenterConfig
+
+PAPER = Config()
+
+ORIGINAL = Config(
+    preset="original",
+    supervised=SegmenterConfig(m_best=5),
+    autoencoder=AutoencoderConfig(batch=20, early_epochs=0),
+)
+
+SMALL = Config(
+    preset="small",
+    segmenter=("nnunet",),
+    size=128,
+    spacing_mm=1.8,
+    supervised=SegmenterConfig(width=12, stages=6, epochs=20, batch=16),
+    autoencoder=AutoencoderConfig(width=16, latent=64, dropout=0.1, epochs=25, batch=16, early_epochs=2, augment=True),
+    refinement=RefinementConfig(epochs=6, steps=40, labelled=8, unlabelled=8),
+)
+
+DEMO = Config(
+    preset="demo",
+    segmenter=("nnunet",),
+    size=128,
+    spacing_mm=2.0,
+    supervised=SegmenterConfig(width=8, stages=6, epochs=12, steps=25, batch=16),
+    autoencoder=AutoencoderConfig(
+        width=16, latent=64, dropout=0.1, epochs=12, steps=25, batch=16, early_epochs=1, augment=True
+    ),
+    refinement=RefinementConfig(epochs=4, steps=12, labelled=8, unlabelled=8),
+)
+
+PRESETS: dict[Preset, Config] = {"demo": DEMO, "small": SMALL, "paper": PAPER, "original": ORIGINAL}

@@ -1,0 +1,128 @@
+"""Everything a run can be told, as frozen dataclasses. One resolved `config.json` is written beside every result."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Segmenter = Literal["nnunet", "acdc_unet"]
+View = Literal["SA", "LA"]
+Preset = Literal["demo", "small", "paper", "original"]
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """Supervised training of the segmenter M."""
+
+    width: int | None = None
+    """Channels of the first stage; None: the original's (nnunet 32, acdc_unet 48)."""
+    stages: int = 7
+    """Resolutions of nnunet; each halves the image."""
+    epochs: int = 250
+    """Passes over the labelled slices."""
+    steps: int | None = None
+    """Steps per epoch, going round and round the slices; None: one pass."""
+    batch: int = 20
+    """Slices per step, over all devices."""
+    learning_rate: float | None = None
+    """Initial; None: the original's (nnunet 0.01 with SGD, acdc_unet 0.0005 with Adam)."""
+    m_best: int = 3
+    """How many models to keep, by validation loss: the candidates."""
+    mirror: float = 0.5
+    """Augmentation: probability of mirroring, for each axis."""
+    rotation_deg: float = 30.0
+    """Augmentation: rotation within ± this many degrees."""
+    scale: tuple[float, float] = (0.7, 1.4)
+    """Augmentation: range of the scale of the coordinates (below 1 enlarges)."""
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Training of the autoencoder R on ground-truth masks."""
+
+    width: int = 32
+    """Channels of its narrowest layers."""
+    latent: int = 100
+    """Channels of the latent space."""
+    dropout: float = 0.5
+    """Dropout rate."""
+    epochs: int = 500
+    """Passes over the labelled masks."""
+    steps: int | None = None
+    """Steps per epoch, going round and round the masks; None: one pass."""
+    batch: int = 8
+    """Masks per step, over all devices."""
+    learning_rate: float = 2e-4
+    """Of Adam."""
+    early_epochs: int = 10
+    """Epochs in which the Dice loss leaves the background out."""
+    augment: bool = False
+    """Rotate, scale and shift the masks (never mirror them)."""
+
+
+@dataclass(frozen=True)
+class RefinementConfig:
+    """Semi-supervised refinement of the segmenter on out-of-distribution (OoD) cases."""
+
+    epochs: int = 50
+    """K_semi, the most epochs."""
+    steps: int | None = None
+    """Steps per epoch; None: one pass over the labelled slices."""
+    labelled: int = 10
+    """Labelled slices per step (preset paper)."""
+    unlabelled: int = 10
+    """OoD slices per step (preset paper)."""
+    learning_rate_factor: float = 0.1
+    """Constant learning rate, as a share of supervised training's initial one (preset paper)."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Segments the right ventricle in cardiac MRI and controls its own quality without ground truth.
+
+    Trains a segmenter and an autoencoder of masks on the labelled subjects, finds the unlabelled cases that the
+    segmenter gets wrong (mask and rebuilt mask differ), refines the segmenter on them, selects the best candidate per
+    case, and reports all of it. Without --data it makes a synthetic cohort and runs a demonstration.
+    """
+
+    data: Path | None = None
+    """Folder of an M&Ms-2 data set (public or challenge layout); none: a synthetic cohort."""
+    out: Path | None = None
+    """Folder of the results; started again on the same one, a run goes on. Default: runs/mnms2-<time>."""
+    preset: Preset = "paper"
+    """demo: synthetic data, minutes. small: real data on a CPU. paper: the paper, literally. original: what the
+    authors' public code does. Every other option overrides its preset."""
+    segmenter: tuple[Segmenter, ...] = ("nnunet", "acdc_unet")
+    """Networks to run: nnunet is the paper's BN1 (Full et al.), acdc_unet its BN2 (Isensee et al.)."""
+    views: tuple[View, ...] = ("SA", "LA")
+    """Short-axis stacks, long-axis slices."""
+    seed: int = 0
+    """Of the split, the initial weights, the order, augmentation and dropout."""
+    devices: int | None = None
+    """How many devices share each batch; default all."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the networks' arithmetic; parameters and losses are always float32."""
+    split: Path | None = None
+    """CSV (SUBJECT_CODE, PART) in place of the official split; PART is train, validation or test."""
+    skip_invalid: bool = False
+    """Leave subjects out whose files have errors, instead of stopping; they are named and counted."""
+    size: int = 256
+    """Height and width of the prepared slices, a multiple of 64."""
+    spacing_mm: float | None = None
+    """In-plane spacing of the prepared slices; None: the training set's median."""
+    subjects: tuple[int, int, int] = (24, 4, 16)
+    """Synthetic cohort: subjects for training, validation and test parts of the data set."""
+    supervised: SegmenterConfig = field(default_factory=SegmenterConfig)
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    refinement: RefinementConfig = field(default_factory=RefinementConfig)
+
+    @property
+    def losses(self) -> Literal["paper", "original"]:
+        """Which of the two readings of the method applies; demo and small follow the paper."""
+        return "original" if self.preset == "original" else "paper"
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """Plain values, paths as text."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))

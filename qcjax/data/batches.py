@@ -1,0 +1,74 @@
+"""Slices of a cohort as arrays on the device, and the order in which an epoch takes them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qcjax.typing import Array
+
+
+class Slices(NamedTuple):
+    """All slices of some cases, in the cases' order."""
+
+    image: Array  # (n, h, w) float32
+    label: Array  # (n, h, w) uint8; zeros where there is no truth
+
+
+class Batch(NamedTuple):
+    """What an update learns from."""
+
+    image: Array  # (b, h, w, 1) float32
+    label: Array  # (b, h, w) int32
+    weight: Array  # (b,) 1, or 0 for padding
+
+
+class Plan(NamedTuple):
+    """Which slices each step of an epoch takes; the last batch is padded with weight 0."""
+
+    indices: np.ndarray  # (steps, b) int32
+    weight: np.ndarray  # (steps, b) float32
+
+
+def epoch_plan(n: int, batch: int, seed: int, epoch: int, shuffle: bool = True) -> Plan:
+    """The order of an epoch, a function of (seed, epoch) alone."""
+    order = np.random.default_rng([seed, epoch]).permutation(n) if shuffle else np.arange(n)
+    return in_batches(order, batch)
+
+
+def padded(plan: Plan, multiple: int) -> Plan:
+    """Every batch filled up with padding to a multiple that devices can share."""
+    extra = -plan.indices.shape[1] % multiple
+    return Plan(*(np.pad(x, ((0, 0), (0, extra))) for x in plan))
+
+
+def in_batches(indices: Sequence[int] | np.ndarray, batch: int) -> Plan:
+    """Given slices in batches of a fixed size."""
+    indices = np.asarray(indices, np.int32)
+    steps = -(-len(indices) // batch)
+    weight = np.zeros(steps * batch, np.float32)
+    weight[: len(indices)] = 1
+    padded = np.zeros(steps * batch, np.int32)
+    padded[: len(indices)] = indices
+    return Plan(padded.reshape(steps, batch), weight.reshape(steps, batch))
+
+
+def cycled(indices: np.ndarray, batch: int, steps: int, seed: int, epoch: int) -> Plan:
+    """`steps` batches that go round and round the given slices, reshuffled every round."""
+    rng = np.random.default_rng([seed, epoch, 1])
+    rounds = -(-steps * batch // max(len(indices), 1))
+    order = np.concatenate([rng.permutation(indices) for _ in range(rounds)])[: steps * batch]
+    return Plan(order.astype(np.int32).reshape(steps, batch), np.ones((steps, batch), np.float32))
+
+
+def take(slices: Slices, indices: Array, weight: Array) -> Batch:
+    """Gather a batch on the device: indices (b,) -> images (b, h, w, 1), labels (b, h, w)."""
+    return Batch(slices.image[indices][..., None], slices.label[indices].astype(jnp.int32), weight)
+
+
+def sample_keys(key: Array, count: int, axis_name: str | None) -> Array:
+    """A key per sample from its place in the whole batch, so that the number of devices doesn't matter."""
+    first = jax.lax.axis_index(axis_name) * count if axis_name is not None else 0
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(count))

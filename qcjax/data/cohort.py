@@ -1,0 +1,97 @@
+"""The cases of one view, prepared for the networks: one stack of slices, and how to find a case in it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from qcjax.data.batches import Slices
+from qcjax.data.nifti import read_image, read_labels
+from qcjax.data.preprocess import Geometry, Preset, plan, prepare_image, prepare_labels
+from qcjax.data.subject import Case, Subject
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Prepared cases; slices of a case lie together, cases in order."""
+
+    cases: tuple[Case, ...]
+    geometries: tuple[Geometry, ...]
+    slices: Slices  # numpy arrays on the host: image (n, h, w) float32, label (n, h, w) uint8
+
+    @property
+    def first(self) -> np.ndarray:
+        """Where each case's slices begin, and where the last one's end: (cases + 1,)."""
+        return np.cumsum([0, *(g.stack_shape[0] for g in self.geometries)])
+
+    @property
+    def owner(self) -> np.ndarray:
+        """The case of each slice: (n,)."""
+        return np.repeat(np.arange(len(self.cases)), np.diff(self.first))
+
+    @property
+    def phases(self) -> np.ndarray:
+        """The phase of each case: (cases,) text."""
+        return np.array([case.phase for case in self.cases])
+
+    def rows(self, case: int) -> slice:
+        """The slices of a case."""
+        first = self.first
+        return slice(int(first[case]), int(first[case + 1]))
+
+    def slices_of(self, cases: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Indices of all slices of the given cases."""
+        return np.flatnonzero(np.isin(self.owner, cases))
+
+    def split(self, stack: np.ndarray) -> Iterator[np.ndarray]:
+        """An array over all slices, (n, ...), case by case."""
+        first = self.first
+        return (stack[a:b] for a, b in zip(first[:-1], first[1:], strict=True))
+
+
+def prepare(
+    subjects: Sequence[Subject],
+    view: str,
+    spacing_mm: tuple[float, float],
+    size: int,
+    with_labels: bool,
+    preset: Preset = "paper",
+    on_case: Callable[[], None] = lambda: None,
+) -> Cohort:
+    """Read and prepare every case of a view.
+
+    Args:
+      spacing_mm: target in-plane spacing (h, w).
+      size: of the square slices.
+      with_labels: read the ground truth too; without it, label maps are zeros whatever is on disk, so that what is
+        to be predicted can't be learnt from.
+
+    Raises:
+      ValueError: a file that can't be used, or `with_labels` and a case without truth.
+    """
+    cases = [case for subject in subjects for case in subject.cases if case.view == view]
+
+    def one(case: Case) -> tuple[Geometry, np.ndarray, np.ndarray]:
+        image = read_image(case.image_path)
+        geometry = plan(image, spacing_mm, size)
+        stack = prepare_image(image, geometry, preset)
+        labels = np.zeros(stack.shape, np.uint8)
+        if with_labels:
+            if case.label_path is None:
+                raise ValueError(f"{case.image_path}: no ground truth found beside it, expected one for training")
+            labels = prepare_labels(read_labels(case.label_path, like=image), geometry, preset)
+        on_case()
+        return geometry, stack, labels
+
+    with ThreadPoolExecutor() as pool:
+        parts = list(pool.map(one, cases))
+    empty = np.zeros((0, size, size))
+    return Cohort(
+        tuple(cases),
+        tuple(geometry for geometry, _, _ in parts),
+        Slices(
+            np.concatenate([empty.astype(np.float32), *(image for _, image, _ in parts)]),  # type: ignore[arg-type]
+            np.concatenate([empty.astype(np.uint8), *(label for _, _, label in parts)]),  # type: ignore[arg-type]
+        ),
+    )

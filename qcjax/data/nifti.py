@@ -1,0 +1,276 @@
+"""NIfTI files: images and label maps with their geometry, read defensively, written on the input's own grid.
+
+Nothing is allocated on the word of a header alone: the declared size is held against the file's size first.
+"""
+
+import gzip
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+import nibabel as nib
+import numpy as np
+
+from qcjax.data.findings import InvalidFile
+from qcjax.data.subject import Volume
+from qcjax.labels import MNMS2_LABELS, remap
+
+LABEL_TOLERANCE = 1e-2  # a stored label may lie this far from the integer it stands for
+MAX_BYTES = 2**31  # of one volume; a cine of the heart has a few tens of megabytes
+GRID_TOLERANCE = 0.1  # of the smallest spacing: two grids that lie closer are the same
+_DEFLATE_LIMIT = 1032  # deflate can't pack tighter than about 1032 to 1
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A file's geometry, read without its voxels."""
+
+    path: Path
+    shape: tuple[int, ...]  # as stored; (x, y, slices) or with more axes
+    spacing_mm: tuple[float, float, float]  # (x, y, slices)
+    affine: np.ndarray  # (4, 4), voxel indices -> mm
+    header: nib.Nifti1Header
+
+
+def read_grid(path: Path) -> Grid:
+    """Shape, spacing (mm) and affine of a NIfTI file, from its header alone.
+
+    Raises:
+      FileNotFoundError: no such file.
+      InvalidFile: not NIfTI, truncated, or a spacing or an affine that is no geometry.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        return _grid(path, _read_header(path, file))
+
+
+def read_image(path: Path) -> Volume:
+    """An image as float32 of shape (x, y, slices), with its spacing in mm and its affine.
+
+    Raises:
+      FileNotFoundError: no such file.
+      InvalidFile: unreadable, not 3-D, or with NaN or infinite intensities.
+    """
+    grid, stored = _read(Path(path))
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is found below
+        array = stored.astype(np.float32)
+    bad = array.size - int(np.count_nonzero(np.isfinite(array)))
+    if bad:
+        raise InvalidFile(grid.path, f"{bad} NaN or infinite voxels of {array.size}", "finite intensities")
+    return Volume(array, grid.spacing_mm, grid.affine, grid.path, grid.header)
+
+
+def read_labels(path: Path, mapping: dict[int, int] = MNMS2_LABELS, like: Volume | None = None) -> Volume:
+    """A label map as uint8 of shape (x, y, slices), in qcjax's label values.
+
+    Args:
+      path: the file; float labels within `LABEL_TOLERANCE` of an integer are rounded.
+      mapping: label value in the file -> label value inside qcjax.
+      like: the image that the labels belong to; where given, both must lie on one grid.
+
+    Raises:
+      FileNotFoundError: no such file.
+      InvalidFile: unreadable, not 3-D, a label value that `mapping` doesn't know, or another grid than `like`.
+    """
+    return read_labels_checked(path, mapping, like)[0]
+
+
+def read_labels_checked(
+    path: Path, mapping: dict[int, int] = MNMS2_LABELS, like: Volume | None = None
+) -> tuple[Volume, float]:
+    """As `read_labels`, with the largest distance that a label was rounded by (0 where all were integers)."""
+    grid, stored = _read(Path(path))
+    if like is not None:
+        difference = grid_difference(like, stored.shape, grid.affine)
+        if difference:
+            raise InvalidFile(grid.path, *difference)
+    labels, rounded_by = _integers(grid.path, stored, mapping)
+    return Volume(labels, grid.spacing_mm, grid.affine, grid.path, grid.header), rounded_by
+
+
+def grid_difference(image: Volume, shape: tuple[int, ...], affine: np.ndarray) -> tuple[str, str] | None:
+    """How a grid differs from an image's: (found, expected), or None where they are the same.
+
+    Affines are compared where it counts: by how far apart (mm) they put the corners of the volume.
+    """
+    if tuple(shape) != image.array.shape:
+        return f"shape {tuple(shape)}", f"shape {image.array.shape}, as {image.path.name}"
+    corners = np.array(np.meshgrid(*([0, n - 1] for n in shape), [1], indexing="ij")).reshape(4, -1)
+    apart_mm = float(np.linalg.norm(((affine - image.affine) @ corners)[:3], axis=0).max())
+    if apart_mm > GRID_TOLERANCE * min(image.spacing_mm):
+        return f"an affine that lies up to {apart_mm:.3g} mm away", f"the affine of {image.path.name}"
+    return None
+
+
+def encode_labels(array: np.ndarray, like: Volume) -> bytes:
+    """A label map (x, y, slices) as the bytes of a .nii file on the grid of `like`: same affine, codes, zooms, units.
+
+    Raises:
+      ValueError: a shape other than that of `like`, or values that aren't labels 0 to 255.
+    """
+    if array.shape != like.array.shape:
+        raise ValueError(
+            f"labels of shape {array.shape}; expected {like.array.shape}, the grid of {like.path}"
+        )
+    labels = array.astype(np.uint8)
+    if not np.array_equal(labels, array):
+        raise ValueError(
+            f"labels for {like.path} between {array.min()} and {array.max()}; expected integers 0-255"
+        )
+    if like.header is None:
+        image = nib.Nifti1Image(labels, like.affine)
+        image.header.set_zooms(like.spacing_mm)
+        return image.to_bytes()
+    header = like.header.copy()
+    header.set_data_shape(labels.shape)
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(None, None)
+    header["cal_min"] = header["cal_max"] = 0  # the image's grey window would hide the labels
+    kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    return kind(labels, None, header).to_bytes()
+
+
+def write_labels(path: Path, array: np.ndarray, like: Volume) -> None:
+    """Write a label map (x, y, slices) as uint8 on the grid of `like`; the same labels give the same bytes.
+
+    Raises:
+      ValueError: a shape other than that of `like`, or values that aren't labels 0 to 255.
+    """
+    path = Path(path)
+    data = encode_labels(array, like)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data)
+    os.replace(partial, path)  # a run that is killed here leaves no half a file
+
+
+def _open(path: Path) -> IO[bytes]:
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise InvalidFile(path, f"the file name {path.name}", "a name that ends in .nii or .nii.gz")
+    if path.suffix == ".nii":
+        return path.open("rb")
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start != b"\x1f\x8b":
+        size = path.stat().st_size
+        raise InvalidFile(path, f"no gzip data ({size} bytes, the first are {start!r})", "a gzip file")
+    return cast(IO[bytes], gzip.open(path, "rb"))
+
+
+def _take(path: Path, file: IO[bytes], count: int, what: str) -> bytes:
+    """`count` bytes, or an error that says what is wrong with the file."""
+    try:
+        data = file.read(count)
+    except EOFError:
+        data = b""
+    except (zlib.error, gzip.BadGzipFile) as error:
+        raise InvalidFile(path, f"damaged gzip data ({error})", "a sound gzip file") from None
+    if len(data) < count:
+        found = f"a truncated file ({path.stat().st_size} bytes on disk end within its {what})"
+        raise InvalidFile(path, found, f"{count} bytes of {what}")
+    return data
+
+
+def _read_header(path: Path, file: IO[bytes]) -> nib.Nifti1Header:
+    size = _take(path, file, 4, "header")
+    length = next((n for n in (348, 540) if size in (n.to_bytes(4, "little"), n.to_bytes(4, "big"))), None)
+    if length is None:
+        raise InvalidFile(path, f"no NIfTI header (it starts with {size!r})", "a NIfTI-1 or NIfTI-2 file")
+    block = size + _take(path, file, length - 4, "header")
+    # unchecked, since nibabel's own checks replace a spacing of 0 by 1 and a negative one by its opposite
+    header = (nib.Nifti1Header if length == 348 else nib.Nifti2Header)(block, check=False)
+    magic = bytes(header["magic"])
+    if not magic.startswith((b"n+1", b"n+2")):
+        raise InvalidFile(path, f"magic {magic!r}", "n+1 or n+2: header and voxels in one file")
+    return header
+
+
+def _grid(path: Path, header: nib.Nifti1Header) -> Grid:
+    n_axes = int(header["dim"][0])
+    if not 2 <= n_axes <= 7:
+        raise InvalidFile(path, f"{n_axes} axes", "3 axes (x, y, slices)")
+    shape = tuple(int(n) for n in header["dim"][1 : n_axes + 1])
+    if min(shape) < 1:
+        raise InvalidFile(path, f"shape {shape}", "positive lengths")
+    spacing = tuple(float(z) for z in header["pixdim"][1:4])
+    if n_axes == 2:
+        shape, spacing = (*shape, 1), (*spacing[:2], spacing[2] or 1.0)
+    if not (np.all(np.isfinite(spacing)) and min(spacing) > 0):
+        raise InvalidFile(path, f"spacing {_mm(spacing)}", "positive, finite spacing in mm")
+    if header["pixdim"][0] not in (-1, 1):
+        header["pixdim"][0] = 1  # the standard: 0 means 1
+    try:
+        affine = np.asarray(header.get_best_affine(), float)
+    except (ValueError, nib.spatialimages.HeaderDataError) as error:
+        raise InvalidFile(path, f"no orientation ({error})", "a valid sform or qform") from None
+    if not np.all(np.isfinite(affine)) or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise InvalidFile(path, f"a singular affine {affine[:3].round(4).tolist()}", "an invertible affine")
+    return Grid(path, shape, (spacing[0], spacing[1], spacing[2]), affine, header)
+
+
+def _read(path: Path) -> tuple[Grid, np.ndarray]:
+    """The grid and the scaled voxels, (x, y, slices), in Fortran order."""
+    with _open(path) as file:
+        header = _read_header(path, file)
+        grid = _grid(path, header)
+        if any(n > 1 for n in grid.shape[3:]):
+            raise InvalidFile(path, f"a {len(grid.shape)}-D volume of shape {grid.shape}", "a 3-D volume")
+        shape = grid.shape[:3]
+        try:
+            dtype = header.get_data_dtype()
+        except (KeyError, nib.spatialimages.HeaderDataError):
+            found = f"voxel type {int(header['datatype'])}"
+            raise InvalidFile(path, found, "a numeric voxel type of NIfTI") from None
+        if dtype.kind not in "iufb":
+            raise InvalidFile(path, f"voxels of type {dtype}", "real numbers")
+        count = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        start = max(int(header["vox_offset"]), int(header["sizeof_hdr"]))
+        on_disk = path.stat().st_size
+        possible = on_disk * (_DEFLATE_LIMIT if path.suffix == ".gz" else 1)
+        if start + count > min(MAX_BYTES, possible):
+            found = (
+                f"{on_disk} bytes on disk, a header that declares {shape} voxels of {dtype} ({count} bytes)"
+            )
+            raise InvalidFile(
+                path, f"{found}: truncated, or the header is wrong", "a file as long as its header says"
+            )
+        _take(path, file, start - int(header["sizeof_hdr"]), "header")
+        data = _take(path, file, count, "voxels")
+        if path.suffix == ".gz":
+            try:
+                file.read(1)  # reaching the end makes gzip compare its checksum
+            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                raise InvalidFile(path, f"damaged gzip data ({error})", "a sound gzip file") from None
+    stored = np.frombuffer(data, dtype).reshape(shape, order="F")
+    slope, intercept = (float(header[name]) for name in ("scl_slope", "scl_inter"))
+    if np.isfinite(slope) and slope != 0 and np.isfinite(intercept) and (slope, intercept) != (1.0, 0.0):
+        stored = stored * slope + intercept
+    return grid, stored
+
+
+def _integers(path: Path, stored: np.ndarray, mapping: dict[int, int]) -> tuple[np.ndarray, float]:
+    """Stored values -> (labels, uint8; the largest rounding)."""
+    expected = f"labels {sorted(mapping)}"
+    rounded_by = 0.0
+    if stored.dtype.kind == "f":
+        if not np.all(np.isfinite(stored)):
+            raise InvalidFile(path, "NaN or infinite labels", expected)
+        whole = np.rint(stored)
+        rounded_by = float(np.abs(stored - whole).max())
+        if rounded_by > LABEL_TOLERANCE:
+            worst = stored.flat[int(np.abs(stored - whole).argmax())]
+            raise InvalidFile(path, f"label value {worst:.6g}", expected)
+        stored = whole
+    low, high = stored.min(), stored.max()
+    if low < min(mapping) or high > max(mapping):
+        raise InvalidFile(path, f"label values from {low:g} to {high:g}", expected)
+    try:
+        return remap(stored.astype(np.uint8), mapping), rounded_by
+    except ValueError as error:
+        raise InvalidFile(path, str(error), expected) from None
+
+
+def _mm(spacing: tuple[float, ...]) -> str:
+    return " x ".join(f"{s:.4g}" for s in spacing) + " mm"

@@ -1,0 +1,239 @@
+"""Preparation of a volume for the networks, and the way back, on the host.
+
+Crop to the box of non-zero voxels; resample in plane to a target spacing (images with a cubic spline, masks by
+linear interpolation of each label and arg-max); z-score; pad or crop to a square, centred. The slice spacing stays.
+Nothing here looks at the mask of a case to learn where the heart is.
+
+Resampling is linear and separable, so it is two small matrix products per slice. Pixels are areas: the first and the
+last pixel end where the image ends, before and after, so that there and back is centred. Preset ``original`` is what
+the refinement paper's (Galati & Zuluaga, STACOM 2021) public code does where it differs in numbers: splines are
+clipped to the slice's own range, and a label wins where it reaches one half, so that a pixel where none does is
+background.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from scipy import ndimage
+
+from qcjax.data.subject import Volume
+
+Preset = Literal["paper", "original"]
+_Range = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What was done to a volume's grid: everything that it takes to go back."""
+
+    shape: tuple[int, int, int]  # of the volume in its file: (x, y, slices)
+    box: tuple[_Range, _Range, _Range]  # the box of non-zero voxels in it
+    resampled: tuple[int, int]  # (h, w) of the box, that is (y, x), after resampling
+    size: int  # of the padded or cropped square
+    spacing_mm: tuple[float, float, float]  # of the prepared stack: (slices, h, w)
+
+    @property
+    def stack_shape(self) -> tuple[int, int, int]:
+        """Of the prepared stack: (slices, h, w)."""
+        return self.box[2][1] - self.box[2][0], self.size, self.size
+
+
+def median_spacing(spacings_mm: Iterable[tuple[float, float, float]]) -> tuple[float, float]:
+    """The median in-plane spacing (h, w), in mm, of spacings given as in the files: (x, y, slices), in mm.
+
+    Raises:
+      ValueError: there is none.
+    """
+    table = np.array(list(spacings_mm), float)
+    if not len(table):
+        raise ValueError("no spacings found; expected those of at least one training image")
+    return float(np.median(table[:, 1])), float(np.median(table[:, 0]))
+
+
+def plan(volume: Volume, target_spacing_mm: tuple[float, float], size: int) -> Geometry:
+    """How an image is to be prepared: its box of non-zero voxels, its size after resampling.
+
+    Args:
+      volume: an image, (x, y, slices).
+      target_spacing_mm: in plane, (h, w); what comes out differs from it by what rounding to whole pixels takes.
+      size: of the square, in pixels.
+
+    Raises:
+      ValueError: an image of zeros.
+    """
+    nonzero = volume.array != 0
+    seen = [np.flatnonzero(nonzero.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    if not len(seen[0]):
+        raise ValueError(f"{volume.path}: found an image of zeros; expected intensities")
+    (x0, x1), (y0, y1), (s0, s1) = ((int(i[0]), int(i[-1]) + 1) for i in seen)
+    x_mm, y_mm, slice_mm = volume.spacing_mm
+    h = max(1, round((y1 - y0) * y_mm / target_spacing_mm[0]))
+    w = max(1, round((x1 - x0) * x_mm / target_spacing_mm[1]))
+    spacing_mm = (slice_mm, (y1 - y0) * y_mm / h, (x1 - x0) * x_mm / w)
+    x, y, slices = volume.array.shape
+    return Geometry((x, y, slices), ((x0, x1), (y0, y1), (s0, s1)), (h, w), size, spacing_mm)
+
+
+def prepare_image(volume: Volume, geometry: Geometry, preset: Preset = "paper") -> np.ndarray:
+    """An image, (x, y, slices), as the networks take it: float32 (slices, size, size), mean 0 and sd 1.
+
+    Mean and sd are those of the resampled box; what is padded is 0, its mean.
+
+    Raises:
+      ValueError: another shape than that of `geometry`, or a constant image.
+    """
+    box = _boxed(volume, geometry).astype(np.float32, copy=False)
+    (h, w), (rows, columns) = box.shape[1:], geometry.resampled
+    image = _cubic(h, rows) @ box @ _cubic(w, columns).T
+    if preset == "original":
+        image = np.clip(image, box.min(axis=(1, 2), keepdims=True), box.max(axis=(1, 2), keepdims=True))
+    if box.min() == box.max():
+        raise ValueError(f"{volume.path}: found a constant image; expected intensities that vary")
+    mean, sd = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
+    (from_h, to_h), (from_w, to_w) = _place(geometry)
+    stack = np.zeros(geometry.stack_shape, np.float32)
+    stack[:, to_h, to_w] = (image[:, from_h, from_w] - np.float32(mean)) / np.float32(sd)
+    return stack
+
+
+def prepare_labels(volume: Volume, geometry: Geometry, preset: Preset = "paper") -> np.ndarray:
+    """A label map, (x, y, slices), on the grid of the prepared image: uint8 (slices, size, size).
+
+    Raises:
+      ValueError: another shape than that of `geometry`.
+    """
+    labels = _boxed(volume, geometry)
+    (h, w), (rows, columns) = labels.shape[1:], geometry.resampled
+    resampled = _resample(labels, _linear(h, rows), _linear(w, columns), preset, ties="last")
+    (from_h, to_h), (from_w, to_w) = _place(geometry)
+    stack = np.zeros(geometry.stack_shape, np.uint8)
+    stack[:, to_h, to_w] = resampled[:, from_h, from_w]
+    return stack
+
+
+def restore_labels(stack: np.ndarray, geometry: Geometry, preset: Preset = "paper") -> np.ndarray:
+    """A prediction back on the grid of the input file: uint8 labels (x, y, slices).
+
+    What the crop to the square or to the box had cut off is background.
+
+    Args:
+      stack: labels (slices, h, w), or class probabilities (slices, h, w, classes), which are interpolated
+        before the arg-max (preset ``original`` takes the arg-max first).
+      geometry: of the image that the prediction belongs to.
+
+    Raises:
+      ValueError: another shape than that of the prepared stack.
+    """
+    if stack.ndim not in (3, 4) or stack.shape[:3] != geometry.stack_shape:
+        raise ValueError(
+            f"found a prediction of shape {stack.shape}; expected {geometry.stack_shape} (+ classes)"
+        )
+    if stack.ndim == 4 and preset == "original":
+        stack = stack.argmax(axis=-1).astype(np.uint8)
+    (x0, x1), (y0, y1), (s0, s1) = geometry.box
+    (from_h, to_h), (from_w, to_w) = _place(geometry)
+    rows = _linear(geometry.resampled[0], y1 - y0)[:, from_h]
+    columns = _linear(geometry.resampled[1], x1 - x0)[:, from_w]
+    labels = np.zeros(geometry.shape[::-1], np.uint8)
+    labels[s0:s1, y0:y1, x0:x1] = _resample(stack[:, to_h, to_w], rows, columns, preset, ties="first")
+    return labels.T
+
+
+def _boxed(volume: Volume, geometry: Geometry) -> np.ndarray:
+    """The box as (slices, h, w), that is (slices, y, x)."""
+    if volume.array.shape != geometry.shape:
+        raise ValueError(f"{volume.path}: found shape {volume.array.shape}; expected {geometry.shape}")
+    (x0, x1), (y0, y1), (s0, s1) = geometry.box
+    return np.ascontiguousarray(volume.array[x0:x1, y0:y1, s0:s1].transpose(2, 1, 0))
+
+
+def _place(geometry: Geometry) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """For h and for w: which part of the resampled box lies in which part of the square."""
+
+    def axis(n: int) -> tuple[slice, slice]:
+        start, at, length = (
+            max(0, n - geometry.size) // 2,
+            max(0, geometry.size - n) // 2,
+            min(n, geometry.size),
+        )
+        return slice(start, start + length), slice(at, at + length)
+
+    return axis(geometry.resampled[0]), axis(geometry.resampled[1])
+
+
+@lru_cache(maxsize=128)
+def _cubic(n: int, m: int) -> np.ndarray:
+    """The matrix (m, n) that resamples n pixels to m with a cubic spline, the edge's value repeated outside."""
+    if n == m:
+        return _constant(np.eye(n, dtype=np.float32))
+    columns = [ndimage.zoom(e, m / n, order=3, mode="nearest", grid_mode=True) for e in np.eye(n)]
+    return _constant(np.stack(columns, axis=1).astype(np.float32))
+
+
+@lru_cache(maxsize=256)
+def _linear(n: int, m: int) -> np.ndarray:
+    """The matrix (m, n) that resamples n pixels to m linearly, the edge's value repeated outside."""
+    at = np.clip((np.arange(m) + 0.5) * n / m - 0.5, 0, n - 1)
+    low = np.minimum(at.astype(int), max(n - 2, 0))
+    matrix = np.zeros((m, n), np.float32)
+    matrix[np.arange(m), low] = 1 - (at - low)
+    matrix[np.arange(m), np.minimum(low + 1, n - 1)] += at - low
+    return _constant(matrix)
+
+
+def _constant(matrix: np.ndarray) -> np.ndarray:
+    matrix.setflags(write=False)  # it is shared by the cache
+    return matrix
+
+
+def _resample(
+    stack: np.ndarray, rows: np.ndarray, columns: np.ndarray, preset: Preset, ties: Literal["first", "last"]
+) -> np.ndarray:
+    """Labels (s, h, w) or probabilities (s, h, w, k) to labels (s, H, W), with rows (H, h) and columns (W, w).
+
+    Rows or columns that sum to less than 1 see background outside of the stack.
+    """
+    resampled = np.zeros((len(stack), len(rows), len(columns)), np.uint8)
+    by_class = stack.ndim == 4
+    heart: np.ndarray = np.any(stack[..., 1:] > stack[..., :1], axis=-1) if by_class else stack != 0
+    # where all that is interpolated has background in front, so has the result: only the rest is worked out
+    heart_h, heart_w = np.flatnonzero(heart.any(axis=(0, 2))), np.flatnonzero(heart.any(axis=(0, 1)))
+    if not len(heart_h):
+        return resampled
+    out_h, in_h = _reach(rows, heart_h)
+    out_w, in_w = _reach(columns, heart_w)
+    part, rows, columns = stack[:, in_h, in_w], rows[out_h, in_h], columns[out_w, in_w].T
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        return rows @ np.ascontiguousarray(values, np.float32) @ columns
+
+    if by_class:
+        classes = list(range(1, stack.shape[-1]))
+        maps = [spread(part[..., c]) for c in classes]
+        background = 1 + spread(part[..., 0] - 1)
+    else:
+        classes = [int(c) for c in np.flatnonzero(np.bincount(part.ravel())) if c != 0]
+        maps = [spread(part == c) for c in classes]
+        background = 1 - np.sum(maps, axis=0)
+    target = resampled[:, out_h, out_w]
+    if preset == "original":
+        pairs = list(zip([0, *classes], [background, *maps], strict=True))
+        for c, share in pairs if ties == "last" else reversed(pairs):
+            target[share >= 0.5] = c
+        return resampled
+    best: np.ndarray = background
+    for c, share in zip(classes, maps, strict=True):
+        target[share > best] = c
+        best = np.maximum(best, share)
+    return resampled
+
+
+def _reach(matrix: np.ndarray, inputs: np.ndarray) -> tuple[slice, slice]:
+    """The outputs that see any of the inputs, and all the inputs that these outputs see, as ranges."""
+    seeing = np.flatnonzero(matrix[:, inputs[0] : inputs[-1] + 1].any(axis=1))
+    outputs = slice(int(seeing[0]), int(seeing[-1]) + 1) if len(seeing) else slice(0, 0)
+    seen = np.flatnonzero(matrix[outputs].any(axis=0))
+    return outputs, slice(int(seen[0]), int(seen[-1]) + 1) if len(seen) else slice(0, 0)

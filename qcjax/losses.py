@@ -1,0 +1,213 @@
+"""Losses, pure functions of arrays; the preset is in the name where the papers and the authors' code differ.
+
+The Dice losses are functions of class sums (Σ p·y, Σ p, Σ y), so that one formula serves a batch, a sample, or the
+volume of a subject whose slices were evaluated in pieces. `axis_name` makes the sums those of the whole batch over
+several devices. Sources: refinement paper (Galati & Zuluaga, STACOM 2021), monitoring paper (Galati & Zuluaga, FIMH
+2021), and their public code where the name says `original`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from qcjax.typing import Array, ClassSums, Labels, Logits, Probabilities, Scalar, Weights
+
+RV_WEIGHTS = (0.0, 0.25, 0.25, 0.5)  # background, LV, MYO, RV: favours the RV; the paper gives no figures
+TINY = 1e-8
+
+
+class Sums(NamedTuple):
+    """What the Dice losses need of a prediction p and a target y, summed over pixels; each (*batch, k)."""
+
+    intersection: ClassSums  # Σ p·y
+    prediction: ClassSums  # Σ p
+    target: ClassSums  # Σ y
+
+
+def class_sums(probabilities: Probabilities, target: Probabilities) -> Sums:
+    """Per sample: (b, *space, k) twice -> sums of shape (b, k)."""
+    axes = tuple(range(1, probabilities.ndim - 1))
+    return Sums((probabilities * target).sum(axes), probabilities.sum(axes), target.sum(axes))
+
+
+def batch_sums(sums: Sums, weight: Weights | None = None, axis_name: str | None = None) -> Sums:
+    """Over the samples (and devices): (b, k) -> (k,)."""
+    if weight is not None:
+        sums = Sums(*(x * weight[:, None] for x in sums))
+    return _over_devices(Sums(*(x.sum(0) for x in sums)), axis_name)
+
+
+def generalised_dice_loss(sums: Sums, background: Array | bool = True) -> Array:
+    """Sudre et al. 2017: 1 − 2·Σ w·Σ p·y / Σ w·Σ (p + y), w = 1/(Σ y)²; (*batch, k) -> (*batch).
+
+    A class without target gets the largest weight present. `background` False leaves class 0 out (the monitoring
+    paper's first ten epochs); an array may decide it, so that nothing is compiled twice.
+    """
+    counted = jnp.arange(sums.target.shape[-1]) >= jnp.where(background, 0, 1)
+    present = (sums.target > 0) & counted
+    inverse = jnp.where(present, 1 / jnp.square(jnp.where(present, sums.target, 1)), 0)
+    largest = inverse.max(-1, keepdims=True)
+    weight = jnp.where(present, inverse, jnp.where(largest > 0, largest, 1)) * counted
+    weight = weight / weight.max(-1, keepdims=True)  # the same ratio, without tiny numbers
+    numerator = 2 * (weight * sums.intersection).sum(-1)
+    denominator = (weight * (sums.prediction + sums.target)).sum(-1)
+    return 1 - (numerator + TINY) / (denominator + TINY)
+
+
+def weighted_dice_loss(sums: Sums, weights: tuple[float, ...] = RV_WEIGHTS) -> Array:
+    """L_WGD of the refinement paper's Eq. 2: generalised Dice with given class weights; (*batch, k) -> (*batch)."""
+    w = jnp.asarray(weights)
+    numerator = 2 * (w * sums.intersection).sum(-1)
+    return 1 - (numerator + TINY) / ((w * (sums.prediction + sums.target)).sum(-1) + TINY)
+
+
+def soft_dice_loss_original(sums: Sums) -> Array:
+    """The refinement code's Dice loss: −mean over the foreground of (2TP + ε)/(2TP + FP + FN + ε); (*batch)."""
+    return _soft_dice_per_class(sums)[..., 1:].mean(-1)
+
+
+def soft_dice_loss_rv_original(sums: Sums) -> Array:
+    """The refinement code's Dice loss on out-of-distribution cases: the RV's term alone; (*batch)."""
+    return _soft_dice_per_class(sums)[..., -1]
+
+
+def _soft_dice_per_class(sums: Sums) -> Array:
+    denominator = sums.prediction + sums.target + 1e-5 + 1e-8  # 2TP + FP + FN = Σ p + Σ y
+    return -(2 * sums.intersection + 1e-5) / denominator
+
+
+def monitoring_dice_loss_original(sums: Sums, foreground_term: Array | bool = False) -> Array:
+    """The monitoring code's L_GD: per sample, Σ over all classes of 1 − 2·Σ p·y / (Σ p + Σ y + 1e-6); (*batch).
+
+    With `foreground_term` (its first ten epochs) the same over the foreground is added.
+    """
+    term = 1 - 2 * sums.intersection / (sums.prediction + sums.target + 1e-6)
+    return term.sum(-1) + jnp.where(foreground_term, term[..., 1:].sum(-1), 0)
+
+
+def pixel_mean(values: Array, weight: Weights | None = None, axis_name: str | None = None) -> Scalar:
+    """Mean over the samples that count and their pixels: (b, *space) -> ()."""
+    per_sample = values.reshape(values.shape[0], -1).mean(1)
+    weight = jnp.ones(values.shape[0]) if weight is None else weight
+    total, count = _over_devices(((per_sample * weight).sum(), weight.sum()), axis_name)
+    return total / jnp.maximum(count, 1)
+
+
+def cross_entropy(logits: Logits, target: Probabilities) -> Array:
+    """−Σ_c y·log p, per pixel: (b, *space, k) -> (b, *space)."""
+    return -(target * jax.nn.log_softmax(logits)).sum(-1)
+
+
+def cross_entropy_original(probabilities: Probabilities, target: Probabilities) -> Array:
+    """−Σ_c y·log(p + 1e-6), per pixel, as the refinement code has it."""
+    return -(target * jnp.log(probabilities + 1e-6)).sum(-1)
+
+
+def squared_error(probabilities: Probabilities, target: Probabilities) -> Array:
+    """Mean over the classes of (p − y)², per pixel."""
+    return jnp.square(probabilities - target).mean(-1)
+
+
+@dataclass(frozen=True)
+class SegmentationLoss:
+    """A Dice loss of class sums plus a cross-entropy, in the two forms that training and validation need."""
+
+    dice: Callable[[Sums], Array]
+    entropy: Callable[[Logits, Probabilities, Probabilities], Array]  # logits, probabilities, target -> per pixel
+
+    def __call__(
+        self, logits: Logits, label: Labels, weight: Weights | None = None, axis_name: str | None = None
+    ) -> Scalar:
+        """Of a batch: sums and means over all its pixels. logits (b, *space, k), label (b, *space)."""
+        probabilities = jax.nn.softmax(logits)
+        target = jax.nn.one_hot(label, logits.shape[-1])
+        sums = batch_sums(class_sums(probabilities, target), weight, axis_name)
+        return self.dice(sums) + pixel_mean(self.entropy(logits, probabilities, target), weight, axis_name)
+
+    def per_sample(self, logits: Logits, label: Labels) -> tuple[Sums, Array]:
+        """What the loss of a volume is made of: class sums (b, k) and mean cross-entropy (b,) of each slice."""
+        probabilities = jax.nn.softmax(logits)
+        target = jax.nn.one_hot(label, logits.shape[-1])
+        entropy = self.entropy(logits, probabilities, target)
+        return class_sums(probabilities, target), entropy.reshape(entropy.shape[0], -1).mean(1)
+
+
+# L_SUP = L_GD + L_CE, Eq. 1 of the refinement paper
+SUPERVISED = {
+    "paper": SegmentationLoss(generalised_dice_loss, lambda logits, p, y: cross_entropy(logits, y)),
+    "original": SegmentationLoss(soft_dice_loss_original, lambda logits, p, y: cross_entropy_original(p, y)),
+}
+
+
+def deep_supervision_weights(outputs: int) -> tuple[float, ...]:
+    """1, ½, ¼ … with the coarsest at 0, normalised to a sum of 1; (1,) for a single output."""
+    if outputs == 1:
+        return (1.0,)
+    weights = [2.0**-i for i in range(outputs - 1)]
+    return (*(w / sum(weights) for w in weights), 0.0)
+
+
+def deep_supervision(
+    loss: SegmentationLoss,
+    scales: tuple[Logits, ...],
+    label: Labels,
+    weight: Weights | None = None,
+    axis_name: str | None = None,
+) -> Scalar:
+    """Weighted sum of the loss at every resolution, the finest first; targets by nearest neighbour."""
+    total = jnp.float32(0)
+    for logits, share in zip(scales, deep_supervision_weights(len(scales)), strict=True):
+        if share > 0:
+            total = total + share * loss(logits, downsample_label(label, logits.shape[1:-1]), weight, axis_name)
+    return total
+
+
+def downsample_label(label: Labels, shape: tuple[int, ...]) -> Labels:
+    """Nearest neighbour to a shape that divides the label's: (b, *space) -> (b, *shape)."""
+    factors = [n // m for n, m in zip(label.shape[1:], shape, strict=True)]
+    return label[(slice(None), *(slice(f // 2, None, f) for f in factors))]
+
+
+def autoencoder_loss(
+    preset: str,
+    logits: Logits,
+    target: Probabilities,
+    early: Array | bool = False,
+    weight: Weights | None = None,
+    axis_name: str | None = None,
+) -> Scalar:
+    """L_R = L_MSE + L_GD on reconstructions, (b, h, w, k).
+
+    `preset` "paper": Sudre's L_GD over the batch, without the background while `early` (the first ten epochs).
+    "original": the refinement code's soft Dice. "monitoring_original": the monitoring code's, per sample.
+
+    Raises KeyError for another preset.
+    """
+    probabilities = jax.nn.softmax(logits)
+    sums = class_sums(probabilities, target)
+    mse = pixel_mean(squared_error(probabilities, target), weight, axis_name)
+    if preset == "monitoring_original":
+        return mse + pixel_mean(monitoring_dice_loss_original(sums, early), weight, axis_name)
+    dice: dict[str, Callable[[Sums], Array]] = {
+        "paper": lambda s: generalised_dice_loss(s, jnp.logical_not(early)),
+        "original": soft_dice_loss_original,
+    }
+    return mse + dice[preset](batch_sums(sums, weight, axis_name))
+
+
+def refinement_loss_original(
+    logits: Logits, target: Probabilities, weight: Weights | None = None, axis_name: str | None = None
+) -> Scalar:
+    """The refinement code's loss on one out-of-distribution case: the RV's terms of Dice and cross-entropy."""
+    probabilities = jax.nn.softmax(logits)
+    sums = batch_sums(class_sums(probabilities, target), weight, axis_name)
+    rv = cross_entropy_original(probabilities[..., -1:], target[..., -1:])
+    return soft_dice_loss_rv_original(sums) + pixel_mean(rv, weight, axis_name)
+
+
+def _over_devices(sums: Any, axis_name: str | None) -> Any:
+    return sums if axis_name is None else lax.psum(sums, axis_name)

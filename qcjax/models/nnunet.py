@@ -1,0 +1,107 @@
+"""The 2-D or 3-D U-Net of nnU-Net: the refinement paper's BN1 (Full et al., STACOM 2020)."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from qcjax.models.layers import BatchNorm, Conv, ConvTranspose, Dropout, he_normal, leaky_relu
+from qcjax.typing import Array
+
+SLOPE = 0.01
+
+
+class _ConvBlock(nn.Module):
+    """Convolution, dropout, batch norm, leaky ReLU."""
+
+    features: int
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dropout_rate: float
+    axis_name: str | None
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, batch_stats: bool, dropout: bool, weight: Array | None) -> Array:
+        x = Conv(self.features, self.kernel, self.stride, kernel_init=he_normal(SLOPE), dtype=self.dtype, name="conv")(x)
+        x = Dropout(self.dropout_rate, self.axis_name)(x, dropout)
+        x = BatchNorm(axis_name=self.axis_name, name="norm")(x, batch_stats, weight)
+        return leaky_relu(SLOPE)(x)
+
+
+class NnUNet(nn.Module):
+    """U-Net with strided convolutions down, transposed ones up, and an output at every resolution.
+
+    The defaults are the original's sizes: 7 stages, 29,968,992 parameters. `strides` has one entry per stage (the
+    first is usually 1s) and its length per entry, 2 or 3, makes the network 2-D or 3-D. `dropout_stages` are the
+    encoder stages (and the decoder stages at the same resolution) whose convolutions have dropout.
+
+    Call: images (b, *space, c), the space divisible by the product of the strides; `batch_stats` normalises by the
+    batch's statistics (training), `dropout` draws masks (training and MC-dropout), weight (b,) is 0 for padding.
+    Returns class probabilities (b, *space, k), float32.
+    """
+
+    classes: int = 4
+    width: int = 32
+    max_width: int = 480
+    strides: tuple[tuple[int, ...], ...] = ((1, 1), *((2, 2),) * 6)
+    kernels: tuple[tuple[int, ...], ...] | None = None  # one per stage; 3 in every direction if None
+    dropout_rate: float = 0.0
+    dropout_stages: tuple[int, ...] = ()
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def logits(
+        self, x: Array, batch_stats: bool = False, dropout: bool = False, weight: Array | None = None
+    ) -> tuple[Array, ...]:
+        """As the call, but logits at every resolution, the finest first: (b, *space / 2^i, k), float32."""
+        n, ndim = len(self.strides), len(self.strides[0])
+        kernels = self.kernels or ((3,) * ndim,) * n
+        ones = (1,) * ndim
+
+        def stage(x: Array, i: int, name: str, stride: tuple[int, ...]) -> Array:
+            features = min(self.width * 2**i, self.max_width)
+            rate = self.dropout_rate if i in self.dropout_stages else 0.0
+            for j in range(2):
+                block = _ConvBlock(
+                    features,
+                    kernels[i],
+                    stride if j == 0 else ones,
+                    rate,
+                    self.axis_name,
+                    self.dtype,
+                    name=f"{name}_{i}_{j}",
+                )
+                x = block(x, batch_stats, dropout, weight)
+            return x
+
+        x = x.astype(self.dtype)
+        skips = []
+        for i in range(n):
+            x = stage(x, i, "down", self.strides[i])
+            skips.append(x)
+        outputs = []
+        for i in reversed(range(n - 1)):
+            stride = self.strides[i + 1]
+            x = ConvTranspose(
+                skips[i].shape[-1],
+                stride,
+                stride,
+                use_bias=False,
+                kernel_init=he_normal(SLOPE, transposed=True),
+                dtype=self.dtype,
+                name=f"upsample_{i}",
+            )(x)
+            x = stage(jnp.concatenate([x, skips[i]], -1), i, "up", ones)
+            head = Conv(
+                self.classes, ones, use_bias=False, kernel_init=he_normal(SLOPE), dtype=self.dtype, name=f"head_{i}"
+            )
+            outputs.append(head(x).astype(jnp.float32))
+        return tuple(reversed(outputs))
+
+    def __call__(
+        self, x: Array, batch_stats: bool = False, dropout: bool = False, weight: Array | None = None
+    ) -> Array:
+        return jax.nn.softmax(self.logits(x, batch_stats, dropout, weight)[0])

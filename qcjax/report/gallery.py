@@ -1,0 +1,139 @@
+"""Every picture of the page: which are drawn, under what name, and what stands below them."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qcjax.data.subject import VIEWS
+from qcjax.report import curves, figures, flags, pictures
+from qcjax.report.cases import CaseRow, case_name, present
+from qcjax.report.examples import refinement_examples
+from qcjax.report.run import Run
+
+MAX_FLAGGED_PICTURES = 12
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as the page shows it."""
+
+    source: str  # data URI
+    caption: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """A flagged case: name, flags, what QC measured, and its picture where the files are there."""
+
+    name: str
+    tags: Sequence[str]
+    text: str
+    picture: Picture | None
+
+
+def ablation_figures(run: Run) -> list[Picture]:
+    return _pictures(
+        (
+            figures.draw_ablation(run.results, run.figure("ablation")),
+            "The ablation: mean RV Dice and Hausdorff distance of each stage over the scored part, with the "
+            "mean's 95 % interval over subjects. The dashed line continues the single best segmenter.",
+        ),
+        (
+            figures.draw_bars(run.results, run.figure("bars")),
+            "The last stage by view and official part, and the average 0.75 SA + 0.25 LA. Whiskers: the "
+            "mean's 95 % interval over subjects.",
+        ),
+    )
+
+
+def scatter_figures(run: Run) -> list[Picture]:
+    drawn = []
+    for segmenter in run.results["ablation"]:
+        for view in present(run.rows, "view", VIEWS):
+            rows = _rows(run.rows, segmenter, view, "segmenter")
+            thresholds = (run.results.get("ood") or {}).get(segmenter, {}).get(view, {}).get(
+                "thresholds"
+            ) or {}
+            path = run.figure(f"scatter-{segmenter}-{view}")
+            drawn.append(
+                (
+                    figures.draw_scatter(rows, thresholds, f"{segmenter}, {view}", path),
+                    f"{segmenter}, {view}: pseudo against real measures of the RV, one point a case. OoD "
+                    "cases are triangles; vertical lines are the thresholds.",
+                )
+            )
+    return _pictures(*drawn)
+
+
+def ood_figures(run: Run) -> list[Picture]:
+    caption = "Out-of-distribution cases before refinement (k = 0) and after each of its epochs."
+    return _pictures((curves.draw_ood(run.results.get("ood") or {}, run.figure("ood")), caption))
+
+
+def refinement_figures(run: Run) -> list[Picture]:
+    drawn = []
+    for segmenter in run.results["ablation"]:
+        for view in present(run.rows, "view", VIEWS):
+            before = _rows(run.rows, segmenter, view, "segmenter")
+            after = _rows(run.rows, segmenter, view, "refined")
+            for example in refinement_examples(before, after):
+                path = run.figure(f"refinement-{segmenter}-{view}-{example.kind}")
+                caption = f"{segmenter}, {case_name(example.before)}, {example.words}"
+                drawn.append(
+                    (pictures.draw_refinement(example.before, example.after, run.folder, path), caption)
+                )
+    return _pictures(*drawn)
+
+
+def curve_figures(run: Run) -> list[Picture]:
+    return _pictures(
+        (
+            curves.draw_curves(run.lines, ["autoencoder"], run.figure("curves-autoencoder")),
+            "The autoencoder: loss on training masks (thin) and validation masks.",
+        ),
+        (
+            curves.draw_curves(run.lines, ["segmenter"], run.figure("curves-segmenter")),
+            "The segmenter, supervised: loss in training (thin) and validation, and validation RV Dice.",
+        ),
+        (
+            curves.draw_curves(run.lines, ["control", "refined"], run.figure("curves-refinement")),
+            "Refinement and its control: validation loss and RV Dice, on labelled data.",
+        ),
+    )
+
+
+def flagged_cards(run: Run) -> dict[str, Any]:
+    flagged = flags.flagged_cases(run.rows)
+    cards = []
+    for row in flagged[:MAX_FLAGGED_PICTURES]:
+        name = f"{case_name(row)}, {row['segmenter']}"
+        path = pictures.draw_flagged(
+            row, run.folder, run.figure(f"flagged-{row['segmenter']}-{case_name(row)}")
+        )
+        caption = "Image, mask, its reconstruction and the inconsistency map, in the slice that differs most."
+        tags = [word for word in (row["flag"], "out of distribution" if row["ood"] else "") if word]
+        cards.append(Card(name, tags, flags.describe(row), _picture(path, caption) if path else None))
+    text = f"Flagged or out of distribution at the last stage: {len(flagged)}; erroneous cases come first."
+    if len(flagged) > len(cards):
+        text += f" The first {len(cards)} are shown, the others listed below."
+    return {
+        "cards": cards,
+        "flagged_words": text,
+        "other_flagged": flags.flagged_table(flagged[len(cards) :]),
+    }
+
+
+def _rows(rows: Sequence[CaseRow], segmenter: str, view: str, stage: str) -> list[CaseRow]:
+    return [row for row in rows if (row["segmenter"], row["view"], row["stage"]) == (segmenter, view, stage)]
+
+
+def _pictures(*drawn: tuple[Path | None, str]) -> list[Picture]:
+    return [_picture(path, caption) for path, caption in drawn if path]
+
+
+def _picture(path: Path, caption: str) -> Picture:
+    source = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+    return Picture(source, caption, caption)

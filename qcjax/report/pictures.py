@@ -1,0 +1,192 @@
+"""Pictures of single cases: before and after refinement, and flagged masks with their inconsistency maps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import nibabel
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, to_rgb
+
+from qcjax.labels import CARDIAC, LV, MYO, RV
+from qcjax.report import style
+from qcjax.report.cases import CaseRow
+
+MARGIN_MM = 15.0  # around the heart
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One slice as it is shown: image and label maps (rows, columns), pixel size (row, column) in mm."""
+
+    image: np.ndarray
+    labels: tuple[np.ndarray, ...]
+    pixel_mm: tuple[float, float]
+    number: int  # counted from 1
+    of: int
+
+
+@matplotlib.rc_context(style.STYLE)
+def draw_refinement(before: CaseRow, after: CaseRow, run_dir: Path, path: Path) -> Path | None:
+    """A case before refinement, its reconstruction, after, and the truth (refinement paper, Fig. 4).
+
+    The slice is the one where before and after differ most.
+
+    Args:
+      before, after: rows of the same case at two stages.
+      run_dir: where relative paths start.
+
+    Returns:
+      The picture's path; None where a file that it needs is not named or not there.
+    """
+    names = [before["prediction_path"], before["reconstruction_path"], after["prediction_path"]]
+    with_truth = bool(before["label_path"])
+    loaded = _load(run_dir, before["image_path"], [*names, *([before["label_path"]] if with_truth else [])])
+    if loaded is None:
+        return None
+    image, labels, spacing_mm = loaded
+    shown = prepare_slice(image, labels, spacing_mm, _most_changed(labels[0], labels[2]))
+    titles = [f"before, slice {shown.number} of {shown.of}", "its reconstruction", "after", "ground truth"]
+    figure, axes = style.new_figure(5.55, 2, 2)
+    for axis, title, mask in zip((*axes[0], *axes[1]), titles, (*shown.labels, None), strict=False):
+        if mask is None:
+            axis.axis("off")
+            continue
+        _image(axis, shown, title)
+        _overlay(axis, mask)
+    figure.legend(handles=style.structure_handles(), loc="outside lower left", ncols=3)
+    return style.save(figure, path, dpi=170)
+
+
+@matplotlib.rc_context(style.STYLE)
+def draw_flagged(row: CaseRow, run_dir: Path, path: Path) -> Path | None:
+    """Image, mask, reconstruction and inconsistency map of a case (monitoring paper, measure rho 2).
+
+    The slice is the one where mask and reconstruction differ most.
+
+    Returns:
+      The picture's path; None where a file that it needs is not named or not there.
+    """
+    loaded = _load(run_dir, row["image_path"], [row["prediction_path"], row["reconstruction_path"]])
+    if loaded is None:
+        return None
+    image, labels, spacing_mm = loaded
+    shown = prepare_slice(image, labels, spacing_mm, _most_changed(*labels))
+    mask, reconstruction = shown.labels
+    figure, axes = style.new_figure(5.3, 2, 2)
+    _image(axes[0][0], shown, f"image, slice {shown.number} of {shown.of}")
+    _image(axes[0][1], shown, "mask")
+    _overlay(axes[0][1], mask)
+    _image(axes[1][0], shown, "reconstruction")
+    _overlay(axes[1][0], reconstruction)
+    _image(axes[1][1], shown, "where they differ")
+    _paint(axes[1][1], mask != reconstruction, style.INCONSISTENT_COLOUR, 0.85)
+    return style.save(figure, path, dpi=150)
+
+
+def _load(
+    run_dir: Path, image_path: str, label_paths: Sequence[str]
+) -> tuple[np.ndarray, tuple[np.ndarray, ...], tuple[float, float]] | None:
+    """Image, label maps (x, y, slices) and in-plane spacing; None where one is not named or not there."""
+    paths = [run_dir / name for name in (image_path, *label_paths)]
+    if not (image_path and all(label_paths)) or not all(path.is_file() for path in paths):
+        return None
+    files = [nibabel.load(path) for path in paths]
+    arrays = [np.atleast_3d(np.asarray(file.dataobj)) for file in files]  # type: ignore[attr-defined]
+    for path, array in zip(paths[1:], arrays[1:], strict=True):
+        if array.shape != arrays[0].shape:
+            raise ValueError(
+                f"{path}: shape {array.shape} found, expected {arrays[0].shape} as in {paths[0]}"
+            )
+    zooms = files[0].header.get_zooms()  # type: ignore[attr-defined]
+    labels = tuple(np.rint(array).astype(np.uint8) for array in arrays[1:])
+    return arrays[0].astype(np.float32), labels, (float(zooms[0]), float(zooms[1]))
+
+
+def _most_changed(first: np.ndarray, second: np.ndarray) -> int:
+    """The slice where two label maps differ most; of equal ones the middle of the structures."""
+    changed = (first != second).sum(axis=(0, 1))
+    if changed.any():
+        return int(changed.argmax())
+    filled = np.flatnonzero((first > 0).any(axis=(0, 1)))
+    return int(filled[len(filled) // 2]) if len(filled) else first.shape[2] // 2
+
+
+def prepare_slice(
+    image: np.ndarray, labels: tuple[np.ndarray, ...], spacing_mm: tuple[float, float], number: int
+) -> Slice:
+    """Cut one slice to a square around the heart, the RV on the picture's left as is the custom."""
+    planes = [np.swapaxes(array[:, :, number], 0, 1) for array in (image, *labels)]  # rows are y
+    rows, columns = _heart_box(np.any([label > 0 for label in labels], axis=(0, 3)).T, spacing_mm[::-1])
+    quarter_turns = _quarter_turns(labels[-1] if (labels[-1] > 0).any() else labels[0])
+    turned = [np.rot90(plane[rows, columns], quarter_turns) for plane in planes]
+    pixel_mm = spacing_mm[::-1] if quarter_turns % 2 == 0 else spacing_mm
+    return Slice(turned[0], tuple(turned[1:]), pixel_mm, number + 1, image.shape[2])
+
+
+def _heart_box(mask: np.ndarray, pixel_mm: tuple[float, float]) -> tuple[slice, slice]:
+    """A square in mm around all labels, cut at the image's borders; the whole image without any."""
+    if not mask.any():
+        return slice(None), slice(None)
+    limits_mm = []
+    for axis in (0, 1):
+        filled = np.flatnonzero(mask.any(axis=1 - axis))
+        limits_mm.append((filled[0] * pixel_mm[axis], (filled[-1] + 1) * pixel_mm[axis]))
+    half_mm = max(high - low for low, high in limits_mm) / 2 + MARGIN_MM
+    box = []
+    for axis, (low, high) in enumerate(limits_mm):
+        centre = (low + high) / 2
+        start, stop = (centre - half_mm) / pixel_mm[axis], (centre + half_mm) / pixel_mm[axis]
+        box.append(slice(max(0, round(start)), min(mask.shape[axis], round(stop))))
+    return box[0], box[1]
+
+
+def _quarter_turns(labels: np.ndarray) -> int:
+    """Turns of 90 degrees (as `numpy.rot90`) that bring the RV to the left of the LV; 0 where one is absent.
+
+    The files' affines are no guide: the same subject's views can follow different conventions.
+    """
+    if not ((labels == LV.id).any() and (labels == RV.id).any()):
+        return 0
+    x, y = (
+        np.argwhere(labels == RV.id).mean(axis=0)[:2] - np.argwhere(labels == LV.id).mean(axis=0)[:2]
+    )  # from LV to RV; in the picture x is to the right and y down
+    if abs(x) >= abs(y):
+        return 0 if x <= 0 else 2
+    return 1 if y < 0 else 3
+
+
+def _image(axis: Axes, shown: Slice, title: str) -> None:
+    low, high = np.percentile(shown.image, (1, 99.5))
+    axis.imshow(
+        shown.image,
+        cmap="gray",
+        vmin=low,
+        vmax=max(high, low + 1e-6),
+        aspect=shown.pixel_mm[0] / shown.pixel_mm[1],
+        interpolation="bilinear",
+    )
+    axis.set_title(title, fontweight="normal", fontsize=10)
+    axis.axis("off")
+
+
+def _overlay(axis: Axes, labels: np.ndarray) -> None:
+    """Structures as a light fill with a firm outline."""
+    for structure in CARDIAC:
+        _paint(axis, labels == structure.id, structure.colour, 0.35)
+    for structure in (MYO, RV, LV):  # where outlines meet, the myocardium's lies below
+        mask = labels == structure.id
+        if mask.any() and not mask.all():
+            axis.contour(mask.astype(float), levels=[0.5], colors=[structure.colour], linewidths=1.4)
+
+
+def _paint(axis: Axes, mask: np.ndarray, colour: str, alpha: float) -> None:
+    axis.imshow(
+        np.ma.masked_where(~mask, mask.astype(np.uint8)),
+        cmap=ListedColormap([to_rgb(colour)]),
+        alpha=alpha,
+        aspect=axis.get_aspect(),
+        interpolation="nearest",
+    )

@@ -1,0 +1,302 @@
+"""A run of the M&Ms-2 experiment on disk: its folder, what is done already, and what it leaves behind."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qcjax import qc, runtime
+from qcjax.config import Config, to_json
+from qcjax.data import mnms2
+from qcjax.data.cohort import Cohort, prepare
+from qcjax.data.nifti import read_grid, read_image, read_labels
+from qcjax.data.phantom import PhantomConfig, write_mnms2
+from qcjax.data.preprocess import median_spacing
+from qcjax.data.subject import PARTS, VIEWS, Case, Subject
+from qcjax.data.validate import validate_mnms2
+from qcjax.export import export_stage
+from qcjax.report.ablation import summarise, without_nan
+from qcjax.report.cases import CaseRow, write_cases
+from qcjax.train.checkpoint import Candidate, Checkpoints
+from qcjax.train.loop import Journal
+from qcjax.train.networks import Networks
+from qcjax.train.parallel import Devices
+from qcjax.train.progress import bar, say
+from qcjax.train.refinement import Pool, refine
+from qcjax.train.stages import Arm, ViewData
+from qcjax.typing import Variables
+
+UNSET_FOR_COMPARISON = ("out", "devices")  # may differ when a run goes on
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage decided for the cases of D_te: which candidates, which cases are OoD."""
+
+    candidates: list[Candidate]
+    load: Callable[[int], Variables]
+    selection: qc.Selection
+    ood: np.ndarray  # (n,)
+    thresholds: dict[str, qc.Thresholds]
+
+    @classmethod
+    def single_best(cls, pool: Pool) -> "StageResult":
+        """The candidate of lowest validation loss, for every case."""
+        best = pool.candidates()[:1]
+        ood, limits = pool.detect(best)
+        zeros = np.zeros(len(ood), int)
+        return cls(best, lambda i: pool.load(best[i]), qc.Selection(zeros, zeros), ood, limits)
+
+    @classmethod
+    def selected(cls, pool: Pool) -> "StageResult":
+        """For each case, the candidate (or pair) that QC selects."""
+        candidates = pool.candidates()
+        ood, limits = pool.detect(candidates)
+        up = qc.by_phase(limits, pool.arm.data.unlabelled.phases).up
+        selection = qc.select(*pool.rv_measures(candidates), up)
+        return cls(candidates, lambda i: pool.load(candidates[i]), selection, ood, limits)
+
+
+class Run:
+    """One folder of results."""
+
+    def __init__(self, config: Config, folder: Path) -> None:
+        self.config, self.folder = config, folder
+        self.journal = Journal(folder / "metrics.jsonl")
+        self.devices = Devices(config.devices)
+        self._networks: dict[str, Networks] = {}
+        self._rows: list[CaseRow] = []
+        self._skipped: list[str] = []
+        self._ood: dict[str, dict[str, Any]] = {}
+        self._seconds: dict[str, float] = {}
+
+    @classmethod
+    def open(cls, config: Config, folder: Path) -> "Run":
+        """Make the folder, or go on with what is in it.
+
+        Raises ValueError where the folder belongs to a run with another configuration; says what differs.
+        """
+        if config.size % 64:
+            raise ValueError(f"--size: {config.size} found, expected a multiple of 64")
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "config.json"
+        ours = to_json(config) | {"versions": runtime.versions()}
+        if path.exists():
+            theirs = json.loads(path.read_text(encoding="utf-8"))
+            skip = (*UNSET_FOR_COMPARISON, "versions")
+            differ = [k for k in ours if k not in skip and ours[k] != theirs.get(k)]
+            if differ:
+                found = ", ".join(f"{k} = {theirs.get(k)} (now {ours[k]})" for k in differ)
+                raise ValueError(f"{folder}: holds a run with {found}; choose another --out, or the same options")
+            say(f"Going on with {folder}")
+        else:
+            path.write_text(json.dumps(ours, indent=2) + "\n", encoding="utf-8")
+            say(f"Results go to {folder}")
+        return cls(config, folder)
+
+    def subjects(self) -> list[Subject]:
+        """Find or make the data set, and check it.
+
+        Raises ValueError where files have errors and --skip-invalid isn't given.
+        """
+        data = self.config.data
+        if data is None:
+            data = self._phantom()
+        say(f"Checking {data}")
+        subjects = mnms2.find(data, self.config.split)
+        findings = validate_mnms2(data, self.config.split)
+        errors = [f for f in findings if f.level == "error"]
+        for finding in findings:
+            say(f"{finding.level}: {finding}")
+        broken = {f.subject for f in errors}
+        if errors and not (self.config.skip_invalid and "" not in broken):
+            raise ValueError(f"{data}: {len(errors)} errors found, expected none (--skip-invalid leaves subjects out)")
+        self._skipped = sorted(broken)
+        if broken:
+            say(f"Left out, because their files have errors: {len(broken)} subjects ({', '.join(self._skipped)})")
+        return [s for s in subjects if s.code not in broken]
+
+    def _phantom(self) -> Path:
+        data = self.folder / "data"
+        if not (data / mnms2.INFORMATION).exists():  # written last
+            train, validation, test = self.config.subjects
+            cohort = PhantomConfig(train, validation, test, seed=self.config.seed)
+            with bar("Making a synthetic cohort", train + validation + test) as advance:
+                write_mnms2(data, cohort, lambda subject: advance())
+        return data
+
+    def views(self, subjects: Sequence[Subject]) -> list[str]:
+        """Those asked for that there is labelled data of."""
+        there = {c.view for s in subjects if s.part == "train" for c in s.cases if c.label_path}
+        for view in self.config.views:
+            if view not in there:
+                say(f"No labelled {view} cases found; that view is left out.")
+        return [view for view in VIEWS if view in self.config.views and view in there]
+
+    def prepare(self, subjects: Sequence[Subject], view: str) -> ViewData:
+        """D_tr, D_val and D_te of a view, prepared, on the devices."""
+        config = self.config
+        training, validation = mnms2.training_split(subjects, config.seed)
+        spacing = self._target_spacing([s for s in subjects if s.code in training], view)
+        parts = (
+            ([s for s in subjects if s.code in training], True),
+            ([s for s in subjects if s.code in validation], True),
+            ([s for s in subjects if s.part != "train"], False),
+        )
+        total = sum(c.view == view for part, _ in parts for s in part for c in s.cases)
+        cohorts: list[Cohort] = []
+        with bar(f"Preparing {view} at {spacing[0]:.2f} × {spacing[1]:.2f} mm, cases", total) as advance:
+            for members, with_labels in parts:
+                preset = config.losses
+                cohorts.append(prepare(members, view, spacing, config.size, with_labels, preset, advance))
+        return ViewData.place(view, *cohorts, self.devices)
+
+    def _target_spacing(self, training: Sequence[Subject], view: str) -> tuple[float, float]:
+        """As given, or the training set's median of this view (preset original: of all views)."""
+        if self.config.spacing_mm is not None:
+            return self.config.spacing_mm, self.config.spacing_mm
+        views = VIEWS if self.config.losses == "original" else (view,)
+        cases = [c for s in training for c in s.cases if c.view in views]
+        return median_spacing(read_grid(c.image_path).spacing_mm for c in cases)
+
+    def networks(self, name: str) -> Networks:
+        """M and R, built and compiled once for all views."""
+        if name not in self._networks:
+            self._networks[name] = Networks(self.config, name, self.devices)
+        return self._networks[name]
+
+    def refine(self, arm: Arm, autoencoder: Variables, supervised: Checkpoints, stage: str) -> Pool:
+        """Refinement proper ("refined"), or "control" for as many epochs as that took."""
+        pool = Pool(arm, autoencoder, [supervised])
+        epochs = self.config.refinement.epochs
+        if stage == "control":
+            done = [r for r in self.journal.read() if _matches(r, arm.identity("refined"))]
+            epochs = len(done)
+        refine(pool, stage, epochs, learn_from_ood=stage == "refined")
+        return pool
+
+    def stage(
+        self,
+        arm: Arm,
+        stage: str,
+        subjects: Sequence[Subject],
+        autoencoder: Variables,
+        decide: Callable[[], StageResult],
+    ) -> None:
+        """Predict, score and write every case of D_te, unless that is done already."""
+        title = " ".join(str(v) for v in arm.identity(stage).values())
+        done = self.folder / "stages" / (title.replace(" ", "-") + ".json")
+        if done.exists():
+            record = json.loads(done.read_text(encoding="utf-8"))
+        else:
+            started = time.monotonic()
+            result = decide()
+            names = [f"{'epoch' if c.stage == 'segmenter' else c.stage} {c.epoch}" for c in result.candidates]
+            with bar(f"{title}: cases predicted and scored", len(result.ood)) as advance:
+                rows = export_stage(
+                    arm, stage, names, result.load, result.selection, result.ood, autoencoder, subjects, advance
+                )
+            cases = arm.data.unlabelled.cases
+            record = {
+                "rows": rows,
+                "thresholds": {p: {"low": t.low, "up_mm": t.up} for p, t in result.thresholds.items()},
+                "ood_cases": [c.name for c, is_ood in zip(cases, result.ood, strict=True) if is_ood],
+                "seconds": time.monotonic() - started,
+            }
+            done.parent.mkdir(exist_ok=True)
+            partial = done.with_suffix(".partial")
+            partial.write_text(json.dumps(record), encoding="utf-8")
+            partial.replace(done)
+        self._rows += record["rows"]
+        self._seconds[f"{title} (predict and score)"] = record["seconds"]
+        if stage == "selection":  # the candidates before refinement
+            self._ood.setdefault(arm.networks.name, {})[arm.data.view] = {
+                "thresholds": record["thresholds"],
+                "cases_after_k": [record["ood_cases"]],
+            }
+
+    def write_results(self, subjects: Sequence[Subject]) -> None:
+        """`cases.csv`, `results.json`, `submission.zip`."""
+        write_cases(self.folder / "cases.csv", self._rows)
+        tables = summarise(self._rows, seed=self.config.seed)
+        validation: dict[str, Any] = {}
+        for record in self.journal.read():
+            title = " ".join(str(record[k]) for k in ("stage", "segmenter", "view") if k in record)
+            self._seconds[title] = self._seconds.get(title, 0.0) + record["seconds"]
+            if record["stage"] == "refined":
+                self._ood[record["segmenter"]][record["view"]]["cases_after_k"].append(record["ood_cases"])
+        for segmenter in tables["qc"]:
+            for view in tables["qc"][segmenter]:
+                best = self._best(stage="autoencoder", view=view)
+                tables["qc"][segmenter][view]["reconstruction_dice"] = _dice(best)
+                found = self._best(stage="segmenter", segmenter=segmenter, view=view)
+                validation.setdefault(segmenter, {})[view] = {"epoch": found["epoch"], "dice": _dice(found)}
+        results = tables | {
+            "validation": validation,
+            "ood": self._ood,
+            "seconds": self._seconds,
+            "preset": self.config.preset,
+            "versions": runtime.versions(),
+            "seed": self.config.seed,
+            "cohort": cohort_table(subjects),
+            "n_skipped": len(self._skipped),
+            "skipped": self._skipped,
+        }
+        path = self.folder / "results.json"
+        path.write_text(json.dumps(without_nan(results), indent=2) + "\n", encoding="utf-8")
+        self._write_submission(subjects)
+
+    def _best(self, **identity: str) -> dict[str, Any]:
+        """The journal's line of the stage's lowest validation loss; of equals the later."""
+        records = [r for r in self.journal.read() if _matches(r, identity)]
+        return min(records, key=lambda r: (r["validation_loss"], -r["epoch"]))
+
+    def _write_submission(self, subjects: Sequence[Subject]) -> None:
+        """The challenge's zip, of the first segmenter's refined stage."""
+        cases = {c.name: c for s in subjects for c in s.cases}
+        name = self.config.segmenter[0]
+        rows = [r for r in self._rows if r["segmenter"] == name and r["stage"] == "refined"]
+
+        def predictions() -> Any:
+            for row in rows:
+                case: Case = cases[f"{row['subject']}_{row['view']}_{row['phase']}"]
+                image = read_image(case.image_path)
+                yield case, read_labels(self.folder / row["prediction_path"]).array, image
+
+        mnms2.write_submission(predictions(), self.folder / "submission.zip")
+
+
+def _matches(record: dict[str, Any], identity: dict[str, Any]) -> bool:
+    return all(record.get(k) == v for k, v in identity.items())
+
+
+def _dice(record: dict[str, Any]) -> dict[str, float]:
+    return {key: record[f"validation_dice_{key}"] for key in ("lv", "myo", "rv")}
+
+
+def cohort_table(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
+    """A row per part of the data set: what was found."""
+
+    def counts(values: list[str]) -> dict[str, int]:
+        return {v: values.count(v) for v in sorted(set(values))}
+
+    table = []
+    for part in PARTS:
+        members = [s for s in subjects if s.part == part]
+        if not members:
+            continue
+        table.append(
+            {
+                "part": part,
+                "subjects": len(members),
+                "diseases": counts([s.disease for s in members]),
+                "vendors": counts([s.vendor for s in members]),
+                "views": counts([c.view for s in members for c in s.cases]),
+                "with_truth": sum(any(c.label_path for c in s.cases) for s in members),
+            }
+        )
+    return table

@@ -1,0 +1,144 @@
+"""The networks of an experiment with their optimisers and compiled steps: built once, used for every view."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from qcjax import losses
+from qcjax.config import Config
+from qcjax.data.augment import Augmentation, augment_batch
+from qcjax.data.batches import Batch, sample_keys, take
+from qcjax.models import AcdcUNet, MaskAutoencoder, NnUNet
+from qcjax.predict import Predictor
+from qcjax.train import updates
+from qcjax.train.parallel import BROADCAST, REPLICATED, SHARDED, Devices
+from qcjax.train.state import adam, sgd
+from qcjax.typing import Array
+
+NNUNET_RATE, ACDC_UNET_RATE = 0.01, 5e-4
+ORIGINAL_POLY_EPOCHS = 1000  # the refinement code's schedule doesn't know how many epochs there will be
+
+
+class Networks:
+    """M and R of one segmenter's name, on some devices."""
+
+    def __init__(self, config: Config, name: str, devices: Devices) -> None:
+        self.config, self.name, self.devices = config, name, devices
+        self.loss = losses.SUPERVISED[config.losses]
+        original = config.losses == "original"
+        dtype: Any = jnp.bfloat16 if config.dtype == "bfloat16" else jnp.float32
+        common: dict[str, Any] = dict(dtype=dtype, axis_name=devices.axis_name)
+        width = config.supervised.width
+        self.segmenter: nn.Module
+        if name == "nnunet":
+            strides = ((1, 1), *((2, 2),) * (config.supervised.stages - 1))
+            sizes = {} if width is None else dict(width=width, max_width=15 * width)
+            self.segmenter = NnUNet(strides=strides, **sizes, **common)
+            self.tx: optax.GradientTransformation = sgd()
+        else:
+            sizes = {} if width is None else dict(width=width)
+            self.segmenter = AcdcUNet(random_bias=original, **sizes, **common)
+            self.tx = adam(clip=12.0)
+        self.autoencoder = MaskAutoencoder(
+            width=config.autoencoder.width,
+            latent=config.autoencoder.latent,
+            dropout_rate=config.autoencoder.dropout,
+            initialisation="he_uniform" if original else "he_normal",
+            **common,
+        )
+        self.autoencoder_tx = adam()
+        self.predictor = Predictor(self.segmenter, self.autoencoder, self.loss, devices, config.supervised.batch)
+
+    @property
+    def initial_rate(self) -> float:
+        """The learning rate at which supervised training starts."""
+        if self.config.supervised.learning_rate is not None:
+            return self.config.supervised.learning_rate
+        return NNUNET_RATE if self.name == "nnunet" else ACDC_UNET_RATE
+
+    def rate(self, counter: int) -> float:
+        """The learning rate after `counter` decays: polynomial for nnunet, exponential for acdc_unet.
+
+        In preset `original` the polynomial ends after 1000 epochs, whatever the number of epochs.
+        """
+        if self.name == "acdc_unet":
+            return self.initial_rate * 0.985**counter
+        end = ORIGINAL_POLY_EPOCHS if self.config.losses == "original" else self.config.supervised.epochs
+        return self.initial_rate * max(1 - counter / end, 0) ** 0.9
+
+    @cached_property
+    def take(self) -> Callable[..., Any]:
+        """(slices, indices, weight) -> Batch on the devices."""
+        return self.devices.compile(take, (REPLICATED, SHARDED, SHARDED))
+
+    @cached_property
+    def supervised_step(self) -> Callable[..., Any]:
+        """(state, Batch, key, learning rate) -> (state, metrics), with augmentation."""
+        update = updates.make_supervised_update(self.segmenter, self.tx, self.loss, self.devices.axis_name)
+        return self._step(update, self._augmentation)
+
+    @cached_property
+    def autoencoder_step(self) -> Callable[..., Any]:
+        """(state, Batch, key, learning rate, early) -> (state, metrics)."""
+        update = updates.make_autoencoder_update(
+            self.autoencoder, self.autoencoder_tx, self.config.losses, self.devices.axis_name
+        )
+        gentle = Augmentation(mirror=0.0, rotation_deg=15.0, scale=(0.85, 1.15))
+        return self._step(update, gentle if self.config.autoencoder.augment else None, extra=1)
+
+    @cached_property
+    def refinement_step(self) -> Callable[..., Any]:
+        """(state, Batch, unlabelled, alpha, R's variables, key, learning rate) -> (state, metrics).
+
+        The batch's weight says which slices are labelled, and those are augmented.
+        """
+        update = updates.make_refinement_update(
+            self.segmenter, self.autoencoder, self.tx, self.loss, self.devices.axis_name
+        )
+
+        def step(state: Any, batch: Batch, unlabelled: Array, alpha: Array, r: Any, key: Array, rate: Array) -> Any:
+            changed = self._augmented(batch, key, self._augmentation)
+            labelled = batch.weight > 0
+            image = jnp.where(labelled[:, None, None, None], changed.image, batch.image)
+            joint = updates.RefinementBatch(image, changed.label, batch.weight, unlabelled, alpha, r)
+            return update(state, joint, key, rate)
+
+        axes = (REPLICATED, SHARDED, SHARDED, BROADCAST, REPLICATED, BROADCAST, BROADCAST)
+        return self.devices.compile(step, axes, donate=(0,))
+
+    @cached_property
+    def original_refinement_step(self) -> Callable[..., Any]:
+        """(state, Batch, best predictions, blend, R's variables, key, learning rate) -> (state, metrics)."""
+        update = updates.make_original_refinement_update(
+            self.segmenter, self.autoencoder, self.tx, self.devices.axis_name
+        )
+
+        def step(state: Any, batch: Batch, best: Array, blend: Array, r: Any, key: Array, rate: Array) -> Any:
+            case = updates.OriginalRefinementBatch(batch.image, batch.weight, best, blend, r)
+            return update(state, case, key, rate)
+
+        axes = (REPLICATED, SHARDED, SHARDED, BROADCAST, REPLICATED, BROADCAST, BROADCAST)
+        return self.devices.compile(step, axes, donate=(0,))
+
+    @property
+    def _augmentation(self) -> Augmentation:
+        c = self.config.supervised
+        return Augmentation(mirror=c.mirror, rotation_deg=c.rotation_deg, scale=c.scale)
+
+    def _augmented(self, batch: Batch, key: Array, options: Augmentation) -> Batch:
+        keys = sample_keys(jax.random.fold_in(key, 0), batch.image.shape[0], self.devices.axis_name)
+        return augment_batch(keys, batch, options)
+
+    def _step(self, update: updates.Update, options: Augmentation | None, extra: int = 0) -> Callable[..., Any]:
+        def step(state: Any, batch: Batch, key: Array, rate: Array, *rest: Any) -> Any:
+            if options is not None:
+                batch = self._augmented(batch, key, options)
+            return update(state, batch, key, rate, *rest)
+
+        axes = (REPLICATED, SHARDED, *(BROADCAST,) * (2 + extra))
+        return self.devices.compile(step, axes, donate=(0,))

@@ -1,0 +1,211 @@
+"""Supervised training of the segmenter and training of the autoencoder, on one view."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qcjax import losses
+from qcjax.data.batches import Plan, Slices, cycled, epoch_plan, padded
+from qcjax.data.cohort import Cohort
+from qcjax.labels import CARDIAC, N_CLASSES
+from qcjax.metrics.overlap import dice
+from qcjax.train.checkpoint import LOSS, Candidate, Checkpoints
+from qcjax.train.loop import Journal, Record, fit, run_steps, stream
+from qcjax.train.networks import Networks
+from qcjax.train.parallel import Devices
+from qcjax.train.state import TrainState, create
+from qcjax.typing import Array, Variables
+
+
+@dataclass(frozen=True)
+class ViewData:
+    """One view's cases: D_tr, D_val and D_te, and all their slices on the devices, in that order."""
+
+    view: str
+    training: Cohort
+    validation: Cohort
+    unlabelled: Cohort
+    slices: Slices
+
+    @classmethod
+    def place(cls, view: str, training: Cohort, validation: Cohort, unlabelled: Cohort, devices: Devices) -> "ViewData":
+        """Put the slices on the devices."""
+        parts = (training.slices, validation.slices, unlabelled.slices)
+        slices = Slices(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        return cls(view, training, validation, unlabelled, devices.replicate(slices))
+
+    @property
+    def training_indices(self) -> np.ndarray:
+        """Where D_tr's slices are."""
+        return np.arange(len(self.training.owner))
+
+    @property
+    def validation_indices(self) -> np.ndarray:
+        """Where D_val's slices are."""
+        return len(self.training.owner) + np.arange(len(self.validation.owner))
+
+    @property
+    def unlabelled_indices(self) -> np.ndarray:
+        """Where D_te's slices are."""
+        return len(self.training.owner) + len(self.validation.owner) + np.arange(len(self.unlabelled.owner))
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One segmenter on one view: what all of its stages share."""
+
+    networks: Networks
+    data: ViewData
+    folder: Path  # of the run
+    journal: Journal
+
+    @property
+    def devices(self) -> Devices:
+        return self.networks.devices
+
+    @property
+    def seed(self) -> int:
+        return self.networks.config.seed
+
+    def identity(self, stage: str) -> Record:
+        """Names a stage of this arm; the autoencoder serves every segmenter of the view."""
+        if stage == "autoencoder":
+            return {"stage": stage, "view": self.data.view}
+        return {"stage": stage, "segmenter": self.networks.name, "view": self.data.view}
+
+    def key(self, stage: str) -> Array:
+        """The root of a stage's random numbers."""
+        return stream(jax.random.key(self.seed), *self.identity(stage).values())
+
+    def checkpoints(self, stage: str, m_best: int, always: tuple[int, ...] = ()) -> Checkpoints:
+        """The stage's folder of checkpoints."""
+        name = "-".join(str(v) for v in self.identity(stage).values())
+        return Checkpoints(self.folder / "checkpoints" / name, stage, m_best, always)
+
+    def state(self, stage: str = "segmenter") -> TrainState:
+        """A freshly initialised state, on one device."""
+        size = self.networks.config.size
+        if stage == "autoencoder":
+            sample = jnp.zeros((1, size, size, N_CLASSES))
+            return create(self.networks.autoencoder, self.networks.autoencoder_tx, self.key(stage), sample)
+        return create(self.networks.segmenter, self.networks.tx, self.key(stage), jnp.zeros((1, size, size, 1)))
+
+    def step_key(self, stage: str, epoch: int, step: int) -> Array:
+        """The key of one training step."""
+        return jax.random.fold_in(jax.random.fold_in(self.key(stage), epoch), step)
+
+    def plan(self, steps: int | None, batch: int, epoch: int) -> Plan:
+        """Which labelled slices an epoch takes: one pass, or a number of steps round and round."""
+        indices = self.data.training_indices
+        if steps is not None:
+            return self._shared(cycled(indices, batch, steps, self.seed, epoch))
+        shuffle = self.networks.config.losses != "original"
+        return self._shared(epoch_plan(len(indices), batch, self.seed, epoch, shuffle))
+
+    def _shared(self, plan: Plan) -> Plan:
+        return padded(plan, self.devices.count)
+
+    def load(self, checkpoints: Checkpoints, candidate: Candidate, stage: str = "segmenter") -> Variables:
+        """A candidate's weights, on the devices."""
+        restored = checkpoints.restore(candidate.epoch, state=self.state(stage))["state"]
+        return self.devices.replicate(restored.variables)
+
+
+def train_autoencoder(arm: Arm) -> Variables:
+    """R on D_tr's ground-truth masks (monitoring paper); returns the weights of lowest validation loss, placed."""
+    config, networks, devices = arm.networks.config.autoencoder, arm.networks, arm.devices
+    stage = "autoencoder"
+    step = networks.autoencoder_step
+
+    def train(state: TrainState, epoch: int) -> tuple[TrainState, Record]:
+        def batches() -> Iterator[tuple[Any, ...]]:
+            plan = arm.plan(config.steps, config.batch, epoch)
+            for i, (indices, weight) in enumerate(zip(*plan, strict=True)):
+                batch = networks.take(arm.data.slices, *devices.shard((indices, weight)))
+                early = np.bool_(epoch <= config.early_epochs)
+                yield batch, arm.step_key(stage, epoch, i), np.float32(config.learning_rate), early
+
+        return run_steps(step, state, batches())
+
+    def validate(state: TrainState, epoch: int) -> Record:
+        cohort = arm.data.validation
+        rebuilt = networks.predictor.rebuild(state.variables, arm.data.slices, arm.data.validation_indices)
+        loss = _reconstruction_loss(networks, rebuilt.sums, rebuilt.error, cohort)
+        return {LOSS: loss} | _mean_dice(rebuilt.labels, cohort.slices.label, cohort)
+
+    checkpoints = arm.checkpoints(stage, m_best=1)
+    fit(arm.identity(stage), config.epochs, arm.state(stage), train, validate, checkpoints, arm.journal, devices)
+    best = arm.load(checkpoints, checkpoints.candidates()[0], stage)
+    checkpoints.close()
+    return best
+
+
+def train_segmenter(arm: Arm) -> Checkpoints:
+    """Supervised training of M on D_tr (refinement paper, Eq. 1); returns its checkpoints, the m_best among them."""
+    config, networks, devices = arm.networks.config.supervised, arm.networks, arm.devices
+    stage = "segmenter"
+    step = networks.supervised_step
+    original = networks.config.losses == "original"
+
+    def train(state: TrainState, epoch: int) -> tuple[TrainState, Record]:
+        # the authors' code applies its counter after an epoch and advances it then: epochs 1 and 2 are alike
+        late = original and networks.name == "nnunet"
+        rate = np.float32(networks.rate(max(epoch - 2, 0) if late else epoch - 1))
+
+        def batches() -> Iterator[tuple[Any, ...]]:
+            for i, (indices, weight) in enumerate(zip(*arm.plan(config.steps, config.batch, epoch), strict=True)):
+                batch = networks.take(arm.data.slices, *devices.shard((indices, weight)))
+                yield batch, arm.step_key(stage, epoch, i), rate
+
+        return run_steps(step, state, batches())
+
+    always = (original_start(config.epochs),) if original else ()
+    checkpoints = arm.checkpoints(stage, config.m_best, always)
+    fit(
+        arm.identity(stage),
+        config.epochs,
+        arm.state(stage),
+        train,
+        lambda state, epoch: validate_segmenter(arm, state),
+        checkpoints,
+        arm.journal,
+        devices,
+    )
+    return checkpoints
+
+
+def original_start(epochs: int) -> int:
+    """The epoch from which the refinement code goes on: 200 of 250."""
+    return max(1, round(epochs * 200 / 250))
+
+
+def validate_segmenter(arm: Arm, state: TrainState) -> Record:
+    """Loss over each volume of D_val, averaged, and Dice per structure on the prepared grid."""
+    cohort = arm.data.validation
+    result = arm.networks.predictor.evaluate(state.variables, arm.data.slices, arm.data.validation_indices)
+    sums = losses.Sums(*(_per_case(x, cohort) for x in result.sums))
+    pixels = np.diff(cohort.first)
+    entropy = _per_case(result.entropy, cohort) / pixels
+    loss = np.mean(np.asarray(arm.networks.loss.dice(sums)) + entropy)
+    return {LOSS: float(loss)} | _mean_dice(result.labels, cohort.slices.label, cohort)
+
+
+def _per_case(per_slice: np.ndarray, cohort: Cohort) -> np.ndarray:
+    return np.add.reduceat(per_slice, cohort.first[:-1])
+
+
+def _reconstruction_loss(networks: Networks, sums: losses.Sums, error: np.ndarray, cohort: Cohort) -> float:
+    of_case = losses.Sums(*(_per_case(x, cohort) for x in sums))
+    original = networks.config.losses == "original"
+    dice_loss = (losses.soft_dice_loss_original if original else losses.generalised_dice_loss)(of_case)
+    return float(np.mean(np.asarray(dice_loss) + _per_case(error, cohort) / np.diff(cohort.first)))
+
+
+def _mean_dice(predicted: np.ndarray, truth: np.ndarray, cohort: Cohort) -> Record:
+    scores = [dice(a, b) for a, b in zip(cohort.split(predicted), cohort.split(truth), strict=True)]
+    return {f"validation_dice_{s.key}": float(v) for s, v in zip(CARDIAC, np.mean(scores, 0), strict=True)}

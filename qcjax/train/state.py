@@ -1,0 +1,59 @@
+"""What training changes: arrays only."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from qcjax.typing import Array, PRNGKey, Variables
+
+
+class TrainState(struct.PyTreeNode):
+    """Everything that a step reads and writes."""
+
+    step: Array  # () int32
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+    @property
+    def variables(self) -> Variables:
+        """As Flax wants them."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def create(model: nn.Module, tx: optax.GradientTransformation, key: PRNGKey, sample: Array) -> TrainState:
+    """A freshly initialised state; `sample` is an input of the right shape (b, *space, c)."""
+    variables = jax.jit(model.init)(key, sample)
+    return from_variables(variables, tx)
+
+
+def from_variables(variables: Variables, tx: optax.GradientTransformation) -> TrainState:
+    """A state at step 0 with given weights and an empty optimiser."""
+    params = variables["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=tx.init(params),
+    )
+
+
+def sgd(weight_decay: float = 3e-5, momentum: float = 0.99, clip: float = 12.0) -> optax.GradientTransformation:
+    """Direction of SGD with Nesterov momentum, L2 in the gradient, the gradient's norm clipped; no learning rate."""
+    return optax.chain(
+        optax.clip_by_global_norm(clip),
+        optax.add_decayed_weights(weight_decay),
+        optax.trace(decay=momentum, nesterov=True),
+    )
+
+
+def adam(weight_decay: float = 1e-5, clip: float | None = None) -> optax.GradientTransformation:
+    """Direction of Adam with L2 in the gradient (not decoupled); no learning rate."""
+    steps = [optax.add_decayed_weights(weight_decay), optax.scale_by_adam()]
+    if clip is not None:
+        steps.insert(0, optax.clip_by_global_norm(clip))
+    return optax.chain(*steps)

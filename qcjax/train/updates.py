@@ -1,0 +1,175 @@
+"""One training step each, as a pure function (state, batch, key, learning_rate) -> (state, metrics).
+
+What isn't an array is closed over when an update is made. `axis_name` is that of the devices (`parallel`); losses
+then see the whole batch's sums, and gradients are averaged.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from qcjax import losses
+from qcjax.data.batches import Batch
+from qcjax.train.state import TrainState
+from qcjax.typing import Array, PRNGKey, Scalar, Variables
+
+Metrics = dict[str, Array]
+Update = Callable[..., tuple[TrainState, Metrics]]
+
+
+class RefinementBatch(NamedTuple):
+    """Labelled and out-of-distribution (OoD) slices, for one joint forward pass (refinement paper, Eq. 2)."""
+
+    image: Array  # (b, h, w, 1)
+    label: Array  # (b, h, w) int32; of labelled slices
+    labelled: Array  # (b,) 1 for a labelled slice
+    unlabelled: Array  # (b,) 1 for an OoD slice; padding is neither
+    alpha: Scalar  # 1/k
+    autoencoder: Variables  # of R, frozen
+
+
+class OriginalRefinementBatch(NamedTuple):
+    """Slices of one OoD case, as the refinement code learns from them."""
+
+    image: Array  # (b, h, w, 1)
+    weight: Array  # (b,)
+    best: Array  # (b, h, w, k): the best prediction of these slices so far
+    blend: Scalar  # share of `best` in the pseudo ground truth, epoch / epochs
+    autoencoder: Variables
+
+
+def make_supervised_update(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    loss: losses.SegmentationLoss,
+    axis_name: str | None = None,
+    dropout: bool = True,
+) -> Update:
+    """L_SUP with deep supervision (refinement paper, Eq. 1) on a `Batch`. Metrics: loss, grad_norm."""
+
+    def objective(params: Any, batch_stats: Any, batch: Batch, key: PRNGKey) -> tuple[Scalar, Any]:
+        scales, batch_stats = _train_logits(model, params, batch_stats, batch.image, batch.weight, key, dropout)
+        return losses.deep_supervision(loss, scales, batch.label, batch.weight, axis_name), batch_stats
+
+    return _make_update(objective, tx, axis_name)
+
+
+def make_autoencoder_update(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    preset: str,
+    axis_name: str | None = None,
+    dropout: bool = True,
+) -> Update:
+    """L_MSE + L_GD of the reconstruction of a `Batch`'s labels (monitoring paper). Metrics: loss, grad_norm.
+
+    The update takes a fifth argument, `early` (): whether this is one of the first ten epochs.
+    """
+
+    def objective(
+        params: Any, batch_stats: Any, batch: Batch, key: PRNGKey, early: Array | bool = False
+    ) -> tuple[Scalar, Any]:
+        target = jax.nn.one_hot(batch.label, model.classes)  # type: ignore[attr-defined]
+        (logits,), batch_stats = _train_logits(model, params, batch_stats, target, batch.weight, key, dropout)
+        return losses.autoencoder_loss(preset, logits, target, early, batch.weight, axis_name), batch_stats
+
+    return _make_update(objective, tx, axis_name)
+
+
+def make_refinement_update(
+    model: nn.Module,
+    autoencoder: nn.Module,
+    tx: optax.GradientTransformation,
+    loss: losses.SegmentationLoss,
+    axis_name: str | None = None,
+    dropout: bool = True,
+) -> Update:
+    """L_SEMI = α·L_WGD(ŷM, ŷR) + L_SUP (refinement paper, Eq. 2) on a `RefinementBatch`.
+
+    One forward pass over both parts; the pseudo ground truth is the one-hot arg-max of R's output, without gradient.
+    Metrics: loss, supervised, semi_supervised, grad_norm.
+    """
+
+    def objective(
+        params: Any, batch_stats: Any, batch: RefinementBatch, key: PRNGKey
+    ) -> tuple[Scalar, tuple[Any, Metrics]]:
+        weight = batch.labelled + batch.unlabelled
+        scales, batch_stats = _train_logits(model, params, batch_stats, batch.image, weight, key, dropout)
+        supervised = losses.deep_supervision(loss, scales, batch.label, batch.labelled, axis_name)
+        probabilities = jax.nn.softmax(scales[0])
+        pseudo_truth = one_hot_argmax(autoencoder.apply(batch.autoencoder, lax.stop_gradient(probabilities)))
+        sums = losses.class_sums(probabilities, pseudo_truth)
+        semi = losses.weighted_dice_loss(losses.batch_sums(sums, batch.unlabelled, axis_name))
+        parts = {"supervised": supervised, "semi_supervised": semi}
+        return batch.alpha * semi + supervised, (batch_stats, parts)
+
+    return _make_update(objective, tx, axis_name)
+
+
+def make_original_refinement_update(
+    model: nn.Module,
+    autoencoder: nn.Module,
+    tx: optax.GradientTransformation,
+    axis_name: str | None = None,
+    dropout: bool = True,
+) -> Update:
+    """The refinement code's step on an `OriginalRefinementBatch`: the RV's terms alone. Metrics: loss, grad_norm."""
+
+    def objective(
+        params: Any, batch_stats: Any, batch: OriginalRefinementBatch, key: PRNGKey
+    ) -> tuple[Scalar, Any]:
+        scales, batch_stats = _train_logits(model, params, batch_stats, batch.image, batch.weight, key, dropout)
+        rebuilt = autoencoder.apply(batch.autoencoder, lax.stop_gradient(jax.nn.softmax(scales[0])))
+        pseudo_truth = one_hot_argmax(batch.blend * batch.best + (1 - batch.blend) * rebuilt)
+        return losses.refinement_loss_original(scales[0], pseudo_truth, batch.weight, axis_name), batch_stats
+
+    return _make_update(objective, tx, axis_name)
+
+
+def one_hot_argmax(probabilities: Any) -> Array:
+    """The likeliest class as 1, the others 0: (b, *space, k), without gradient."""
+    probabilities = lax.stop_gradient(probabilities)
+    return jax.nn.one_hot(probabilities.argmax(-1), probabilities.shape[-1])
+
+
+def _train_logits(
+    model: nn.Module, params: Any, batch_stats: Any, x: Array, weight: Array, key: PRNGKey, dropout: bool
+) -> tuple[tuple[Array, ...], Any]:
+    chex.assert_equal_shape_prefix((x, weight), 1)
+    logits, changed = model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        x,
+        True,
+        dropout,
+        weight,
+        method="logits",
+        mutable=["batch_stats"],
+        rngs={"dropout": key},
+    )
+    return logits, changed["batch_stats"]
+
+
+def _make_update(objective: Callable[..., Any], tx: optax.GradientTransformation, axis_name: str | None) -> Update:
+    """Gradient of `objective`, averaged over the devices, through the optimiser."""
+
+    def update(
+        state: TrainState, batch: Any, key: PRNGKey, learning_rate: Array | float, *extra: Any
+    ) -> tuple[TrainState, Metrics]:
+        gradient = jax.value_and_grad(objective, has_aux=True)
+        (loss, aux), grads = gradient(state.params, state.batch_stats, batch, key, *extra)
+        batch_stats, parts = aux if isinstance(aux, tuple) else (aux, {})
+        if axis_name is not None:
+            # every device's loss is the whole batch's; the transposed psum has summed its gradient over devices
+            grads = lax.pmean(grads, axis_name)
+        direction, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = jax.tree.map(lambda p, d: p - learning_rate * d, state.params, direction)
+        metrics = {"loss": loss, "grad_norm": optax.global_norm(grads), **parts}
+        return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+
+    return update

@@ -1,0 +1,39 @@
+"""The vocabulary of array shapes.
+
+Axes: b batch, s slices, h w height and width, c channels, k classes, n cases or samples, m candidates.
+"""
+
+from typing import Any
+
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped, UInt8
+
+Images = Float[Array, "b h w c"]
+Volumes = Float[Array, "b d h w c"]
+Labels = Int[Array, "b *space"] | UInt8[Array, "b *space"]
+Probabilities = Float[Array, "b *space k"]
+Logits = Float[Array, "b *space k"]
+Weights = Float[Array, " b"]  # 1 for a real sample, 0 for padding
+ClassSums = Float[Array, "*batch k"]
+Scalar = Float[Array, ""]
+PRNGKey = Key[Array, ""] | UInt8[Array, "..."] | Shaped[Array, "2"]
+Variables = dict[str, Any]  # Flax: {"params": …, "batch_stats": …}
+
+__all__ = [
+    "Array",
+    "Bool",
+    "ClassSums",
+    "Float",
+    "Images",
+    "Int",
+    "Key",
+    "Labels",
+    "Logits",
+    "PRNGKey",
+    "Probabilities",
+    "Scalar",
+    "Shaped",
+    "UInt8",
+    "Variables",
+    "Volumes",
+    "Weights",
+]

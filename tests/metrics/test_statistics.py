@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from qcjax.metrics.statistics import paired_bootstrap, pearson, spearman, summary
+
+
+def test_summary_by_hand():
+    assert summary([2.0, 4.0, np.nan, 9.0, np.inf]) == {
+        "mean": 5.0,
+        "sd": pytest.approx(np.sqrt(13)),
+        "n": 3,
+        "n_missing": 2,
+    }
+    assert summary([7.0]) == {"mean": 7.0, "sd": None, "n": 1, "n_missing": 0}
+    assert summary([np.nan]) == {"mean": None, "sd": None, "n": 0, "n_missing": 1}
+    assert summary([]) == {"mean": None, "sd": None, "n": 0, "n_missing": 0}
+
+
+def test_bootstrap_direction_and_missing_pairs():
+    found = paired_bootstrap([1.0, np.nan, 3.0, 5.0], [2.0, 2.0, 5.0, np.inf], n_resamples=200)
+    assert found["mean"] == pytest.approx(1.5)  # b - a
+    assert (found["n"], found["n_missing"]) == (2, 2)
+    assert found["low"] == 1.0
+    assert found["high"] == 2.0
+
+
+def test_bootstrap_is_the_same_for_the_same_seed():
+    a, b = np.random.default_rng(0).normal(size=(2, 30))
+    assert paired_bootstrap(a, b, seed=5) == paired_bootstrap(a, b, seed=5)
+    assert paired_bootstrap(a, b, seed=5)["low"] != paired_bootstrap(a, b, seed=6)["low"]
+
+
+def test_bootstrap_agrees_with_scipys():
+    a, b = np.random.default_rng(1).normal(size=(2, 80))
+    found = paired_bootstrap(a, b + 0.3, seed=0)
+    oracle = stats.bootstrap(
+        ((b + 0.3 - a),), np.mean, method="percentile", n_resamples=10_000, rng=np.random.default_rng(9)
+    ).confidence_interval
+    assert found["low"] == pytest.approx(oracle.low, abs=0.02)
+    assert found["high"] == pytest.approx(oracle.high, abs=0.02)
+
+
+def test_bootstrap_draws_whole_groups():
+    rng = np.random.default_rng(2)
+    of_subject = rng.normal(size=40)
+    difference = np.repeat(of_subject, 2)  # both phases of a subject tell the same
+    subjects = np.repeat([f"{i:03d}" for i in range(40)], 2)
+    grouped = paired_bootstrap(np.zeros(80), difference, subjects, seed=3)
+    alone = paired_bootstrap(np.zeros(40), of_subject, seed=3)
+    ungrouped = paired_bootstrap(np.zeros(80), difference, seed=3)
+    assert (grouped["low"], grouped["high"]) == pytest.approx((alone["low"], alone["high"]))
+    assert grouped["high"] - grouped["low"] > 1.25 * (ungrouped["high"] - ungrouped["low"])
+
+
+def test_bootstrap_weighs_pairs_not_groups():
+    # groups of sizes 1 and 3: the four equally likely draws have means 0, 3/4, 3/4 and 1
+    found = paired_bootstrap(np.zeros(4), [0.0, 1.0, 1.0, 1.0], ["a", "b", "b", "b"], n_resamples=2000)
+    assert found == {"mean": 0.75, "low": 0.0, "high": 1.0, "n": 4, "n_missing": 0}
+
+
+def test_bootstrap_needs_two_groups():
+    found = paired_bootstrap([1.0, 2.0], [2.0, 2.0], ["a", "a"])
+    assert (found["mean"], found["low"], found["high"]) == (0.5, None, None)
+    assert paired_bootstrap([np.nan], [1.0]) == {
+        "mean": None,
+        "low": None,
+        "high": None,
+        "n": 0,
+        "n_missing": 1,
+    }
+
+
+def test_correlations():
+    a = [1.0, 2.0, 3.0, np.nan, 5.0, 7.0]
+    b = [1.0, 4.0, 9.0, 16.0, np.inf, 49.0]
+    defined = np.array([1.0, 2.0, 3.0, 7.0])
+    assert pearson(a, b) == {"r": pytest.approx(np.corrcoef(defined, defined**2)[0, 1]), "n": 4}
+    assert spearman(a, b) == {"r": pytest.approx(1.0), "n": 4}
+    assert spearman([1.0, 2.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0])["r"] == pytest.approx(np.sqrt(0.9))
+
+
+@pytest.mark.parametrize("correlation", [pearson, spearman])
+@pytest.mark.parametrize(
+    ("a", "b", "n"),
+    [([1.0, 1.0, 1.0], [1.0, 2.0, 3.0], 3), ([1.0], [1.0], 1), ([], [], 0), ([1.0, np.nan], [2.0, 1.0], 1)],
+)
+def test_undefined_correlations(correlation, a, b, n):
+    assert correlation(a, b) == {"r": None, "n": n}
+
+
+def test_what_is_not_paired_is_refused():
+    with pytest.raises(ValueError, match="expected pairs"):
+        pearson([1.0], [1.0, 2.0])
+    with pytest.raises(ValueError, match="groups"):
+        paired_bootstrap([1.0], [2.0], ["a", "b"])
+    with pytest.raises(ValueError, match="n_resamples"):
+        paired_bootstrap([1.0], [2.0], n_resamples=0)
+    with pytest.raises(ValueError, match="one axis"):
+        summary(np.ones((2, 2)).tolist())

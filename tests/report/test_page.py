@@ -1,0 +1,167 @@
+"""The page: every section, nothing from outside, honest words, and runs that lack something."""
+
+import base64
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from qcjax.report import published
+from qcjax.report.cases import CaseRow
+from qcjax.report.flags import flagged_cases
+from qcjax.report.page import SECTIONS, write_report
+from qcjax.report.tables import NO_DIFFERENCE, difference_tables, judge
+from qcjax.report.words import findings
+
+NewRun = Callable[..., Path]
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(scope="module")
+def page(whole_run: Path) -> Path:
+    return write_report(whole_run)
+
+
+def text_of(path: Path) -> str:
+    """The page without its pictures and tags, blanks made one."""
+    html = re.sub(r'src="data:[^"]*"', "", path.read_text(encoding="utf-8"))
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
+
+
+def test_opens_with_every_section(page: Path) -> None:
+    html = page.read_text(encoding="utf-8")
+    assert html.startswith("<!doctype html>")
+    for name, _ in SECTIONS:
+        assert html.count(f'<section id="{name}">') == 1
+        assert html.count(f'href="#{name}"') == 1
+    assert "{{" not in html and "{%" not in html
+
+
+def test_needs_no_network_and_no_script(page: Path) -> None:
+    html = page.read_text(encoding="utf-8")
+    assert "http" not in html and "<script" not in html and "<link" not in html and "url(" not in html
+    sources = re.findall(r'src="([^"]*)"', html)
+    assert len(sources) > 10
+    for source in sources:
+        kind, _, data = source.partition(",")
+        assert kind == "data:image/png;base64"
+        assert base64.b64decode(data).startswith(PNG)
+
+
+def test_pictures_have_words_for_those_who_cannot_see_them(page: Path) -> None:
+    html = page.read_text(encoding="utf-8")
+    assert all(len(text) > 20 for text in re.findall(r'<img[^>]* alt="([^"]*)"', html))
+    assert html.count("<img") == len(re.findall(r'<img[^>]* alt="', html))
+
+
+def test_figures_lie_beside_the_page(page: Path) -> None:
+    names = {path.stem for path in (page.parent / "figures").iterdir()}
+    assert {
+        "bars",
+        "ablation",
+        "ood",
+        "scatter-nnunet-SA",
+        "curves-segmenter",
+        "refinement-nnunet-SA-gain",
+    } <= names
+    assert any(name.startswith("flagged-nnunet-") for name in names)
+
+
+def test_numbers_are_those_of_the_results(page: Path) -> None:
+    text = text_of(page)
+    results = json.loads((page.parent / "results.json").read_text())
+    cell = results["ablation"]["nnunet"]["SA"]["refined"]["dc"]
+    assert (
+        f"{cell['mean']:.3f} ±\N{NO-BREAK SPACE}{cell['sd']:.3f}".replace("\N{NO-BREAK SPACE}", " ") in text
+    )
+    assert f"{results['average']['nnunet']['refined']['hd']:.1f}" in text
+    assert "0.902 ± 0.064" in text and "10.89 ± 5.16" in text  # the paper's Table 1, normal subjects
+    assert "0.905" in text and "10.47" in text
+    assert "Subjects left out: 1. 007" in text
+
+
+def test_erroneous_cases_come_first_then_the_least_trusted(new_row: Callable[..., CaseRow]) -> None:
+    rows = [
+        new_row(stage="segmenter", subject="200", flag="erroneous", pdc_rv=0.0),
+        new_row(stage="refined", subject="201", ood=1, pdc_rv=0.1),
+        new_row(stage="refined", subject="202", flag="suspicious", pdc_rv=0.4),
+        new_row(stage="refined", subject="203", flag="suspicious", pdc_rv=0.2),
+        new_row(stage="refined", subject="204", flag="erroneous", pdc_rv=0.9),
+        new_row(stage="refined", subject="205", pdc_rv=0.0),
+    ]
+    assert [row["subject"] for row in flagged_cases(rows)] == ["204", "203", "202", "201"]
+
+
+@pytest.mark.parametrize(
+    ("measure", "low", "high", "word"),
+    [
+        ("dc", 0.01, 0.02, "better"),
+        ("dc", -0.02, -0.01, "worse"),
+        ("hd", -5.0, -1.0, "better"),
+        ("hd", 1.0, 5.0, "worse"),
+        ("dc", -0.01, 0.02, NO_DIFFERENCE),
+        ("hd", 0.0, 2.0, NO_DIFFERENCE),
+        ("hd", None, None, "not measured"),
+    ],
+)
+def test_words_follow_intervals(measure: str, low: float | None, high: float | None, word: str) -> None:
+    assert judge(measure, {"mean": 0.5, "low": low, "high": high}) == word
+
+
+def test_nothing_is_called_better_where_every_interval_holds_zero(page: Path) -> None:
+    results = json.loads((page.parent / "results.json").read_text())
+
+    def words() -> str:
+        tables = difference_tables(results, "nnunet")
+        return " ".join(
+            [*findings(results), *(cell for table in tables for row in table.rows for cell in row)]
+        )
+
+    assert "better" in words()
+    for comparisons in results["differences"]["nnunet"].values():
+        for cells in comparisons.values():
+            for cell in cells.values():
+                cell |= {"mean": 0.5, "low": -1.0, "high": 2.0}
+    assert NO_DIFFERENCE in words()
+    assert "better" not in words() and "worse" not in words()
+
+
+def test_one_view_without_truth_ood_cases_or_curves(new_run: NewRun) -> None:
+    run = new_run(views=("LA",), truth=False, ood=False)
+    (run / "metrics.jsonl").unlink()
+    text = text_of(write_report(run))
+    assert "No case has ground truth" in text
+    assert "SA (short axis): not part of this run" in text
+    assert "no case was out of distribution: nothing to refine on" in text
+    assert "There is no ground truth to compare the pseudo measures with" in text
+    assert "The run recorded no learning curves" in text
+    assert "nan" not in text.lower().split() and "None" not in text.split()
+
+
+def test_what_is_gone_or_broken_is_said(new_run: NewRun) -> None:
+    run = new_run(volumes=False)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"stage": "segm')
+    results = json.loads((run / "results.json").read_text())
+    results["skipped"] = ["<script>alert(1)</script>"]
+    (run / "results.json").write_text(json.dumps(results))
+    path = write_report(run)
+    text = text_of(path)
+    assert "No picture: a file that it needs is not there" in text
+    assert "No case can be shown before and after refinement" in text
+    assert "Lines of metrics.jsonl that could not be read: 1." in text
+    assert "<script" not in path.read_text(encoding="utf-8")
+
+
+def test_results_must_be_there(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"results\.json"):
+        write_report(tmp_path)
+
+
+def test_published_rows_are_complete() -> None:
+    assert set(published.BY_DISEASE) == {"NOR", "FALL", "CIA", "ARR", "HCM", "LV", "TRI", "RV"}
+    assert published.BY_DISEASE["CIA"].of("SA")[0].sd == 0.137
+    assert published.BY_DISEASE["RV"].of("LA")[1].mean == 9.68
