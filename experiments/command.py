@@ -16,7 +16,9 @@ def parse(argv: Sequence[str], config: type[C], presets: Mapping[Any, C]) -> C:
     """
     words = [word for option in argv for word in option.split("=", 1)]
     has_data = "--data" in words
-    preset = words[words.index("--preset") + 1] if "--preset" in words[:-1] else ("paper" if has_data else "demo")
+    preset = (
+        words[words.index("--preset") + 1] if "--preset" in words[:-1] else ("paper" if has_data else "demo")
+    )
     default = presets.get(preset, presets["demo"])
     if preset in presets:
         default = replace(default, preset=preset)  # type: ignore[type-var]

@@ -14,7 +14,6 @@ from qcjax.data.subject import Subject
 from qcjax.report.page import write_report
 from qcjax.run import Run, StageResult
 from qcjax.train.progress import say
-from qcjax.train.refinement import Pool
 from qcjax.train.stages import Arm, train_autoencoder, train_segmenter
 
 
@@ -45,15 +44,15 @@ def run_arm(run: Run, arm: Arm, subjects: Sequence[Subject]) -> None:
     supervised = train_segmenter(arm)
 
     # The single best, and QC-based selection among the m_best (section 2.3).
-    pool = Pool(arm, autoencoder, [supervised])
-    run.stage(arm, "segmenter", subjects, autoencoder, lambda: StageResult.single_best(pool))
-    run.stage(arm, "selection", subjects, autoencoder, lambda: StageResult.selected(pool))
+    pool = run.pool(arm, autoencoder, supervised)
+    run.stage(arm, "segmenter", subjects, autoencoder, lambda: StageResult.of(pool, single=True))
+    run.stage(arm, "selection", subjects, autoencoder, lambda: StageResult.of(pool))
 
     # Semi-supervised refinement on the OoD cases, then selection; and the same steps without those cases.
     refined = run.refine(arm, autoencoder, supervised, "refined")
-    run.stage(arm, "refined", subjects, autoencoder, lambda: StageResult.selected(refined))
+    run.stage(arm, "refined", subjects, autoencoder, lambda: StageResult.of(refined))
     control = run.refine(arm, autoencoder, supervised, "control")
-    run.stage(arm, "control", subjects, autoencoder, lambda: StageResult.selected(control))
+    run.stage(arm, "control", subjects, autoencoder, lambda: StageResult.of(control))
 
 
 if __name__ == "__main__":

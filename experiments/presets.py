@@ -16,7 +16,9 @@ SMALL = Config(
     size=128,
     spacing_mm=1.8,
     supervised=SegmenterConfig(width=12, stages=6, epochs=20, batch=16),
-    autoencoder=AutoencoderConfig(width=16, latent=64, dropout=0.1, epochs=25, batch=16, early_epochs=2, augment=True),
+    autoencoder=AutoencoderConfig(
+        width=16, latent=64, dropout=0.1, epochs=25, batch=16, early_epochs=2, augment=True
+    ),
     refinement=RefinementConfig(epochs=6, steps=40, labelled=8, unlabelled=8),
 )
 
@@ -27,7 +29,15 @@ DEMO = Config(
     spacing_mm=2.0,
     supervised=SegmenterConfig(width=8, stages=6, epochs=12, steps=25, batch=16),
     autoencoder=AutoencoderConfig(
-        width=16, latent=64, dropout=0.1, epochs=12, steps=25, batch=16, early_epochs=1, augment=True
+        width=16,
+        latent=64,
+        dropout=0.1,
+        epochs=10,
+        steps=25,
+        batch=16,
+        learning_rate=2e-3,
+        early_epochs=1,
+        augment=True,
     ),
     refinement=RefinementConfig(epochs=4, steps=12, labelled=8, unlabelled=8),
 )

@@ -25,19 +25,19 @@ def validate(
 ) -> int:
     """Check the files of a data set before anything is trained on them.
 
-    Reads every image and mask and tells what is wrong: each error and warning with its file, what was found
-    there and what was expected. An error makes a case unusable (a truncated file, a mask on another grid than its
-    image, an unknown label, a missing phase, ...); a warning leaves it usable. The exit code is 1 where there is
-    an error, else 0. Nothing is changed on disk.
+    Reads every image and mask and tells what is wrong: each error and warning with its file, what was
+    found there and what was expected. An error makes a case unusable (a truncated file, a mask on another
+    grid than its image, an unknown label, a missing phase, ...); a warning leaves it usable. The exit code
+    is 1 where there is an error, else 0. Nothing is changed on disk.
 
     Example: qcjax validate data/MnM2 --dataset mnms2
 
     Args:
-      folder: The data set's folder. For M&Ms-2, the one with dataset_information.csv, one above it, or the flat
-        folder of the 2021 challenge.
+      folder: The data set's folder. For M&Ms-2, the one with dataset_information.csv, one above it, or the
+        flat folder of the 2021 challenge.
       dataset: Which data set it is: its layout, its labels, its diseases and vendors.
-      split: A csv with the columns SUBJECT_CODE and PART (train, validation or test), in place of the official
-        split by subject code (1-160 train, 161-200 validation, 201-360 test).
+      split: A csv with the columns SUBJECT_CODE and PART (train, validation or test), in place of the
+        official split by subject code (1-160 train, 161-200 validation, 201-360 test).
     """
     console = Console(soft_wrap=True, highlight=False)
     subjects = mnms2.scan(folder, split).subjects

@@ -15,6 +15,7 @@ from qcjax.labels import CARDIAC
 from qcjax.metrics.clinical import volume_ml
 from qcjax.metrics.surface import case_metrics
 from qcjax.report.cases import CaseRow
+from qcjax.train.refinement import Decision
 from qcjax.train.stages import Arm
 from qcjax.typing import Variables
 
@@ -26,8 +27,7 @@ def export_stage(
     stage: str,
     names: Sequence[str],
     load: Callable[[int], Variables],
-    selection: qc.Selection,
-    ood: np.ndarray,
+    decision: Decision,
     autoencoder: Variables,
     subjects: Sequence[Subject],
     on_case: Callable[[], None] = lambda: None,
@@ -37,10 +37,10 @@ def export_stage(
     Args:
       names: of the m candidates, for people.
       load: the weights of candidate i, on the devices.
-      selection: which candidate, or which two to average, for each of the n cases.
-      ood: (n,) whether the case is out of distribution to these candidates.
+      decision: which candidate, or which two to average, for each case, and which cases are OoD to them.
       subjects: who the cases belong to.
     """
+    selection, ood = decision.selection, decision.ood
     of_code = {subject.code: subject for subject in subjects}
     chosen = sorted({*selection.first.tolist(), *selection.second.tolist()})
     weights = {i: load(i) for i in chosen}
@@ -50,7 +50,10 @@ def export_stage(
         candidate = " and ".join(names[i] for i in pair)
         row = _score(arm, stage, case, probabilities, rebuilt, of_code)
         on_case()
-        return row | {"candidate": f"mean of {candidate}" if len(pair) > 1 else candidate, "ood": int(ood[case])}
+        return row | {
+            "candidate": f"mean of {candidate}" if len(pair) > 1 else candidate,
+            "ood": int(ood[case]),
+        }
 
     rows: list[CaseRow] = []
     with ThreadPoolExecutor() as pool:
@@ -86,7 +89,12 @@ def _probabilities(
 
 
 def _score(
-    arm: Arm, stage: str, case: int, probabilities: np.ndarray, rebuilt: np.ndarray, of_code: dict[str, Subject]
+    arm: Arm,
+    stage: str,
+    case: int,
+    probabilities: np.ndarray,
+    rebuilt: np.ndarray,
+    of_code: dict[str, Subject],
 ) -> CaseRow:
     cohort, config = arm.data.unlabelled, arm.networks.config
     found, geometry = cohort.cases[case], cohort.geometries[case]

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from qcjax.typing import Array, ClassSums, Labels, Logits, Probabilities, Scalar, Weights
+from qcjax.typing import AnyArray, Array, Labels, Logits, Probabilities, Scalar, Weights
 
 RV_WEIGHTS = (0.0, 0.25, 0.25, 0.5)  # background, LV, MYO, RV: favours the RV; the paper gives no figures
 TINY = 1e-8
@@ -23,9 +23,9 @@ TINY = 1e-8
 class Sums(NamedTuple):
     """What the Dice losses need of a prediction p and a target y, summed over pixels; each (*batch, k)."""
 
-    intersection: ClassSums  # Σ p·y
-    prediction: ClassSums  # Σ p
-    target: ClassSums  # Σ y
+    intersection: AnyArray  # Σ p·y
+    prediction: AnyArray  # Σ p
+    target: AnyArray  # Σ y
 
 
 def class_sums(probabilities: Probabilities, target: Probabilities) -> Sums:
@@ -117,7 +117,9 @@ class SegmentationLoss:
     """A Dice loss of class sums plus a cross-entropy, in the two forms that training and validation need."""
 
     dice: Callable[[Sums], Array]
-    entropy: Callable[[Logits, Probabilities, Probabilities], Array]  # logits, probabilities, target -> per pixel
+    entropy: Callable[
+        [Logits, Probabilities, Probabilities], Array
+    ]  # logits, probabilities, target -> per pixel
 
     def __call__(
         self, logits: Logits, label: Labels, weight: Weights | None = None, axis_name: str | None = None
@@ -162,7 +164,9 @@ def deep_supervision(
     total = jnp.float32(0)
     for logits, share in zip(scales, deep_supervision_weights(len(scales)), strict=True):
         if share > 0:
-            total = total + share * loss(logits, downsample_label(label, logits.shape[1:-1]), weight, axis_name)
+            total = total + share * loss(
+                logits, downsample_label(label, logits.shape[1:-1]), weight, axis_name
+            )
     return total
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from qcjax import losses
 from qcjax.data.batches import Batch, Slices, in_batches, take
-from qcjax.train.parallel import BROADCAST, REPLICATED, SHARDED, Devices
+from qcjax.train.parallel import REPLICATED, SHARDED, Devices
 from qcjax.typing import Array, Variables
 
 
@@ -51,7 +51,7 @@ class Predictor:
         self.devices, self.batch = devices, devices.batch_size(batch)
 
         def evaluate(variables: Variables, batch: Batch) -> Any:
-            logits: Array = segmenter.apply(variables, batch.image, method="logits")[0]  # type: ignore[index]
+            logits: Array = segmenter.apply(variables, batch.image, method="logits")[0]
             return logits.argmax(-1).astype(jnp.uint8), *loss.per_sample(logits, batch.label)
 
         def reconstruct(variables: tuple[Variables, Variables], batch: Batch) -> Any:
@@ -60,7 +60,7 @@ class Predictor:
             return probabilities.argmax(-1).astype(jnp.uint8), rebuilt.argmax(-1).astype(jnp.uint8)
 
         def rebuild(variables: Variables, batch: Batch) -> Any:
-            target = jax.nn.one_hot(batch.label, autoencoder.classes)  # type: ignore[attr-defined]
+            target = jax.nn.one_hot(batch.label, autoencoder.classes)
             rebuilt: Any = autoencoder.apply(variables, target)
             error = losses.squared_error(rebuilt, target).mean((1, 2))
             return rebuilt.argmax(-1).astype(jnp.uint8), losses.class_sums(rebuilt, target), error

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from qcjax import qc, runtime
+from qcjax import runtime
 from qcjax.config import Config, to_json
 from qcjax.data import mnms2
 from qcjax.data.cohort import Cohort, prepare
@@ -26,7 +24,8 @@ from qcjax.train.loop import Journal
 from qcjax.train.networks import Networks
 from qcjax.train.parallel import Devices
 from qcjax.train.progress import bar, say
-from qcjax.train.refinement import Pool, refine
+from qcjax.train.refinement import Decision, Pool, refine
+from qcjax.train.refinement_original import OriginalPool, refine_original
 from qcjax.train.stages import Arm, ViewData
 from qcjax.typing import Variables
 
@@ -35,30 +34,17 @@ UNSET_FOR_COMPARISON = ("out", "devices")  # may differ when a run goes on
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage decided for the cases of D_te: which candidates, which cases are OoD."""
+    """The candidates of a stage, and what was decided over them."""
 
     candidates: list[Candidate]
     load: Callable[[int], Variables]
-    selection: qc.Selection
-    ood: np.ndarray  # (n,)
-    thresholds: dict[str, qc.Thresholds]
+    decision: Decision
 
     @classmethod
-    def single_best(cls, pool: Pool) -> "StageResult":
-        """The candidate of lowest validation loss, for every case."""
-        best = pool.candidates()[:1]
-        ood, limits = pool.detect(best)
-        zeros = np.zeros(len(ood), int)
-        return cls(best, lambda i: pool.load(best[i]), qc.Selection(zeros, zeros), ood, limits)
-
-    @classmethod
-    def selected(cls, pool: Pool) -> "StageResult":
-        """For each case, the candidate (or pair) that QC selects."""
-        candidates = pool.candidates()
-        ood, limits = pool.detect(candidates)
-        up = qc.by_phase(limits, pool.arm.data.unlabelled.phases).up
-        selection = qc.select(*pool.rv_measures(candidates), up)
-        return cls(candidates, lambda i: pool.load(candidates[i]), selection, ood, limits)
+    def of(cls, pool: Pool | OriginalPool, single: bool = False) -> "StageResult":
+        """QC-based selection among a pool's candidates, or (`single`) the one of lowest validation loss."""
+        candidates = pool.candidates()[: 1 if single else None]
+        return cls(candidates, lambda i: pool.load(candidates[i]), pool.decide(candidates))
 
 
 class Run:
@@ -91,7 +77,9 @@ class Run:
             differ = [k for k in ours if k not in skip and ours[k] != theirs.get(k)]
             if differ:
                 found = ", ".join(f"{k} = {theirs.get(k)} (now {ours[k]})" for k in differ)
-                raise ValueError(f"{folder}: holds a run with {found}; choose another --out, or the same options")
+                raise ValueError(
+                    f"{folder}: holds a run with {found}; choose another --out, or the same options"
+                )
             say(f"Going on with {folder}")
         else:
             path.write_text(json.dumps(ours, indent=2) + "\n", encoding="utf-8")
@@ -114,10 +102,14 @@ class Run:
             say(f"{finding.level}: {finding}")
         broken = {f.subject for f in errors}
         if errors and not (self.config.skip_invalid and "" not in broken):
-            raise ValueError(f"{data}: {len(errors)} errors found, expected none (--skip-invalid leaves subjects out)")
+            raise ValueError(
+                f"{data}: {len(errors)} errors found, expected none (--skip-invalid leaves subjects out)"
+            )
         self._skipped = sorted(broken)
         if broken:
-            say(f"Left out, because their files have errors: {len(broken)} subjects ({', '.join(self._skipped)})")
+            say(
+                f"Left out, because their files have errors: {len(broken)} subjects ({', '.join(self._skipped)})"
+            )
         return [s for s in subjects if s.code not in broken]
 
     def _phantom(self) -> Path:
@@ -153,7 +145,8 @@ class Run:
             for members, with_labels in parts:
                 preset = config.losses
                 cohorts.append(prepare(members, view, spacing, config.size, with_labels, preset, advance))
-        return ViewData.place(view, *cohorts, self.devices)
+        training_cohort, validation_cohort, unlabelled = cohorts
+        return ViewData.place(view, training_cohort, validation_cohort, unlabelled, self.devices)
 
     def _target_spacing(self, training: Sequence[Subject], view: str) -> tuple[float, float]:
         """As given, or the training set's median of this view (preset original: of all views)."""
@@ -169,14 +162,25 @@ class Run:
             self._networks[name] = Networks(self.config, name, self.devices)
         return self._networks[name]
 
-    def refine(self, arm: Arm, autoencoder: Variables, supervised: Checkpoints, stage: str) -> Pool:
+    def pool(self, arm: Arm, autoencoder: Variables, supervised: Checkpoints) -> Pool | OriginalPool:
+        """The candidates that supervised training left."""
+        kind = OriginalPool if self.config.losses == "original" else Pool
+        return kind(arm, autoencoder, [supervised])
+
+    def refine(
+        self, arm: Arm, autoencoder: Variables, supervised: Checkpoints, stage: str
+    ) -> Pool | OriginalPool:
         """Refinement proper ("refined"), or "control" for as many epochs as that took."""
-        pool = Pool(arm, autoencoder, [supervised])
+        pool = self.pool(arm, autoencoder, supervised)
         epochs = self.config.refinement.epochs
         if stage == "control":
-            done = [r for r in self.journal.read() if _matches(r, arm.identity("refined"))]
-            epochs = len(done)
-        refine(pool, stage, epochs, learn_from_ood=stage == "refined")
+            epochs = max(
+                (r["k"] for r in self.journal.read() if _matches(r, arm.identity("refined"))), default=0
+            )
+        if isinstance(pool, OriginalPool):
+            refine_original(pool, stage, epochs, learn_from_ood=stage == "refined")
+        else:
+            refine(pool, stage, epochs, learn_from_ood=stage == "refined")
         return pool
 
     def stage(
@@ -196,15 +200,15 @@ class Run:
             started = time.monotonic()
             result = decide()
             names = [f"{'epoch' if c.stage == 'segmenter' else c.stage} {c.epoch}" for c in result.candidates]
-            with bar(f"{title}: cases predicted and scored", len(result.ood)) as advance:
+            with bar(f"{title}: cases predicted and scored", len(result.decision.ood)) as advance:
                 rows = export_stage(
-                    arm, stage, names, result.load, result.selection, result.ood, autoencoder, subjects, advance
+                    arm, stage, names, result.load, result.decision, autoencoder, subjects, advance
                 )
             cases = arm.data.unlabelled.cases
             record = {
                 "rows": rows,
-                "thresholds": {p: {"low": t.low, "up_mm": t.up} for p, t in result.thresholds.items()},
-                "ood_cases": [c.name for c, is_ood in zip(cases, result.ood, strict=True) if is_ood],
+                "thresholds": result.decision.thresholds,
+                "ood_cases": [c.name for c, is_ood in zip(cases, result.decision.ood, strict=True) if is_ood],
                 "seconds": time.monotonic() - started,
             }
             done.parent.mkdir(exist_ok=True)

@@ -17,8 +17,10 @@ ClassSums = Float[Array, "*batch k"]
 Scalar = Float[Array, ""]
 PRNGKey = Key[Array, ""] | UInt8[Array, "..."] | Shaped[Array, "2"]
 Variables = dict[str, Any]  # Flax: {"params": …, "batch_stats": …}
+AnyArray = Any  # of jax on the device, or of numpy on the host
 
 __all__ = [
+    "AnyArray",
     "Array",
     "Bool",
     "ClassSums",

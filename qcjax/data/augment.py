@@ -15,7 +15,10 @@ class Augmentation:
 
     mirror: float = 0.5  # probability, for each axis
     rotation_deg: float = 30.0  # uniform within ±
-    scale: tuple[float, float] = (0.7, 1.4)  # of the coordinates: below 1 enlarges; half of the draws each way
+    scale: tuple[float, float] = (
+        0.7,
+        1.4,
+    )  # of the coordinates: below 1 enlarges; half of the draws each way
     placement: float = 0.1  # shift, uniform within ± this share of the side
 
 
@@ -27,7 +30,9 @@ def augment(key: PRNGKey, image: Array, label: Array, options: Augmentation) -> 
     h, w = image.shape
     keys = jax.random.split(key, 5)
     flip = jnp.where(jax.random.bernoulli(keys[0], options.mirror, (2,)), -1.0, 1.0)
-    angle = jnp.deg2rad(jax.random.uniform(keys[1], (), minval=-options.rotation_deg, maxval=options.rotation_deg))
+    angle = jnp.deg2rad(
+        jax.random.uniform(keys[1], (), minval=-options.rotation_deg, maxval=options.rotation_deg)
+    )
     low, high = options.scale
     share = jax.random.uniform(keys[2], ())
     shrink = jax.random.bernoulli(keys[3], 0.5)
@@ -59,7 +64,9 @@ def _sample_cubic(image: Array, row: Array, column: Array) -> Array:
     padded = jnp.pad(image, 2).reshape(-1)  # neighbours outside are 0
     r0, c0 = jnp.floor(row), jnp.floor(column)
     rows, columns = _keys(row - r0), _keys(column - c0)
-    r = jnp.clip(r0.astype(jnp.int32), -1, h - 1) + 1  # index of the first of 4 neighbours, in the padded image
+    r = (
+        jnp.clip(r0.astype(jnp.int32), -1, h - 1) + 1
+    )  # index of the first of 4 neighbours, in the padded image
     c = jnp.clip(c0.astype(jnp.int32), -1, w - 1) + 1
     value = jnp.zeros_like(row)
     for i in range(4):

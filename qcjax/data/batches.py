@@ -7,22 +7,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qcjax.typing import Array
+from qcjax.typing import AnyArray, Array
 
 
 class Slices(NamedTuple):
     """All slices of some cases, in the cases' order."""
 
-    image: Array  # (n, h, w) float32
-    label: Array  # (n, h, w) uint8; zeros where there is no truth
+    image: AnyArray  # (n, h, w) float32
+    label: AnyArray  # (n, h, w) uint8; zeros where there is no truth
 
 
 class Batch(NamedTuple):
     """What an update learns from."""
 
-    image: Array  # (b, h, w, 1) float32
-    label: Array  # (b, h, w) int32
-    weight: Array  # (b,) 1, or 0 for padding
+    image: AnyArray  # (b, h, w, 1) float32
+    label: AnyArray  # (b, h, w) int32
+    weight: AnyArray  # (b,) 1, or 0 for padding
 
 
 class Plan(NamedTuple):

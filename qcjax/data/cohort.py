@@ -79,7 +79,9 @@ def prepare(
         labels = np.zeros(stack.shape, np.uint8)
         if with_labels:
             if case.label_path is None:
-                raise ValueError(f"{case.image_path}: no ground truth found beside it, expected one for training")
+                raise ValueError(
+                    f"{case.image_path}: no ground truth found beside it, expected one for training"
+                )
             labels = prepare_labels(read_labels(case.label_path, like=image), geometry, preset)
         on_case()
         return geometry, stack, labels
@@ -91,7 +93,7 @@ def prepare(
         tuple(cases),
         tuple(geometry for geometry, _, _ in parts),
         Slices(
-            np.concatenate([empty.astype(np.float32), *(image for _, image, _ in parts)]),  # type: ignore[arg-type]
-            np.concatenate([empty.astype(np.uint8), *(label for _, _, label in parts)]),  # type: ignore[arg-type]
+            np.concatenate([empty.astype(np.float32), *(image for _, image, _ in parts)]),
+            np.concatenate([empty.astype(np.uint8), *(label for _, _, label in parts)]),
         ),
     )

@@ -1,7 +1,8 @@
-"""The M&Ms-2 data set: find its subjects, split them, describe them, write predictions as the challenge wants them.
+"""The M&Ms-2 data set: find its subjects, split them, describe them, write predictions in its layout.
 
-Two layouts are read, compressed or not: the public release (a folder per subject, ``dataset_information.csv``) and
-that of the 2021 challenge (all files in one folder, ``MNM2_vendor_information_training_set.csv``).
+Two layouts are read, compressed or not: the public release (a folder per subject, and
+``dataset_information.csv``) and that of the 2021 challenge (all files in one folder, and
+``MNM2_vendor_information_training_set.csv``).
 """
 
 import csv
@@ -176,7 +177,7 @@ def training_split(
 
 
 def describe(subjects: Sequence[Subject]) -> str:
-    """What was found, as a table for people: per part the subjects, cases with and without truth, diseases, vendors."""
+    """What was found, as a table for people: per part the subjects, cases, diseases and vendors."""
     rows = [("part", "subjects", *(f"{v} cases (with truth)" for v in VIEWS), "diseases", "vendors")]
     for part in PARTS:
         group = [s for s in subjects if s.part == part]
@@ -203,7 +204,7 @@ def describe(subjects: Sequence[Subject]) -> str:
 
 
 def write_prediction(folder: Path, case: Case, labels: np.ndarray, like: Volume) -> Path:
-    """Write all structures of a case, on the grid of its image, as ``<folder>/<id>/<id>_<view>_<phase>_pred.nii.gz``.
+    """Write all structures of a case as ``<folder>/<id>/<id>_<view>_<phase>_pred.nii.gz``, on its grid.
 
     Args:
       labels: (x, y, slices), qcjax's label values, which are those of M&Ms-2.

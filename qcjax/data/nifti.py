@@ -72,7 +72,7 @@ def read_labels(path: Path, mapping: dict[int, int] = MNMS2_LABELS, like: Volume
 
     Raises:
       FileNotFoundError: no such file.
-      InvalidFile: unreadable, not 3-D, a label value that `mapping` doesn't know, or another grid than `like`.
+      InvalidFile: unreadable, not 3-D, a label value that `mapping` doesn't know, another grid than `like`.
     """
     return read_labels_checked(path, mapping, like)[0]
 
@@ -105,7 +105,7 @@ def grid_difference(image: Volume, shape: tuple[int, ...], affine: np.ndarray) -
 
 
 def encode_labels(array: np.ndarray, like: Volume) -> bytes:
-    """A label map (x, y, slices) as the bytes of a .nii file on the grid of `like`: same affine, codes, zooms, units.
+    """A label map (x, y, slices) as a .nii file's bytes, on the grid of `like`: affine, codes, zooms, units.
 
     Raises:
       ValueError: a shape other than that of `like`, or values that aren't labels 0 to 255.

@@ -1,14 +1,14 @@
 """Preparation of a volume for the networks, and the way back, on the host.
 
-Crop to the box of non-zero voxels; resample in plane to a target spacing (images with a cubic spline, masks by
-linear interpolation of each label and arg-max); z-score; pad or crop to a square, centred. The slice spacing stays.
-Nothing here looks at the mask of a case to learn where the heart is.
+Crop to the box of non-zero voxels; resample in plane to a target spacing (images with a cubic spline, masks
+by linear interpolation of each label and arg-max); z-score; pad or crop to a square, centred. The slice
+spacing stays. Nothing here looks at the mask of a case to learn where the heart is.
 
-Resampling is linear and separable, so it is two small matrix products per slice. Pixels are areas: the first and the
-last pixel end where the image ends, before and after, so that there and back is centred. Preset ``original`` is what
-the refinement paper's (Galati & Zuluaga, STACOM 2021) public code does where it differs in numbers: splines are
-clipped to the slice's own range, and a label wins where it reaches one half, so that a pixel where none does is
-background.
+Resampling is linear and separable, so it is two small matrix products per slice. Pixels are areas: the first
+and the last pixel end where the image ends, before and after, so that there and back is centred. Preset
+``original`` is what the refinement paper's (Galati & Zuluaga, STACOM 2021) public code does where it differs
+in numbers: splines are clipped to the slice's own range; a label wins where it reaches one half, so that a
+pixel where none does is background; on the way back, labels are interpolated, not probabilities.
 """
 
 from collections.abc import Iterable
@@ -58,7 +58,7 @@ def plan(volume: Volume, target_spacing_mm: tuple[float, float], size: int) -> G
 
     Args:
       volume: an image, (x, y, slices).
-      target_spacing_mm: in plane, (h, w); what comes out differs from it by what rounding to whole pixels takes.
+      target_spacing_mm: in plane, (h, w); met up to rounding to whole pixels.
       size: of the square, in pixels.
 
     Raises:
@@ -166,7 +166,7 @@ def _place(geometry: Geometry) -> tuple[tuple[slice, slice], tuple[slice, slice]
 
 @lru_cache(maxsize=128)
 def _cubic(n: int, m: int) -> np.ndarray:
-    """The matrix (m, n) that resamples n pixels to m with a cubic spline, the edge's value repeated outside."""
+    """The matrix (m, n) from n pixels to m by a cubic spline, the edge's value repeated outside."""
     if n == m:
         return _constant(np.eye(n, dtype=np.float32))
     columns = [ndimage.zoom(e, m / n, order=3, mode="nearest", grid_mode=True) for e in np.eye(n)]
@@ -175,7 +175,7 @@ def _cubic(n: int, m: int) -> np.ndarray:
 
 @lru_cache(maxsize=256)
 def _linear(n: int, m: int) -> np.ndarray:
-    """The matrix (m, n) that resamples n pixels to m linearly, the edge's value repeated outside."""
+    """The matrix (m, n) from n pixels to m by linear interpolation, the edge's value repeated outside."""
     at = np.clip((np.arange(m) + 0.5) * n / m - 0.5, 0, n - 1)
     low = np.minimum(at.astype(int), max(n - 2, 0))
     matrix = np.zeros((m, n), np.float32)
@@ -192,7 +192,7 @@ def _constant(matrix: np.ndarray) -> np.ndarray:
 def _resample(
     stack: np.ndarray, rows: np.ndarray, columns: np.ndarray, preset: Preset, ties: Literal["first", "last"]
 ) -> np.ndarray:
-    """Labels (s, h, w) or probabilities (s, h, w, k) to labels (s, H, W), with rows (H, h) and columns (W, w).
+    """Labels (s, h, w) or probabilities (s, h, w, k) to labels (s, H, W), by rows (H, h) and columns (W, w).
 
     Rows or columns that sum to less than 1 see background outside of the stack.
     """

@@ -1,7 +1,7 @@
 """Integrity checks of a data set's files: everything that goes wrong in real ones, each as a finding.
 
-An error makes a case unusable, or its figures wrong; a warning leaves it usable. One bad subject never stops the
-check of the others.
+An error makes a case unusable, or its figures wrong; a warning leaves it usable. One bad subject never stops
+the check of the others.
 """
 
 import hashlib
@@ -130,7 +130,7 @@ def check_subject(subject: Subject, mapping: dict[int, int]) -> tuple[list[Findi
 
 
 def check_image(case: Case) -> tuple[Volume | None, list[Finding]]:
-    """An image by itself: readable, 3-D, finite, not constant, its spacing plausible, its slices along the last axis."""
+    """An image by itself: readable, 3-D, finite, not constant; plausible spacing; slices on the last axis."""
     path, subject = case.image_path, case.subject
     try:
         image = read_image(path)
@@ -273,8 +273,8 @@ def _handedness(subjects: Sequence[Subject], facts: Sequence[Facts], folder: Pat
         fewer, more = sorted(by_kind.values(), key=len)
         if fewer:
             some = ", ".join(fewer[:5]) + (" ..." if len(fewer) > 5 else "")
-            found = f"mixed orientation: in {len(fewer)} of {len(fewer) + len(more)} {view} subjects ({some}) the "
-            found += "voxel axes have the other handedness: mirrored, or the slices in the other order"
+            found = f"mixed orientation: in {len(fewer)} of {len(fewer) + len(more)} {view} subjects ({some})"
+            found += " the voxel axes have the other handedness: mirrored, or the slices in the other order"
             findings.append(Finding("warning", folder, found, "the same handedness in all"))
     return findings
 

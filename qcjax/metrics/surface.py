@@ -225,9 +225,9 @@ def _directed_hausdorff(
         return at_least_mm
     tree = _tree(target, spacing)
     sample = _points(farther, spacing)[::_SAMPLE_STEP]
-    at_least_mm = max(at_least_mm, float(tree.query(sample)[0].max()))
+    at_least_mm = max(at_least_mm, float(np.max(tree.query(sample)[0])))
     rest = _points(farther & ~_within(target, spacing, at_least_mm), spacing)
-    return max(at_least_mm, float(tree.query(rest)[0].max())) if len(rest) else at_least_mm
+    return max(at_least_mm, float(np.max(tree.query(rest)[0]))) if len(rest) else at_least_mm
 
 
 def _within(surface: np.ndarray, spacing: np.ndarray, distance_mm: float) -> np.ndarray:

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from qcjax.models.layers import BatchNorm, Conv, Dropout, he_normal, leaky_relu, max_pool, upsample
+from qcjax.models.layers import BatchNorm, Conv, Dropout, leaky_relu, max_pool, upsample
 from qcjax.typing import Array
 
 SLOPE = 0.01
@@ -25,7 +25,9 @@ class _Stage(nn.Module):
     def __call__(self, x: Array, batch_stats: bool, weight: Array | None) -> Array:
         for j in range(2):
             x = Conv(self.features, random_bias=self.random_bias, dtype=self.dtype, name=f"conv_{j}")(x)
-            x = BatchNorm(axis_name=self.axis_name, name=f"norm_{j}")(leaky_relu(SLOPE)(x), batch_stats, weight)
+            x = BatchNorm(axis_name=self.axis_name, name=f"norm_{j}")(
+                leaky_relu(SLOPE)(x), batch_stats, weight
+            )
         return x
 
 
@@ -54,9 +56,9 @@ class AcdcUNet(nn.Module):
         """As the call, but logits; a tuple of one, because there is one output."""
 
         def stage(x: Array, i: int, name: str) -> Array:
-            return _Stage(self.width * 2**i, self.random_bias, self.axis_name, self.dtype, name=f"{name}_{i}")(
-                x, batch_stats, weight
-            )
+            return _Stage(
+                self.width * 2**i, self.random_bias, self.axis_name, self.dtype, name=f"{name}_{i}"
+            )(x, batch_stats, weight)
 
         def drop(x: Array) -> Array:
             return Dropout(self.dropout_rate, self.axis_name)(x, dropout)

@@ -54,14 +54,18 @@ class MaskAutoencoder(nn.Module):
 
         def block(layer: nn.Module, x: Array, name: str) -> Array:
             x = layer(x)
-            x = leaky_relu(SLOPE)(BatchNorm(axis_name=self.axis_name, name=f"{name}_norm")(x, batch_stats, weight))
+            x = leaky_relu(SLOPE)(
+                BatchNorm(axis_name=self.axis_name, name=f"{name}_norm")(x, batch_stats, weight)
+            )
             return Dropout(self.dropout_rate, self.axis_name)(x, dropout)
 
         def conv(features: int, k: int, s: int, name: str) -> Conv:
             return Conv(features, (k, k), (s, s), padding=1, kernel_init=he(), **options, name=name)
 
         def up(features: int, k: int, s: int, name: str) -> ConvTranspose:
-            return ConvTranspose(features, (k, k), (s, s), kernel_init=he(transposed=True), **options, name=name)
+            return ConvTranspose(
+                features, (k, k), (s, s), kernel_init=he(transposed=True), **options, name=name
+            )
 
         x = x.astype(self.dtype)
         for i, (multiple, k, s) in enumerate(ENCODER):

@@ -44,8 +44,8 @@ def uniform_bias(fan_in: int) -> Initializer:
     """PyTorch's default bias of a convolution: uniform within ±1/√fan-in."""
     bound = fan_in**-0.5
 
-    def init(key: Array, shape: Sequence[int], dtype: Any = jnp.float32, **_: Any) -> Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
+    def init(key: Array, shape: Sequence[Any], dtype: Any = None, out_sharding: Any = None) -> Array:
+        return jax.random.uniform(key, shape, dtype or jnp.float32, -bound, bound)
 
     return init
 
@@ -69,7 +69,9 @@ class Conv(nn.Module):
     def __call__(self, x: Array) -> Array:
         ndim = len(self.kernel)
         fan_in = x.shape[-1] * prod(self.kernel)
-        kernel = self.param("kernel", self.kernel_init, (*self.kernel, x.shape[-1], self.features), jnp.float32)
+        kernel = self.param(
+            "kernel", self.kernel_init, (*self.kernel, x.shape[-1], self.features), jnp.float32
+        )
         pads = [(k - 1) // 2 if self.padding is None else self.padding for k in self.kernel]
         y = lax.conv_general_dilated(
             x.astype(self.dtype),
@@ -119,12 +121,20 @@ class ConvTranspose(nn.Module):
             y = depth_to_space(y, self.stride)
         elif self.kernel == (3,) * ndim and self.stride == (1,) * ndim:
             y = lax.conv_general_dilated(
-                x, w[(slice(None, None, -1),) * ndim], (1,) * ndim, [(1, 1)] * ndim, None, None, _dimensions(ndim)
+                x,
+                w[(slice(None, None, -1),) * ndim],
+                (1,) * ndim,
+                [(1, 1)] * ndim,
+                None,
+                None,
+                _dimensions(ndim),
             )
         elif self.kernel == (4,) * ndim and self.stride == (2,) * ndim:
             y = _transpose_4_2_1(x, w)
         else:
-            raise ValueError(f"ConvTranspose: kernel {self.kernel} with stride {self.stride} is not supported")
+            raise ValueError(
+                f"ConvTranspose: kernel {self.kernel} with stride {self.stride} is not supported"
+            )
         if self.use_bias:
             fan_in = self.features * prod(self.kernel)
             init = uniform_bias(fan_in) if self.random_bias else nn.initializers.zeros
@@ -136,10 +146,14 @@ def _transpose_4_2_1(x: Array, w: Array) -> Array:
     """Kernel 4, stride 2, padding 1: output 2j−1+p sees inputs j−1 and j, through taps 2+p and p (p = 0, 1)."""
     ndim, features = x.ndim - 2, w.shape[-1]
     for axis in range(ndim):  # (4) -> (tap of the window, phase)
-        w = jnp.stack([lax.slice_in_dim(w, 2, 4, axis=axis * 2), lax.slice_in_dim(w, 0, 2, axis=axis * 2)], axis * 2)
+        w = jnp.stack(
+            [lax.slice_in_dim(w, 2, 4, axis=axis * 2), lax.slice_in_dim(w, 0, 2, axis=axis * 2)], axis * 2
+        )
     phases = [2 * a + 1 for a in range(ndim)]
     taps = [2 * a for a in range(ndim)]
-    w = w.transpose(*taps, 2 * ndim, *phases, 2 * ndim + 1).reshape(*(2,) * ndim, x.shape[-1], 2**ndim * features)
+    w = w.transpose(*taps, 2 * ndim, *phases, 2 * ndim + 1).reshape(
+        *(2,) * ndim, x.shape[-1], 2**ndim * features
+    )
     y = lax.conv_general_dilated(x, w, (1,) * ndim, [(1, 1)] * ndim, None, None, _dimensions(ndim))
     y = depth_to_space(y, (2,) * ndim)
     return y[(slice(None), *(slice(1, -1),) * ndim)]

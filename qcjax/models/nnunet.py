@@ -24,7 +24,14 @@ class _ConvBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, batch_stats: bool, dropout: bool, weight: Array | None) -> Array:
-        x = Conv(self.features, self.kernel, self.stride, kernel_init=he_normal(SLOPE), dtype=self.dtype, name="conv")(x)
+        x = Conv(
+            self.features,
+            self.kernel,
+            self.stride,
+            kernel_init=he_normal(SLOPE),
+            dtype=self.dtype,
+            name="conv",
+        )(x)
         x = Dropout(self.dropout_rate, self.axis_name)(x, dropout)
         x = BatchNorm(axis_name=self.axis_name, name="norm")(x, batch_stats, weight)
         return leaky_relu(SLOPE)(x)
@@ -96,7 +103,12 @@ class NnUNet(nn.Module):
             )(x)
             x = stage(jnp.concatenate([x, skips[i]], -1), i, "up", ones)
             head = Conv(
-                self.classes, ones, use_bias=False, kernel_init=he_normal(SLOPE), dtype=self.dtype, name=f"head_{i}"
+                self.classes,
+                ones,
+                use_bias=False,
+                kernel_init=he_normal(SLOPE),
+                dtype=self.dtype,
+                name=f"head_{i}",
             )
             outputs.append(head(x).astype(jnp.float32))
         return tuple(reversed(outputs))

@@ -47,7 +47,9 @@ class Checkpoints:
     def save(self, epoch: int, metrics: dict[str, Any], **items: Any) -> None:
         """Write trees of arrays under an epoch's number; returns before the files are complete."""
         self._manager.save(
-            epoch, args=ocp.args.Composite(**{k: ocp.args.StandardSave(v) for k, v in items.items()}), metrics=metrics
+            epoch,
+            args=ocp.args.Composite(**{k: ocp.args.StandardSave(v) for k, v in items.items()}),
+            metrics=metrics,
         )
 
     def latest(self) -> int | None:

@@ -59,7 +59,9 @@ def stream(key: jax.Array, *names: str | int) -> jax.Array:
     return key
 
 
-def run_steps(step: Callable[..., Any], state: TrainState, batches: Iterable[tuple[Any, ...]]) -> tuple[Any, Record]:
+def run_steps(
+    step: Callable[..., Any], state: TrainState, batches: Iterable[tuple[Any, ...]]
+) -> tuple[Any, Record]:
     """Donated steps one after another; metrics are fetched one step late, so that the device never waits.
 
     Returns the state and the mean of each metric.

@@ -37,7 +37,7 @@ class Networks:
         self.segmenter: nn.Module
         if name == "nnunet":
             strides = ((1, 1), *((2, 2),) * (config.supervised.stages - 1))
-            sizes = {} if width is None else dict(width=width, max_width=15 * width)
+            sizes: dict[str, Any] = {} if width is None else dict(width=width, max_width=15 * width)
             self.segmenter = NnUNet(strides=strides, **sizes, **common)
             self.tx: optax.GradientTransformation = sgd()
         else:
@@ -52,7 +52,9 @@ class Networks:
             **common,
         )
         self.autoencoder_tx = adam()
-        self.predictor = Predictor(self.segmenter, self.autoencoder, self.loss, devices, config.supervised.batch)
+        self.predictor = Predictor(
+            self.segmenter, self.autoencoder, self.loss, devices, config.supervised.batch
+        )
 
     @property
     def initial_rate(self) -> float:
@@ -101,7 +103,9 @@ class Networks:
             self.segmenter, self.autoencoder, self.tx, self.loss, self.devices.axis_name
         )
 
-        def step(state: Any, batch: Batch, unlabelled: Array, alpha: Array, r: Any, key: Array, rate: Array) -> Any:
+        def step(
+            state: Any, batch: Batch, unlabelled: Array, alpha: Array, r: Any, key: Array, rate: Array
+        ) -> Any:
             changed = self._augmented(batch, key, self._augmentation)
             labelled = batch.weight > 0
             image = jnp.where(labelled[:, None, None, None], changed.image, batch.image)
@@ -134,7 +138,9 @@ class Networks:
         keys = sample_keys(jax.random.fold_in(key, 0), batch.image.shape[0], self.devices.axis_name)
         return augment_batch(keys, batch, options)
 
-    def _step(self, update: updates.Update, options: Augmentation | None, extra: int = 0) -> Callable[..., Any]:
+    def _step(
+        self, update: updates.Update, options: Augmentation | None, extra: int = 0
+    ) -> Callable[..., Any]:
         def step(state: Any, batch: Batch, key: Array, rate: Array, *rest: Any) -> Any:
             if options is not None:
                 batch = self._augmented(batch, key, options)

@@ -66,7 +66,9 @@ class Devices:
             return jax.tree.map(np.asarray, tree)
         return jax.tree.map(lambda x: np.reshape(x, (-1, *np.shape(x)[2:])), tree)
 
-    def compile(self, function: Callable[..., Any], axes: Sequence[str], donate: Sequence[int] = ()) -> Callable[..., Any]:
+    def compile(
+        self, function: Callable[..., Any], axes: Sequence[str], donate: Sequence[int] = ()
+    ) -> Callable[..., Any]:
         """Jit or pmap a function whose arguments are REPLICATED, SHARDED, or BROADCAST (the same host value)."""
         if self.count == 1:
             return jax.jit(function, donate_argnums=tuple(donate))
@@ -74,4 +76,3 @@ class Devices:
         return jax.pmap(
             function, axis_name=AXIS, in_axes=in_axes, devices=self.devices, donate_argnums=tuple(donate)
         )
-

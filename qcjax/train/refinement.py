@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,14 @@ from qcjax.train.state import TrainState
 from qcjax.typing import Variables
 
 RV_INDEX = CARDIAC.index(RV)
+
+
+class Decision(NamedTuple):
+    """What QC decides over some candidates for the n cases of D_te."""
+
+    selection: qc.Selection
+    ood: np.ndarray  # (n,)
+    thresholds: dict[str, dict[str, float]]  # phase -> low (pDC), and up with its unit (pHD)
 
 
 @dataclass
@@ -42,11 +50,15 @@ class Pool:
         checkpoints = next(c for c in self.stages if c.stage == candidate.stage)
         return self.arm.load(checkpoints, candidate)
 
-    def measure(self, candidate: Candidate, variables: Variables | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def measure(
+        self, candidate: Candidate, variables: Variables | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """pDC and pHD in mm of every case of D_te and structure, (n, 3) each; computed once per candidate."""
         key = (candidate.stage, candidate.epoch)
         if key not in self.measures:
-            self.measures[key] = measure_unlabelled(self.arm, variables or self.load(candidate), self.autoencoder)
+            self.measures[key] = measure_unlabelled(
+                self.arm, variables or self.load(candidate), self.autoencoder
+            )
         return self.measures[key]
 
     def rv_measures(self, candidates: list[Candidate]) -> tuple[np.ndarray, np.ndarray]:
@@ -61,11 +73,22 @@ class Pool:
         limits = qc.thresholds_by_phase(pdc, phd, phases)
         return qc.out_of_distribution(pdc, phd, qc.by_phase(limits, phases)), limits
 
+    def decide(self, candidates: list[Candidate]) -> Decision:
+        """QC-based selection (section 2.3) and OoD detection over given candidates."""
+        ood, limits = self.detect(candidates)
+        up = qc.by_phase(limits, self.arm.data.unlabelled.phases).up
+        thresholds = {phase: {"low": float(t.low), "up_mm": float(t.up)} for phase, t in limits.items()}
+        return Decision(qc.select(*self.rv_measures(candidates), up), ood, thresholds)
 
-def measure_unlabelled(arm: Arm, variables: Variables, autoencoder: Variables) -> tuple[np.ndarray, np.ndarray]:
+
+def measure_unlabelled(
+    arm: Arm, variables: Variables, autoencoder: Variables
+) -> tuple[np.ndarray, np.ndarray]:
     """pDC and pHD in mm of a segmenter on every case of D_te: (n, 3) each, on the prepared grid."""
     cohort = arm.data.unlabelled
-    result = arm.networks.predictor.reconstruct(variables, autoencoder, arm.data.slices, arm.data.unlabelled_indices)
+    result = arm.networks.predictor.reconstruct(
+        variables, autoencoder, arm.data.slices, arm.data.unlabelled_indices
+    )
     pairs = zip(cohort.split(result.labels), cohort.split(result.rebuilt), cohort.geometries, strict=True)
     measures = [qc.pseudo_measures(mask, rebuilt, geometry.spacing_mm) for mask, rebuilt, geometry in pairs]
     pdc, phd = zip(*measures, strict=True)
@@ -83,7 +106,9 @@ def refine(pool: Pool, stage: str, epochs: int, learn_from_ood: bool) -> Checkpo
     networks, devices, config = arm.networks, arm.devices, arm.networks.config.refinement
     rate = np.float32(config.learning_rate_factor * networks.initial_rate)
     start = pool.candidates()[0]
-    state = next(c for c in pool.stages if c.stage == start.stage).restore(start.epoch, state=arm.state())["state"]
+    state = next(c for c in pool.stages if c.stage == start.stage).restore(start.epoch, state=arm.state())[
+        "state"
+    ]
     checkpoints = arm.checkpoints(stage, pool.m_best)
     if learn_from_ood and checkpoints.latest() is None and not pool.detect(pool.candidates())[0].any():
         epochs = 0
@@ -94,7 +119,11 @@ def refine(pool: Pool, stage: str, epochs: int, learn_from_ood: bool) -> Checkpo
         labelled = arm.plan(config.steps, config.labelled, epoch)
         steps, count = len(labelled.indices), config.unlabelled if learn_from_ood else 0
         slices = arm.data.unlabelled_indices[arm.data.unlabelled.slices_of(np.flatnonzero(ood))]
-        other = cycled(slices, config.unlabelled, steps, arm.seed, epoch) if count else _nothing(steps, config.unlabelled)
+        other = (
+            cycled(slices, config.unlabelled, steps, arm.seed, epoch)
+            if count
+            else _nothing(steps, config.unlabelled)
+        )
         joint = _side_by_side(labelled, other, devices.count)
         alpha = np.float32(1 / epoch if learn_from_ood else 0)
         for i, (indices, is_labelled, is_ood) in enumerate(zip(*joint, strict=True)):
@@ -103,7 +132,11 @@ def refine(pool: Pool, stage: str, epochs: int, learn_from_ood: bool) -> Checkpo
             yield batch, is_ood, alpha, pool.autoencoder, arm.step_key(stage, epoch, i), rate
 
     def train(state: TrainState, epoch: int) -> tuple[TrainState, Record]:
-        ood = pool.detect(pool.candidates())[0] if learn_from_ood else np.zeros(len(arm.data.unlabelled.cases), bool)
+        ood = (
+            pool.detect(pool.candidates())[0]
+            if learn_from_ood
+            else np.zeros(len(arm.data.unlabelled.cases), bool)
+        )
         return run_steps(step, state, batches(epoch, ood))
 
     def validate(state: TrainState, epoch: int) -> Record:

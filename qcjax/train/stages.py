@@ -33,7 +33,9 @@ class ViewData:
     slices: Slices
 
     @classmethod
-    def place(cls, view: str, training: Cohort, validation: Cohort, unlabelled: Cohort, devices: Devices) -> "ViewData":
+    def place(
+        cls, view: str, training: Cohort, validation: Cohort, unlabelled: Cohort, devices: Devices
+    ) -> "ViewData":
         """Put the slices on the devices."""
         parts = (training.slices, validation.slices, unlabelled.slices)
         slices = Slices(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
@@ -93,7 +95,9 @@ class Arm:
         if stage == "autoencoder":
             sample = jnp.zeros((1, size, size, N_CLASSES))
             return create(self.networks.autoencoder, self.networks.autoencoder_tx, self.key(stage), sample)
-        return create(self.networks.segmenter, self.networks.tx, self.key(stage), jnp.zeros((1, size, size, 1)))
+        return create(
+            self.networks.segmenter, self.networks.tx, self.key(stage), jnp.zeros((1, size, size, 1))
+        )
 
     def step_key(self, stage: str, epoch: int, step: int) -> Array:
         """The key of one training step."""
@@ -139,7 +143,16 @@ def train_autoencoder(arm: Arm) -> Variables:
         return {LOSS: loss} | _mean_dice(rebuilt.labels, cohort.slices.label, cohort)
 
     checkpoints = arm.checkpoints(stage, m_best=1)
-    fit(arm.identity(stage), config.epochs, arm.state(stage), train, validate, checkpoints, arm.journal, devices)
+    fit(
+        arm.identity(stage),
+        config.epochs,
+        arm.state(stage),
+        train,
+        validate,
+        checkpoints,
+        arm.journal,
+        devices,
+    )
     best = arm.load(checkpoints, checkpoints.candidates()[0], stage)
     checkpoints.close()
     return best
@@ -158,7 +171,9 @@ def train_segmenter(arm: Arm) -> Checkpoints:
         rate = np.float32(networks.rate(max(epoch - 2, 0) if late else epoch - 1))
 
         def batches() -> Iterator[tuple[Any, ...]]:
-            for i, (indices, weight) in enumerate(zip(*arm.plan(config.steps, config.batch, epoch), strict=True)):
+            for i, (indices, weight) in enumerate(
+                zip(*arm.plan(config.steps, config.batch, epoch), strict=True)
+            ):
                 batch = networks.take(arm.data.slices, *devices.shard((indices, weight)))
                 yield batch, arm.step_key(stage, epoch, i), rate
 

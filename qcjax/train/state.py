@@ -42,7 +42,9 @@ def from_variables(variables: Variables, tx: optax.GradientTransformation) -> Tr
     )
 
 
-def sgd(weight_decay: float = 3e-5, momentum: float = 0.99, clip: float = 12.0) -> optax.GradientTransformation:
+def sgd(
+    weight_decay: float = 3e-5, momentum: float = 0.99, clip: float = 12.0
+) -> optax.GradientTransformation:
     """Direction of SGD with Nesterov momentum, L2 in the gradient, the gradient's norm clipped; no learning rate."""
     return optax.chain(
         optax.clip_by_global_norm(clip),

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import chex
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import optax
 from jax import lax
 
@@ -54,7 +53,9 @@ def make_supervised_update(
     """L_SUP with deep supervision (refinement paper, Eq. 1) on a `Batch`. Metrics: loss, grad_norm."""
 
     def objective(params: Any, batch_stats: Any, batch: Batch, key: PRNGKey) -> tuple[Scalar, Any]:
-        scales, batch_stats = _train_logits(model, params, batch_stats, batch.image, batch.weight, key, dropout)
+        scales, batch_stats = _train_logits(
+            model, params, batch_stats, batch.image, batch.weight, key, dropout
+        )
         return losses.deep_supervision(loss, scales, batch.label, batch.weight, axis_name), batch_stats
 
     return _make_update(objective, tx, axis_name)
@@ -75,7 +76,7 @@ def make_autoencoder_update(
     def objective(
         params: Any, batch_stats: Any, batch: Batch, key: PRNGKey, early: Array | bool = False
     ) -> tuple[Scalar, Any]:
-        target = jax.nn.one_hot(batch.label, model.classes)  # type: ignore[attr-defined]
+        target = jax.nn.one_hot(batch.label, model.classes)
         (logits,), batch_stats = _train_logits(model, params, batch_stats, target, batch.weight, key, dropout)
         return losses.autoencoder_loss(preset, logits, target, early, batch.weight, axis_name), batch_stats
 
@@ -124,8 +125,10 @@ def make_original_refinement_update(
     def objective(
         params: Any, batch_stats: Any, batch: OriginalRefinementBatch, key: PRNGKey
     ) -> tuple[Scalar, Any]:
-        scales, batch_stats = _train_logits(model, params, batch_stats, batch.image, batch.weight, key, dropout)
-        rebuilt = autoencoder.apply(batch.autoencoder, lax.stop_gradient(jax.nn.softmax(scales[0])))
+        scales, batch_stats = _train_logits(
+            model, params, batch_stats, batch.image, batch.weight, key, dropout
+        )
+        rebuilt: Any = autoencoder.apply(batch.autoencoder, lax.stop_gradient(jax.nn.softmax(scales[0])))
         pseudo_truth = one_hot_argmax(batch.blend * batch.best + (1 - batch.blend) * rebuilt)
         return losses.refinement_loss_original(scales[0], pseudo_truth, batch.weight, axis_name), batch_stats
 
@@ -155,7 +158,9 @@ def _train_logits(
     return logits, changed["batch_stats"]
 
 
-def _make_update(objective: Callable[..., Any], tx: optax.GradientTransformation, axis_name: str | None) -> Update:
+def _make_update(
+    objective: Callable[..., Any], tx: optax.GradientTransformation, axis_name: str | None
+) -> Update:
     """Gradient of `objective`, averaged over the devices, through the optimiser."""
 
     def update(

@@ -8,7 +8,8 @@ import zlib
 import numpy as np
 
 CLASSES = 4
-SHAPE = (64, 128)  # not square, so that nothing can be transposed unnoticed
+# not square, so that nothing can be transposed unnoticed
+SHAPE = {"nnunet": (64, 128), "acdc_unet": (32, 64), "autoencoder": (64, 128)}
 BATCH = 2
 STEPS_PER_EPOCH = 5
 EPOCHS = 4
@@ -19,7 +20,9 @@ OUTPUT_SAMPLES = 4096  # of every stored output
 
 def uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Float64 in [0, 1): a function of the name and the index (the finaliser of MurmurHash3)."""
-    h = np.arange(int(np.prod(shape)), dtype=np.uint32) * np.uint32(0x9E3779B1) + np.uint32(zlib.crc32(name.encode()))
+    h = np.arange(int(np.prod(shape)), dtype=np.uint32) * np.uint32(0x9E3779B1) + np.uint32(
+        zlib.crc32(name.encode())
+    )
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         h = (h ^ (h >> np.uint32(shift))) * np.uint32(factor)
     return ((h ^ (h >> np.uint32(16))) / 2.0**32).reshape(shape)
@@ -49,29 +52,30 @@ def state_dict(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     return state
 
 
-def away_from_kinks(state: dict[str, np.ndarray], norm_first: bool) -> dict[str, np.ndarray]:
-    """The same weights, changed so that no leaky ReLU's input comes near zero: half the channels above, half below.
+def away_from_kinks(network: str, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same weights with other biases, so that few leaky ReLUs have inputs near zero.
 
-    A gradient jumps where an activation's input changes sign, and two float32 implementations put about one input
-    in a million on different sides. `norm_first`: whether batch norm stands before the activation, or after it.
+    A gradient jumps where such an input changes sign, and two float32 implementations put about one input in a
+    million on different sides. Where batch norm comes first, half the channels are mostly above zero and half
+    below; in `acdc_unet`, where it comes last and would magnify a channel's few exceptions, all are above.
     """
     state = dict(state)
     norms = {k.removesuffix(".running_mean") for k in state if k.endswith(".running_mean")}
     for name, array in state.items():
         layer, _, kind = name.rpartition(".")
-        sides = 2 * np.round(uniform(f"{name} side", array.shape)) - 1
-        if norm_first and layer in norms and kind == "weight":
-            array = 0.3 * array
-        elif norm_first and layer in norms and kind == "bias":
-            array = sides * (1 + array)
-        elif not norm_first and layer not in norms and kind == "bias" and len(array) != CLASSES:
-            array = sides * (4.5 + array)
-        state[name] = array.astype(np.float32)
+        if network == "acdc_unet":
+            if layer not in norms and kind == "bias" and len(array) != CLASSES:
+                state[name] = array + np.float32(4.5)
+        elif layer in norms and kind == "weight":
+            state[name] = array * np.float32(0.4)
+        elif layer in norms and kind == "bias":
+            side = 2 * np.round(uniform(f"{name} side", array.shape)) - 1
+            state[name] = (side * (0.8 + array)).astype(np.float32)
     return state
 
 
-def labels(name: str, batch: int = BATCH, shape: tuple[int, int] = SHAPE) -> np.ndarray:
-    """Hearts (batch, h, w) uint8: a disc in a ring, and a disc beside them; sizes and places vary."""
+def labels(name: str, shape: tuple[int, int], batch: int = BATCH) -> np.ndarray:
+    """Hearts (batch, *shape) uint8: a disc in a ring, and a disc beside them; sizes and places vary."""
     h, w = shape
     y, x = np.mgrid[:h, :w]
     result = np.zeros((batch, h, w), np.uint8)
@@ -106,9 +110,9 @@ def predictions(name: str, label: np.ndarray) -> np.ndarray:
     return (0.55 * np.eye(CLASSES)[label] + 0.45 * probabilities(name, label.shape)).astype(np.float32)
 
 
-def batches() -> list[tuple[np.ndarray, np.ndarray]]:
-    """What the networks are trained on: (image (b, h, w), label (b, h, w)) per step of an epoch."""
-    truths = [labels(f"truth {i}") for i in range(STEPS_PER_EPOCH)]
+def batches(network: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What a network is trained on: (image (b, h, w), label (b, h, w)) per step of an epoch."""
+    truths = [labels(f"truth {i}", SHAPE[network]) for i in range(STEPS_PER_EPOCH)]
     return [(images(f"image {i}", truth), truth) for i, truth in enumerate(truths)]
 
 

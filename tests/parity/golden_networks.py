@@ -20,10 +20,11 @@ def segmenter(originals: o.Originals, name: str) -> Golden:
     def fresh(training: bool = True) -> Any:
         model = getattr(originals, name)()
         state = f.state_dict(o.shapes(model))
-        return o.set_weights(model, f.away_from_kinks(state, name == "nnunet") if training else state).train()
+        return o.set_weights(model, f.away_from_kinks(name, state) if training else state).train()
 
     loader = [
-        {"data": o.to_torch(image[..., None]), "gt": originals.targets(label)} for image, label in f.batches()
+        {"data": o.to_torch(image[..., None]), "gt": originals.targets(label)}
+        for image, label in f.batches(name)
     ]
 
     def run(model: Any, epochs: int, steps: int) -> list[float]:
@@ -41,7 +42,9 @@ def segmenter(originals: o.Originals, name: str) -> Golden:
     golden |= _outputs(inference, outputs) | _arrays("statistics", _statistics(model))
     model = fresh()
     outputs = model(image)
-    sum(w * model.Loss(x, y) for w, x, y in zip(model.weights, outputs, loader[0]["gt"], strict=False)).backward()
+    sum(
+        w * model.Loss(x, y) for w, x, y in zip(model.weights, outputs, loader[0]["gt"], strict=False)
+    ).backward()
     golden |= _gradients(model)
 
     model = fresh()
@@ -58,7 +61,7 @@ def _refinement(originals: o.Originals, model: Any) -> list[float]:
     """Steps on one out-of-distribution case, an epoch each."""
     autoencoder = originals.refinement_autoencoder()
     o.set_weights(autoencoder, f.state_dict(o.shapes(autoencoder))).eval()
-    label = f.labels(CASE)
+    label = f.labels(CASE, f.SHAPE["nnunet"])
     batch = {"data": o.to_torch(f.images(CASE, label)[..., None])}
     best = np.moveaxis(f.predictions(CASE, label), -1, 1)
     with o.recorded_losses() as losses:
@@ -73,12 +76,12 @@ def autoencoder(originals: o.Originals) -> Golden:
     def fresh(kind: str, training: bool = True) -> Any:
         model = getattr(originals, f"{kind}_autoencoder")()
         state = f.state_dict(o.shapes(model))
-        return o.set_weights(model, f.away_from_kinks(state, True) if training else state).train()
+        return o.set_weights(model, f.away_from_kinks("autoencoder", state) if training else state).train()
 
-    batches = [o.to_torch(np.eye(f.CLASSES)[label]) for _, label in f.batches()]
+    batches = [o.to_torch(np.eye(f.CLASSES)[label]) for _, label in f.batches("autoencoder")]
     model = fresh("refinement", training=False)
     with torch.no_grad():
-        inference = model.eval()(o.to_torch(f.predictions("R", f.batches()[0][1])))
+        inference = model.eval()(o.to_torch(f.predictions("R", f.batches("autoencoder")[0][1])))
         outputs = model.train()(batches[0])
     golden = _described(model)
     golden |= _outputs(inference, [outputs]) | _arrays("statistics", _statistics(model))
@@ -98,7 +101,9 @@ def autoencoder(originals: o.Originals) -> Golden:
     if _described(model)["shapes"] != golden["shapes"]:
         raise ValueError("the autoencoders of the two repositories differ")
     with o.recorded_losses() as losses:  # epoch 10 is the first that isn't early
-        o.train_autoencoder(model, range(f.FIRST_MONITORING_EPOCH, f.FIRST_MONITORING_EPOCH + f.EPOCHS), [batches])
+        o.train_autoencoder(
+            model, range(f.FIRST_MONITORING_EPOCH, f.FIRST_MONITORING_EPOCH + f.EPOCHS), [batches]
+        )
     golden["monitoring_losses"] = np.array(losses)
     return golden
 

@@ -1,7 +1,7 @@
 """The heart as signed distances in its own frame: one continuous shape, from which any slice can be cut.
 
-Heart frame, in mm: w runs along the long axis from the mitral valve at end of diastole (0) to the apex, u from the septum
-to the lateral wall, v from the anterior to the inferior wall; the long axis is u = v = 0.
+Heart frame, in mm: w runs along the long axis from the mitral valve at end of diastole (0) to the apex, u from the
+septum to the lateral wall, v from the anterior to the inferior wall; the long axis is u = v = 0.
 """
 
 from dataclasses import dataclass, replace

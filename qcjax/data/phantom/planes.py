@@ -65,7 +65,7 @@ def short_axis(
 def four_chamber(
     shape: HeartShape, pose: Pose, scanner: Scanner, rng: np.random.Generator, matrix_scale: float
 ) -> Grid:
-    """The plane through the long axis and the widest part of the RV, seen from the feet: patient's left on the right."""
+    """The plane through the long axis and the widest part of the RV, seen from the feet: their left on the right."""
     swing = np.radians(rng.normal(6, 0.5 * scanner.turn_deg))  # to the inferior RV, off the outflow tract
     to_lateral = np.array([np.cos(swing), -np.sin(swing), 0.0])
     to_apex = np.array([0.0, 0.0, 1.0])

@@ -117,7 +117,7 @@ UNSEEN_SCANNER = (
 
 
 def worsen(scanner: Scanner, severity: float) -> Scanner:
-    """The same scanner on a better (below 1) or worse (above 1) day: its noise, bias, artefacts and lack of contrast."""
+    """The same scanner on a better (below 1) or worse (above 1) day: its noise, bias, artefacts, low contrast."""
     c = scanner.contrast
     middle = 0.5 * (c.blood + c.myocardium)
     keep = 1 - 0.28 * (severity - 1)

@@ -1,6 +1,6 @@
 """What surrounds the heart: chest wall, lungs, spine and aorta, and the organs under the diaphragm.
 
-World frame, in mm: x towards the patient's right, y anterior, z superior, as NIfTI's; the mediastinum is near the origin.
+World frame, in mm: x towards the patient's right, y anterior, z superior; the mediastinum is near the origin.
 """
 
 from dataclasses import dataclass

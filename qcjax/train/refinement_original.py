@@ -1,0 +1,249 @@
+"""Refinement as the authors' public code does it: the preset `original`.
+
+Epochs of supervised training alternate with one pass over each out-of-distribution (OoD) case. Both halves of an
+epoch are validated, tried on D_te, and enter the best list; what is OoD is decided over all evaluations so far.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qcjax import qc, qc_original
+from qcjax.data.batches import in_batches, padded
+from qcjax.data.subject import PHASES
+from qcjax.labels import RV
+from qcjax.train.checkpoint import LOSS, Candidate, Checkpoints
+from qcjax.train.loop import Record, fit, run_steps
+from qcjax.train.refinement import Decision, describe_ood
+from qcjax.train.stages import Arm, original_start, validate_segmenter
+from qcjax.train.state import TrainState
+from qcjax.typing import Variables
+
+BLEND_EPOCHS = 250  # the code's number of epochs, whatever the run's
+
+
+@dataclass
+class OriginalPool:
+    """The candidates of one refinement, or those of supervised training before it."""
+
+    arm: Arm
+    autoencoder: Variables
+    stages: list[Checkpoints]
+    measures: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def m_best(self) -> int:
+        return self.arm.networks.config.supervised.m_best
+
+    def candidates(self) -> list[Candidate]:
+        """The m_best of supervised training, or those of the continued best list that entered during refinement.
+
+        Where none entered, the code has nothing left to select from; the supervised candidates stand in.
+        """
+        supervised, *refined = self.stages
+        if not refined:
+            return supervised.candidates()
+        found = [c for c in self._best_list() if c.stage == refined[0].stage]
+        return found or supervised.candidates()
+
+    def _best_list(self) -> list[Candidate]:
+        """The best list: supervised epochs up to the one refinement started from, and refined models."""
+        supervised, *refined = self.stages
+        start = original_start(self.arm.networks.config.supervised.epochs)
+        identity = self.arm.identity("segmenter")
+        lines = [r for r in self.arm.journal.read() if all(r.get(k) == v for k, v in identity.items())]
+        found = [Candidate(supervised.stage, r["epoch"], r[LOSS]) for r in lines if r["epoch"] <= start]
+        found += [c for stage in refined for c in stage.candidates()]
+        return sorted(found, key=lambda c: (c.loss, -c.epoch))[: self.m_best]
+
+    def load(self, candidate: Candidate) -> Variables:
+        """Its weights, on the devices."""
+        checkpoints = next(c for c in self.stages if c.stage == candidate.stage)
+        return self.arm.load(checkpoints, candidate)
+
+    def decide(self, candidates: list[Candidate]) -> Decision:
+        """A running record over the candidates, one after another, best first."""
+        for c in candidates:
+            key = (c.stage, c.epoch)
+            if key not in self.measures:
+                self.measures[key] = measure_rv(self.arm, self.load(c), self.autoencoder)
+        records = Records(self.arm.data.unlabelled.phases)
+        for c in candidates:
+            records.update(*self.measures[(c.stage, c.epoch)])
+        return Decision(records.select(), records.ood(), records.thresholds())
+
+
+class Records:
+    """The code's running records, one per phase, over the cases of D_te."""
+
+    def __init__(self, phases: np.ndarray) -> None:
+        self.cases = {phase: np.flatnonzero(phases == phase) for phase in PHASES}
+        self.records = {phase: qc_original.empty_record(len(cases)) for phase, cases in self.cases.items()}
+        self.n = len(phases)
+
+    def update(self, pdc: np.ndarray, phd: np.ndarray) -> np.ndarray:
+        """One more evaluation, (n,) each; returns which cases' predictions have to be kept, (n,)."""
+        keep = np.zeros(self.n, bool)
+        for phase, cases in self.cases.items():
+            if not len(cases):
+                continue
+            result = qc_original.update(self.records[phase], pdc[cases], phd[cases])
+            self.records[phase] = result.record
+            keep[cases] = result.take_dc | result.take_hd | result.take_ensemble
+        return keep
+
+    def ood(self) -> np.ndarray:
+        """Which cases are OoD, (n,)."""
+        found = np.zeros(self.n, bool)
+        for phase, cases in self.cases.items():
+            if len(cases):
+                found[cases] = qc_original.out_of_distribution(self.records[phase])
+        return found
+
+    def select(self) -> qc.Selection:
+        """The evaluations whose predictions are averaged, for every case."""
+        first, second = np.zeros(self.n, int), np.zeros(self.n, int)
+        for phase, cases in self.cases.items():
+            selection = qc_original.select(self.records[phase])
+            first[cases], second[cases] = selection.first, selection.second
+        return qc.Selection(first, second)
+
+    def thresholds(self) -> dict[str, dict[str, float]]:
+        """Of each phase."""
+        limits = {p: qc_original.thresholds(self.records[p]) for p, cases in self.cases.items() if len(cases)}
+        return {p: {"low": float(t.low), "up_voxels": float(t.up)} for p, t in limits.items()}
+
+
+class BestPredictions:
+    """Class probabilities of D_te's cases at the evaluations that the records point to, as files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def _path(self, case: int, evaluation: int) -> Path:
+        return self.folder / f"{case:05d}-{evaluation:04d}.npy"
+
+    def put(self, case: int, evaluation: int, probabilities: np.ndarray) -> None:
+        """Keep a case's (s, h, w, k)."""
+        with self._path(case, evaluation).open("wb") as file:
+            np.save(file, probabilities.astype(np.float16), allow_pickle=False)
+
+    def get(self, case: int, first: int, second: int) -> np.ndarray:
+        """Mean of two evaluations, (s, h, w, k) float32."""
+        parts = [np.load(self._path(case, e), allow_pickle=False).astype(np.float32) for e in (first, second)]
+        return (parts[0] + parts[1]) / 2
+
+    def clear(self) -> None:
+        """Remove the files."""
+        for path in self.folder.glob("*.npy"):
+            path.unlink()
+
+
+def measure_rv(arm: Arm, variables: Variables, autoencoder: Variables) -> tuple[np.ndarray, np.ndarray]:
+    """pDC and pHD in voxels of the RV in every case of D_te, (n,) each."""
+    cohort = arm.data.unlabelled
+    result = arm.networks.predictor.reconstruct(
+        variables, autoencoder, arm.data.slices, arm.data.unlabelled_indices
+    )
+    pairs = zip(cohort.split(result.labels), cohort.split(result.rebuilt), strict=True)
+    pdc, phd = zip(
+        *(qc_original.pseudo_measures(mask, rebuilt, (RV,)) for mask, rebuilt in pairs), strict=True
+    )
+    return np.concatenate(pdc), np.concatenate(phd)
+
+
+def refine_original(pool: OriginalPool, stage: str, epochs: int, learn_from_ood: bool) -> None:
+    """Go on from supervised training's epoch 200 (of 250), with its optimiser state.
+
+    Epoch k has two halves, 2k − 1: a pass over the labelled slices, 2k: one pass over each OoD case with a pseudo
+    ground truth between R's output and the best prediction so far. It ends where no case is OoD. Stage "control"
+    (`learn_from_ood` False) has the first halves alone.
+    """
+    arm, supervised = pool.arm, pool.stages[0]
+    networks, devices = arm.networks, arm.devices
+    cohort = arm.data.unlabelled
+    start = original_start(networks.config.supervised.epochs)
+    state = supervised.restore(start, state=arm.state())["state"]
+    checkpoints = arm.checkpoints(stage, pool.m_best)
+    pool.stages.append(checkpoints)
+    best = BestPredictions(
+        arm.folder / "best_predictions" / checkpoints.stage / networks.name / arm.data.view
+    )
+
+    records, progress = Records(cohort.phases), {"adjustments": 0, "evaluations": 0}
+    for line in arm.journal.read():
+        matches = all(line.get(k) == v for k, v in arm.identity(stage).items())
+        if matches and line["epoch"] <= (checkpoints.latest() or 0):
+            progress["adjustments"] = line["adjustments"]
+            if learn_from_ood:
+                records.update(np.array(line["pdc_rv"]), np.array(line["phd_rv_voxels"]))
+                progress["evaluations"] += 1
+
+    def rate() -> np.float32:
+        done = progress["adjustments"]
+        if networks.name == "acdc_unet":
+            return np.float32(networks.rate(start + done))
+        return np.float32(networks.rate(start - 1 if done == 0 else done - 1))  # its counter restarts at 0
+
+    def labelled(epoch: int, k: int) -> Iterator[tuple[Any, ...]]:
+        plan = arm.plan(networks.config.refinement.steps, networks.config.supervised.batch, start + k)
+        for i, (indices, weight) in enumerate(zip(*plan, strict=True)):
+            batch = networks.take(arm.data.slices, *devices.shard((indices, weight)))
+            yield batch, arm.step_key(stage, epoch, i), rate()
+
+    def unlabelled(epoch: int, k: int) -> Iterator[tuple[Any, ...]]:
+        ood, selection = records.ood(), records.select()
+        order = [case for phase in PHASES for case in np.flatnonzero(ood & (cohort.phases == phase)).tolist()]
+        blend = np.float32((start + k - 1) / BLEND_EPOCHS)
+        for number, case in enumerate(order):
+            target = best.get(case, int(selection.first[case]), int(selection.second[case]))
+            rows = np.arange(len(cohort.owner))[cohort.rows(case)]
+            plan = padded(in_batches(np.arange(len(rows)), networks.config.supervised.batch), devices.count)
+            for i, (places, weight) in enumerate(zip(*plan, strict=True)):
+                where = arm.data.unlabelled_indices[rows[places]].astype(np.int32)
+                batch = networks.take(arm.data.slices, *devices.shard((where, weight)))
+                key = arm.step_key(stage, epoch, 1000 * number + i)
+                yield batch, devices.shard(target[places]), blend, pool.autoencoder, key, rate()
+            progress["adjustments"] += 1
+
+    def train(state: TrainState, epoch: int) -> tuple[TrainState, Record]:
+        k = (epoch + 1) // 2 if learn_from_ood else epoch
+        if learn_from_ood and epoch % 2 == 0:
+            return run_steps(networks.original_refinement_step, state, unlabelled(epoch, k))
+        state, metrics = run_steps(networks.supervised_step, state, labelled(epoch, k))
+        progress["adjustments"] += 1
+        return state, metrics
+
+    def validate(state: TrainState, epoch: int) -> Record:
+        k = (epoch + 1) // 2 if learn_from_ood else epoch
+        record = {"k": k, "adjustments": progress["adjustments"]} | validate_segmenter(arm, state)
+        if learn_from_ood:
+            pdc, phd = measure_rv(arm, state.variables, pool.autoencoder)
+            keep = np.flatnonzero(records.update(pdc, phd))
+            _keep_predictions(arm, state.variables, keep, progress["evaluations"], best)
+            progress["evaluations"] += 1
+            record |= {"pdc_rv": pdc.tolist(), "phd_rv_voxels": phd.tolist()} | describe_ood(
+                arm, records.ood()
+            )
+        return record
+
+    def finished(record: Record) -> bool:
+        return learn_from_ood and record["ood"] == 0
+
+    total = 2 * epochs if learn_from_ood else epochs
+    fit(arm.identity(stage), total, state, train, validate, checkpoints, arm.journal, devices, finished)
+    best.clear()
+
+
+def _keep_predictions(
+    arm: Arm, variables: Variables, cases: np.ndarray, evaluation: int, best: BestPredictions
+) -> None:
+    cohort = arm.data.unlabelled
+    for case in cases:
+        where = arm.data.unlabelled_indices[cohort.rows(int(case))]
+        stack = arm.networks.predictor.probabilities(variables, arm.data.slices, where)
+        best.put(int(case), evaluation, stack)
