@@ -21,6 +21,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the experiment; returns the exit code."""
     config = parse(sys.argv[1:] if argv is None else list(argv), Config, PRESETS)
     runtime.prepare()
+    try:
+        run_experiment(config)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run_experiment(config: Config) -> None:
+    """Every segmenter on every view, then the report.
+
+    Raises ValueError or OSError for input that can't be used, FloatingPointError where training diverges.
+    """
     folder = config.out or Path("runs") / f"mnms2-{datetime.now():%Y%m%d-%H%M%S}"
     run = Run.open(config, folder)
     subjects = run.subjects()
@@ -34,7 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     run.write_results(subjects)
     page = write_report(run.folder)
     say(f"Done. Open {page}")
-    return 0
 
 
 def run_arm(run: Run, arm: Arm, subjects: Sequence[Subject]) -> None:

@@ -14,6 +14,7 @@ from rich.text import Text
 from qcjax.data import mnms2
 from qcjax.data.findings import Finding
 from qcjax.data.validate import validate_mnms2
+from qcjax.report.page import write_report
 
 DESCRIPTION = "Quality-controlled segmentation of cardiac MR images."
 
@@ -49,7 +50,25 @@ def validate(
     return _print_findings(findings, len(subjects), console)
 
 
-COMMANDS: dict[str, Callable[..., int]] = {"validate": validate}
+def report(run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]) -> int:
+    """Draw the figures and write report.html of a finished run again.
+
+    Reads config.json, results.json, cases.csv and metrics.jsonl in the run's folder, and the images and
+    predictions that cases.csv names; the figures and the page are replaced, nothing else changes.
+
+    Example: qcjax report runs/mnms2-20260101-120000
+
+    Args:
+      run: The folder that a finished experiment left behind.
+    """
+    if not (run / "results.json").is_file():
+        print(f"{run}: found no results.json; expected the folder of a finished run", file=sys.stderr)
+        return 1
+    print(write_report(run))
+    return 0
+
+
+COMMANDS: dict[str, Callable[..., int]] = {"validate": validate, "report": report}
 
 
 def _print_findings(findings: Sequence[Finding], n_subjects: int, console: Console) -> int:

@@ -25,8 +25,10 @@ class SegmenterConfig:
     """Steps per epoch, going round and round the slices; None: one pass."""
     batch: int = 20
     """Slices per step, over all devices."""
+    optimiser: Literal["sgd", "adam"] | None = None
+    """None: the original's (nnunet SGD with Nesterov momentum 0.99, acdc_unet Adam)."""
     learning_rate: float | None = None
-    """Initial; None: the original's (nnunet 0.01 with SGD, acdc_unet 0.0005 with Adam)."""
+    """Initial; None: the original's (nnunet 0.01, acdc_unet 0.0005)."""
     m_best: int = 3
     """How many models to keep, by validation loss: the candidates."""
     mirror: float = 0.5

@@ -81,12 +81,16 @@ def _soft_dice_per_class(sums: Sums) -> Array:
 
 
 def monitoring_dice_loss_original(sums: Sums, foreground_term: Array | bool = False) -> Array:
-    """The monitoring code's L_GD: per sample, Σ over all classes of 1 − 2·Σ p·y / (Σ p + Σ y + 1e-6); (*batch).
+    """The monitoring code's L_GD: per sample 1 − 2·Σ p·y / (Σ p + Σ y + 1e-6), sums over all classes; (*batch).
 
-    With `foreground_term` (its first ten epochs) the same over the foreground is added.
+    With `foreground_term` (its first ten epochs) the same over the foreground classes is added.
     """
-    term = 1 - 2 * sums.intersection / (sums.prediction + sums.target + 1e-6)
-    return term.sum(-1) + jnp.where(foreground_term, term[..., 1:].sum(-1), 0)
+
+    def term(first: int) -> Array:
+        intersection, prediction, target = (x[..., first:].sum(-1) for x in sums)
+        return 1 - 2 * intersection / (prediction + target + 1e-6)
+
+    return term(0) + jnp.where(foreground_term, term(1), 0)
 
 
 def pixel_mean(values: Array, weight: Weights | None = None, axis_name: str | None = None) -> Scalar:
@@ -155,7 +159,7 @@ def deep_supervision_weights(outputs: int) -> tuple[float, ...]:
 
 def deep_supervision(
     loss: SegmentationLoss,
-    scales: tuple[Logits, ...],
+    scales: tuple[Array, ...],  # logits, each of its own resolution
     label: Labels,
     weight: Weights | None = None,
     axis_name: str | None = None,
@@ -170,7 +174,7 @@ def deep_supervision(
     return total
 
 
-def downsample_label(label: Labels, shape: tuple[int, ...]) -> Labels:
+def downsample_label(label: Labels, shape: tuple[int, ...]) -> Array:
     """Nearest neighbour to a shape that divides the label's: (b, *space) -> (b, *shape)."""
     factors = [n // m for n, m in zip(label.shape[1:], shape, strict=True)]
     return label[(slice(None), *(slice(f // 2, None, f) for f in factors))]

@@ -244,6 +244,8 @@ class Run:
             "ood": self._ood,
             "seconds": self._seconds,
             "preset": self.config.preset,
+            "data": f"{self.config.data.resolve().name if self.config.data else 'synthetic cohort'}, "
+            f"{len(subjects)} subjects",
             "versions": runtime.versions(),
             "seed": self.config.seed,
             "cohort": cohort_table(subjects),

@@ -56,9 +56,14 @@ def in_batches(indices: Sequence[int] | np.ndarray, batch: int) -> Plan:
 
 
 def cycled(indices: np.ndarray, batch: int, steps: int, seed: int, epoch: int) -> Plan:
-    """`steps` batches that go round and round the given slices, reshuffled every round."""
+    """`steps` batches that go round and round the given slices, reshuffled every round.
+
+    Raises ValueError where there is nothing to go round.
+    """
+    if not len(indices):
+        raise ValueError("no slices found, expected at least one to fill batches with")
     rng = np.random.default_rng([seed, epoch, 1])
-    rounds = -(-steps * batch // max(len(indices), 1))
+    rounds = -(-steps * batch // len(indices))
     order = np.concatenate([rng.permutation(indices) for _ in range(rounds)])[: steps * batch]
     return Plan(order.astype(np.int32).reshape(steps, batch), np.ones((steps, batch), np.float32))
 

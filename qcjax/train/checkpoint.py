@@ -68,8 +68,12 @@ class Checkpoints:
 
     def restore(self, epoch: int, **templates: Any) -> dict[str, Any]:
         """Read what was saved; `templates` are trees of arrays (or shapes) of the same structure."""
-        abstract = {k: jax.tree.map(ocp.utils.to_shape_dtype_struct, v) for k, v in templates.items()}
-        items = {k: ocp.args.StandardRestore(v) for k, v in abstract.items()}
+        place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+        def abstract(x: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+
+        items = {k: ocp.args.StandardRestore(jax.tree.map(abstract, v)) for k, v in templates.items()}
         restored = self._manager.restore(epoch, args=ocp.args.Composite(**items))
         return {k: restored[k] for k in templates}
 

@@ -7,7 +7,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 
 from qcjax import losses
 from qcjax.config import Config
@@ -21,6 +20,7 @@ from qcjax.train.state import adam, sgd
 from qcjax.typing import Array
 
 NNUNET_RATE, ACDC_UNET_RATE = 0.01, 5e-4
+CLIP = 12.0  # of the gradient's norm
 ORIGINAL_POLY_EPOCHS = 1000  # the refinement code's schedule doesn't know how many epochs there will be
 
 
@@ -39,11 +39,11 @@ class Networks:
             strides = ((1, 1), *((2, 2),) * (config.supervised.stages - 1))
             sizes: dict[str, Any] = {} if width is None else dict(width=width, max_width=15 * width)
             self.segmenter = NnUNet(strides=strides, **sizes, **common)
-            self.tx: optax.GradientTransformation = sgd()
         else:
             sizes = {} if width is None else dict(width=width)
             self.segmenter = AcdcUNet(random_bias=original, **sizes, **common)
-            self.tx = adam(clip=12.0)
+        optimiser = config.supervised.optimiser or ("sgd" if name == "nnunet" else "adam")
+        self.tx = sgd(clip=CLIP) if optimiser == "sgd" else adam(clip=CLIP)
         self.autoencoder = MaskAutoencoder(
             width=config.autoencoder.width,
             latent=config.autoencoder.latent,
@@ -72,6 +72,14 @@ class Networks:
             return self.initial_rate * 0.985**counter
         end = ORIGINAL_POLY_EPOCHS if self.config.losses == "original" else self.config.supervised.epochs
         return self.initial_rate * max(1 - counter / end, 0) ** 0.9
+
+    def supervised_rate(self, epoch: int) -> float:
+        """The learning rate of supervised training in an epoch, counted from 1.
+
+        The refinement code's nnunet applies its counter after an epoch and advances it then: epochs 1 and 2 are alike.
+        """
+        late = self.config.losses == "original" and self.name == "nnunet"
+        return self.rate(max(epoch - 2, 0) if late else epoch - 1)
 
     @cached_property
     def take(self) -> Callable[..., Any]:

@@ -106,7 +106,7 @@ def refine(pool: Pool, stage: str, epochs: int, learn_from_ood: bool) -> Checkpo
     networks, devices, config = arm.networks, arm.devices, arm.networks.config.refinement
     rate = np.float32(config.learning_rate_factor * networks.initial_rate)
     start = pool.candidates()[0]
-    state = next(c for c in pool.stages if c.stage == start.stage).restore(start.epoch, state=arm.state())[
+    state = next(c for c in pool.stages if c.stage == start.stage).restore(start.epoch, state=arm.template())[
         "state"
     ]
     checkpoints = arm.checkpoints(stage, pool.m_best)

@@ -167,7 +167,7 @@ def refine_original(pool: OriginalPool, stage: str, epochs: int, learn_from_ood:
     networks, devices = arm.networks, arm.devices
     cohort = arm.data.unlabelled
     start = original_start(networks.config.supervised.epochs)
-    state = supervised.restore(start, state=arm.state())["state"]
+    state = supervised.restore(start, state=arm.template())["state"]
     checkpoints = arm.checkpoints(stage, pool.m_best)
     pool.stages.append(checkpoints)
     best = BestPredictions(

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from qcjax import losses
 from qcjax.data.batches import Plan, Slices, cycled, epoch_plan, padded
@@ -18,7 +20,7 @@ from qcjax.train.checkpoint import LOSS, Candidate, Checkpoints
 from qcjax.train.loop import Journal, Record, fit, run_steps, stream
 from qcjax.train.networks import Networks
 from qcjax.train.parallel import Devices
-from qcjax.train.state import TrainState, create
+from qcjax.train.state import TrainState, create, shapes
 from qcjax.typing import Array, Variables
 
 
@@ -91,13 +93,19 @@ class Arm:
 
     def state(self, stage: str = "segmenter") -> TrainState:
         """A freshly initialised state, on one device."""
-        size = self.networks.config.size
+        return create(*self._network(stage))
+
+    def template(self, stage: str = "segmenter") -> TrainState:
+        """The shapes of a state, to read a checkpoint into."""
+        return shapes(*self._network(stage))
+
+    def _network(self, stage: str) -> tuple[nn.Module, optax.GradientTransformation, Array, Array]:
+        """What a stage trains: network, optimiser, key of the initial weights, a sample input."""
+        networks, size = self.networks, self.networks.config.size
         if stage == "autoencoder":
             sample = jnp.zeros((1, size, size, N_CLASSES))
-            return create(self.networks.autoencoder, self.networks.autoencoder_tx, self.key(stage), sample)
-        return create(
-            self.networks.segmenter, self.networks.tx, self.key(stage), jnp.zeros((1, size, size, 1))
-        )
+            return networks.autoencoder, networks.autoencoder_tx, self.key(stage), sample
+        return networks.segmenter, networks.tx, self.key(stage), jnp.zeros((1, size, size, 1))
 
     def step_key(self, stage: str, epoch: int, step: int) -> Array:
         """The key of one training step."""
@@ -116,7 +124,7 @@ class Arm:
 
     def load(self, checkpoints: Checkpoints, candidate: Candidate, stage: str = "segmenter") -> Variables:
         """A candidate's weights, on the devices."""
-        restored = checkpoints.restore(candidate.epoch, state=self.state(stage))["state"]
+        restored = checkpoints.restore(candidate.epoch, state=self.template(stage))["state"]
         return self.devices.replicate(restored.variables)
 
 
@@ -166,9 +174,7 @@ def train_segmenter(arm: Arm) -> Checkpoints:
     original = networks.config.losses == "original"
 
     def train(state: TrainState, epoch: int) -> tuple[TrainState, Record]:
-        # the authors' code applies its counter after an epoch and advances it then: epochs 1 and 2 are alike
-        late = original and networks.name == "nnunet"
-        rate = np.float32(networks.rate(max(epoch - 2, 0) if late else epoch - 1))
+        rate = np.float32(networks.supervised_rate(epoch))
 
         def batches() -> Iterator[tuple[Any, ...]]:
             for i, (indices, weight) in enumerate(

@@ -174,7 +174,7 @@ def _make_update(
             grads = lax.pmean(grads, axis_name)
         direction, opt_state = tx.update(grads, state.opt_state, state.params)
         params = jax.tree.map(lambda p, d: p - learning_rate * d, state.params, direction)
-        metrics = {"loss": loss, "grad_norm": optax.global_norm(grads), **parts}
+        metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads), **parts}
         return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
     return update

@@ -134,4 +134,93 @@ def deviation(found: np.ndarray, expected: np.ndarray) -> float:
     norm, largest = expected[:2].astype(np.float64)
     scale = np.full(expected.shape, largest)
     scale[[0, 2]] = norm
-    return float((np.abs(found.astype(np.float64) - expected) / scale).max())
+    return float((np.abs(found.astype(np.float64) - expected) / np.maximum(scale, 1e-30)).max())
+
+
+def logits(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Logits (*shape, k) float32 of everything between doubtful and certain."""
+    return (12 * uniform(name, (*shape, CLASSES)) - 6).astype(np.float32)
+
+
+def loss_case(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (b, h, w, k) and labels (b, h, w): "all classes", one class "absent" from all, "empty" slices."""
+    label = labels(f"loss {name}", (24, 40), batch=3)
+    if name == "absent":
+        label[label == 3] = 0
+    elif name == "empty":
+        label[1:] = 0
+    return logits(f"loss {name}", label.shape) + 3 * np.eye(CLASSES, dtype=np.float32)[label], label
+
+
+LOSS_CASES = ("all classes", "absent", "empty")
+
+
+def target_cases() -> dict[str, np.ndarray]:
+    """Labels (b, h, w) uint8 of a heart and of noise."""
+    noise = np.floor(CLASSES * uniform("target", (1, 64, 96))).astype(np.uint8)
+    return {"heart": labels("target", (64, 128)), "noise": noise}
+
+
+def optimiser_case(step: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Parameters, and gradients whose norm is above 12 at step 0, below it at 1, and mixed in size at 2."""
+    shapes = {"kernel": (3, 4, 5), "bias": (7,)}
+    parameters = {k: (uniform(k, s) - 0.5).astype(np.float32) for k, s in shapes.items()}
+    scale = (40.0, 0.1, 3.0)[step]
+    gradients = {k: (scale * (uniform(f"{k} {step}", s) - 0.5)).astype(np.float32) for k, s in shapes.items()}
+    return parameters, gradients
+
+
+# (x, y, slices), spacing in mm, border of zeros in voxels, side of the square, and target spacing (h, w) in mm
+VOLUMES = {
+    "padded": ((50, 62, 3), (1.5, 1.5, 9.0), (3, 5), 80, (1.3, 1.3)),
+    "cropped": ((87, 84, 3), (1.1, 1.1, 10.0), (2, 0), 64, (1.25, 1.25)),
+    "mixed": ((57, 96, 2), (1.2, 1.2, 8.0), (0, 7), 72, (1.35, 1.35)),
+    "oblong pixels": ((57, 76, 2), (1.4, 0.9, 8.0), (0, 7), 72, (0.8, 1.5)),
+}
+
+
+def volume(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """An image like a scan (x, y, slices) float32 in whole numbers, with borders of zeros, and its labels uint8."""
+    (x, y, slices), _, (border_x, border_y), _, _ = VOLUMES[name]
+    label = labels(f"volume {name}", (x, y), batch=slices)
+    image = np.round(300 + 100 * images(f"volume {name}", label))
+    inside = np.zeros((x, y), bool)
+    inside[border_x : x - border_x, border_y : y - border_y] = True
+    return (image * inside).transpose(1, 2, 0).astype(np.float32), label.transpose(1, 2, 0)
+
+
+METRIC_CASES = ("alike", "apart", "absent from one", "absent from both", "one slice")
+
+
+def metric_case(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Two label maps (slices, h, w) uint8."""
+    slices = 1 if name == "one slice" else 4
+    first = labels(f"metric {name}", (48, 56), batch=slices)
+    second = np.roll(first, (2, -1), (1, 2)) if name != "apart" else first[:, ::-1, ::-1].copy()
+    if name.startswith("absent"):
+        second[second == 3] = 0
+    if name == "absent from both":
+        first[first == 3] = 0
+    return first, second
+
+
+# evaluations, cases, and the share of undefined measures
+HISTORIES = {
+    "plain": (6, 12, 0.0),
+    "some undefined": (6, 12, 0.12),
+    "many undefined": (5, 9, 0.5),
+    "all undefined": (3, 5, 1.0),
+    "two cases": (6, 2, 0.1),
+    "one case": (6, 1, 0.2),
+}
+
+
+def history(name: str, phase: str) -> tuple[np.ndarray, np.ndarray]:
+    """pDC and pHD (evaluations, cases) float64 with ties; undefined is 0 and infinity; a few cases are far off."""
+    evaluations, cases, undefined = HISTORIES[name]
+    shape = (evaluations, cases)
+    off = uniform(f"{name} {phase} off", (cases,)) < 0.2
+    pdc = np.round(16 * (0.6 + 0.4 * uniform(f"{name} {phase} dc", shape))) / 16 - 0.5 * off
+    phd = np.round(3 + 8 * uniform(f"{name} {phase} hd", shape)) + 20 * off
+    missing = uniform(f"{name} {phase} missing", shape) < undefined
+    return np.where(missing, 0, pdc), np.where(missing, np.inf, phd)

@@ -1,16 +1,19 @@
 """The authors' PyTorch code, imported from clones and run as it is. Needs PyTorch and what the clones import."""
 
 import importlib.util
+import inspect
 import sys
 import tempfile
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from batchgenerators.augmentations.utils import resize_segmentation
 from formulas import CLASSES
 from torch import nn
 
@@ -26,6 +29,11 @@ class Originals:
             missing = [f for f in files if not (folder / f).is_file()]
             if missing:
                 raise FileNotFoundError(f"{folder}: {', '.join(missing)} not found; expected a clone")
+        if "seg_tiebreak" in inspect.signature(resize_segmentation).parameters:
+            raise ImportError(
+                f"batchgenerators {version('batchgenerators')} found, which resamples labels by arg-max; expected "
+                "one that lets a label win at one half, as those of the originals' time do, such as 0.25"
+            )
         if importlib.util.find_spec("torchvision") is None:
             _stand_in_for_torchvision()
         self.utils = _load("utils", refinement / "utils.py")

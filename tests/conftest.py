@@ -1,0 +1,38 @@
+"""For all tests: eight emulated CPU devices, quick compilation, and shapes checked at every call."""
+
+import os
+
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from pathlib import Path
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+# the networks of the tests are tiny: to compile them takes far longer than to run them
+jax.config.update("jax_disable_most_optimizations", True)
+
+SHAPES_CHECKED = ("qcjax.losses", "qcjax.qc", "qcjax.qc_original", "qcjax.metrics", "qcjax.train.updates")
+install_import_hook(SHAPES_CHECKED, "beartype.beartype")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What one test has compiled serves the next, and nothing of the user's cache is touched."""
+    folder = tmp_path_factory.mktemp("compiled")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets, where there is one."""
+    folder = os.environ.get("QCJAX_DATA")
+    if not folder:
+        pytest.skip("QCJAX_DATA is not set: no real data")
+    return Path(folder)

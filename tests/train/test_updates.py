@@ -1,0 +1,242 @@
+"""Updates, on one small convolution wherever the network doesn't matter."""
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from qcjax import losses
+from qcjax.data.batches import Batch
+from qcjax.models.layers import BatchNorm, Conv, Dropout
+from qcjax.train import state as states
+from qcjax.train import updates
+
+KEY, RATE = jax.random.key(0), np.float32(0.1)
+LOSS = losses.SUPERVISED["paper"]
+
+
+class Small(nn.Module):
+    """A segmenter, or an autoencoder of 4 channels, of two convolutions."""
+
+    classes: int = 4
+
+    @nn.compact
+    def logits(self, x, batch_stats=False, dropout=False, weight=None):
+        x = nn.relu(BatchNorm(name="norm")(Conv(6, name="first")(x), batch_stats, weight))
+        x = Conv(self.classes, (1, 1), name="last")(Dropout(0.3)(x, dropout))
+        return (x.astype(jnp.float32),)
+
+    def __call__(self, x, batch_stats=False, dropout=False, weight=None):
+        return jax.nn.softmax(self.logits(x, batch_stats, dropout, weight)[0])
+
+
+MODEL = Small()
+SGD = states.sgd()
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(4, 8, 8, 1)).astype(np.float32)
+    label = rng.integers(0, 4, (4, 8, 8)).astype(np.int32)
+    return Batch(jnp.asarray(image), jnp.asarray(label), jnp.ones(4))
+
+
+@pytest.fixture(scope="module")
+def start():
+    return states.create(MODEL, SGD, KEY, jnp.zeros((1, 8, 8, 1)))
+
+
+@pytest.fixture(scope="module")
+def autoencoder():
+    return jax.jit(MODEL.init)(jax.random.key(1), jnp.zeros((1, 8, 8, 4)))
+
+
+@pytest.fixture(scope="module")
+def supervised():
+    return jax.jit(updates.make_supervised_update(MODEL, SGD, LOSS))
+
+
+@pytest.fixture(scope="module")
+def refinement():
+    return jax.jit(updates.make_refinement_update(MODEL, MODEL, SGD, LOSS))
+
+
+def refinement_batch(batch, autoencoder, labelled, unlabelled, alpha=1.0):
+    labelled, unlabelled = (jnp.asarray(x, jnp.float32) for x in (labelled, unlabelled))
+    return updates.RefinementBatch(
+        batch.image, batch.label, labelled, unlabelled, jnp.float32(alpha), autoencoder
+    )
+
+
+def test_a_step_of_sgd_by_hand(batch, start, supervised):
+    def loss(params):
+        variables = {"params": params, "batch_stats": start.batch_stats}
+        logits, _ = MODEL.apply(
+            variables,
+            batch.image,
+            True,
+            True,
+            None,
+            method="logits",
+            mutable=["batch_stats"],
+            rngs={"dropout": KEY},
+        )
+        return LOSS(logits[0], batch.label)
+
+    value, grads = jax.value_and_grad(loss)(start.params)
+    after, metrics = supervised(start, batch, KEY, RATE)
+    assert after.step == 1
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-6)
+    np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(grads), rtol=1e-5)
+    # Nesterov's first step goes (1 + 0.99) times the gradient
+    expected = jax.tree.map(lambda p, g: p - 0.1 * 1.99 * (g + 3e-5 * p), start.params, grads)
+    chex.assert_trees_all_close(after.params, expected, atol=1e-6)
+
+
+def test_the_gradients_norm_is_clipped():
+    params = {"w": jnp.array([3.0, 4.0])}
+    for tx in (states.sgd(weight_decay=0.0, momentum=0.0, clip=12.0),):
+        for scale, expected in ((1.0, 5.0), (100.0, 12.0)):
+            grads = jax.tree.map(lambda p, s=scale: s * p, params)
+            direction, _ = tx.update(grads, tx.init(params), params)
+            np.testing.assert_allclose(optax.tree.norm(direction), expected, rtol=1e-6)
+
+
+def test_clipping_comes_before_weight_decay_and_adam_decays_in_the_gradient():
+    params, grads = {"w": jnp.array([2.0])}, {"w": jnp.array([50.0])}
+    tx = states.sgd(weight_decay=0.5, momentum=0.0, clip=12.0)
+    direction, _ = tx.update(grads, tx.init(params), params)
+    np.testing.assert_allclose(direction["w"], [12 + 0.5 * 2])
+    tx = states.adam(weight_decay=1.0)
+    direction, _ = tx.update({"w": jnp.array([-2.0])}, tx.init(params), params)
+    np.testing.assert_allclose(
+        direction["w"], [0.0], atol=1e-6
+    )  # decoupled decay would not cancel the gradient
+    clipped = states.adam(weight_decay=0.0, clip=1.0)
+    _, state = clipped.update(grads, clipped.init(params), params)
+    (moments,) = (s for s in state if hasattr(s, "mu"))
+    np.testing.assert_allclose(moments.mu["w"], [0.1])
+
+
+def test_padding_changes_nothing(batch, start, supervised, refinement, autoencoder):
+    weight = jnp.array([1.0, 1, 1, 0])
+    junk = Batch(batch.image.at[3].set(50), batch.label.at[3].set(1), weight)
+    one = supervised(start, batch._replace(weight=weight), KEY, RATE)
+    other = supervised(start, junk, KEY, RATE)
+    chex.assert_trees_all_close(one, other, atol=1e-6)
+    three = Batch(*(x[:3] for x in batch))
+    chex.assert_trees_all_close(one, supervised(start, three, KEY, RATE), atol=1e-6)
+    parts = ([1, 1, 0, 0], [0, 0, 1, 0])
+    one = refinement(start, refinement_batch(batch, autoencoder, *parts), KEY, RATE)
+    other = refinement(start, refinement_batch(junk, autoencoder, *parts), KEY, RATE)
+    chex.assert_trees_all_close(one, other, atol=1e-6)
+
+
+def test_labels_of_ood_slices_are_not_looked_at(batch, start, refinement, autoencoder):
+    parts = ([1, 1, 0, 0], [0, 0, 1, 1])
+    one = refinement(start, refinement_batch(batch, autoencoder, *parts), KEY, RATE)
+    relabelled = batch._replace(label=batch.label.at[2:].set(0))
+    other = refinement(start, refinement_batch(relabelled, autoencoder, *parts), KEY, RATE)
+    chex.assert_trees_all_equal(one, other)
+
+
+def test_refinement_without_ood_slices_and_alpha_0_is_a_supervised_step(
+    batch, start, supervised, refinement, autoencoder
+):
+    plain, metrics = supervised(start, batch, KEY, RATE)
+    found, parts = refinement(start, refinement_batch(batch, autoencoder, [1] * 4, [0] * 4, 0.0), KEY, RATE)
+    chex.assert_trees_all_close(found, plain, atol=1e-6)
+    np.testing.assert_allclose(parts["supervised"], metrics["loss"], rtol=1e-6)
+    np.testing.assert_allclose(parts["loss"], metrics["loss"], rtol=1e-6)
+
+
+def test_the_refinement_loss_is_the_sum_of_its_parts(batch, start, refinement, autoencoder):
+    for alpha in (1.0, 0.25):
+        joint = refinement_batch(batch, autoencoder, [1, 1, 0, 0], [0, 0, 1, 1], alpha)
+        _, parts = refinement(start, joint, KEY, RATE)
+        assert parts["semi_supervised"] > 0.01
+        np.testing.assert_allclose(
+            parts["loss"], alpha * parts["semi_supervised"] + parts["supervised"], rtol=1e-6
+        )
+
+
+def test_the_pseudo_ground_truth_is_rs_arg_max(batch, start, autoencoder):
+    """Without labelled slices and dropout the loss can be computed apart."""
+    update = jax.jit(updates.make_refinement_update(MODEL, MODEL, SGD, LOSS, dropout=False))
+    joint = refinement_batch(batch, autoencoder, [0] * 4, [1] * 4)
+    _, parts = update(start, joint, KEY, RATE)
+    p, _ = MODEL.apply(start.variables, batch.image, True, mutable=["batch_stats"])
+    target = jax.nn.one_hot(MODEL.apply(autoencoder, p).argmax(-1), 4)
+    sums = losses.batch_sums(losses.class_sums(p, target))
+    np.testing.assert_allclose(parts["semi_supervised"], losses.weighted_dice_loss(sums), rtol=1e-5)
+
+
+def test_r_gets_no_gradient(batch, start, autoencoder):
+    """Neither R's weights nor the path through R change the loss to first order."""
+    found = {}
+    plain = optax.identity()
+    for name, model in (("paper", updates.make_refinement_update(MODEL, MODEL, plain, LOSS)),):
+
+        def loss(r, model=model):
+            joint = refinement_batch(batch, r, [1, 1, 0, 0], [0, 0, 1, 1])
+            state = start.replace(opt_state=plain.init(start.params))
+            return model(state, joint, KEY, RATE)[1]["loss"]
+
+        found[name] = jax.jit(jax.grad(loss))(autoencoder)
+    original = updates.make_original_refinement_update(MODEL, MODEL, plain)
+
+    def loss_original(r):
+        case = updates.OriginalRefinementBatch(
+            batch.image, batch.weight, jax.nn.one_hot(batch.label, 4), jnp.float32(0.5), r
+        )
+        return original(start.replace(opt_state=plain.init(start.params)), case, KEY, RATE)[1]["loss"]
+
+    found["original"] = jax.jit(jax.grad(loss_original))(autoencoder)
+    assert all(not np.any(x) for x in jax.tree.leaves(found))
+
+
+def test_the_authors_pseudo_ground_truth_is_a_blend(batch, start, autoencoder):
+    update = jax.jit(updates.make_original_refinement_update(MODEL, MODEL, SGD, dropout=False))
+    best = jax.nn.one_hot(batch.label, 4)
+    p, _ = MODEL.apply(start.variables, batch.image, True, mutable=["batch_stats"])
+    logits = jnp.log(p)
+    rebuilt = MODEL.apply(autoencoder, p)
+    for blend in (0.0, 0.3, 1.0):
+        case = updates.OriginalRefinementBatch(
+            batch.image, batch.weight, best, jnp.float32(blend), autoencoder
+        )
+        _, metrics = update(start, case, KEY, RATE)
+        target = jax.nn.one_hot((blend * best + (1 - blend) * rebuilt).argmax(-1), 4)
+        np.testing.assert_allclose(
+            metrics["loss"], losses.refinement_loss_original(logits, target), rtol=1e-5
+        )
+
+
+def test_the_autoencoders_step_and_its_early_epochs(batch):
+    tx = states.adam()
+    start = states.create(MODEL, tx, KEY, jnp.zeros((1, 8, 8, 4)))
+    update = jax.jit(updates.make_autoencoder_update(MODEL, tx, "paper", dropout=False))
+    target = jax.nn.one_hot(batch.label, 4)
+    (logits,), _ = MODEL.apply(start.variables, target, True, method="logits", mutable=["batch_stats"])
+    for early in (True, False):
+        after, metrics = update(start, batch, KEY, RATE, np.bool_(early))
+        expected = losses.autoencoder_loss("paper", logits, target, early)
+        np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
+        assert after.step == 1
+
+
+def test_training_lowers_the_loss(batch, start, supervised):
+    state, history = start, []
+    for i in range(30):
+        state, metrics = supervised(state, batch, jax.random.fold_in(KEY, i), np.float32(0.02))
+        history.append(float(metrics["loss"]))
+    assert np.mean(history[-5:]) < np.mean(history[:5]) - 0.05
+
+
+def test_one_hot_argmax_by_hand():
+    p = jnp.array([[0.2, 0.5, 0.3], [0.4, 0.4, 0.2]])
+    np.testing.assert_array_equal(updates.one_hot_argmax(p), [[0, 1, 0], [1, 0, 0]])
