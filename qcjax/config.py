@@ -105,6 +105,9 @@ class Config:
     """How many devices share each batch; default all."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the networks' arithmetic; parameters and losses are always float32."""
+    init_from: Path | None = None
+    """A .pth checkpoint of the authors' PyTorch code, {"M": …}, from which supervised training starts; needs torch, one
+    --segmenter, and the original's sizes."""
     split: Path | None = None
     """CSV (SUBJECT_CODE, PART) in place of the official split; PART is train, validation or test."""
     skip_invalid: bool = False

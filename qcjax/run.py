@@ -68,6 +68,10 @@ class Run:
         """
         if config.size % 64:
             raise ValueError(f"--size: {config.size} found, expected a multiple of 64")
+        if config.init_from is not None and len(config.segmenter) != 1:
+            raise ValueError(
+                f"--init-from: {len(config.segmenter)} segmenters found, expected one (--segmenter)"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "config.json"
         ours = to_json(config) | {"versions": runtime.versions()}

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from qcjax import losses
+from qcjax import interop, losses
 from qcjax.data.batches import Plan, Slices, cycled, epoch_plan, padded
 from qcjax.data.cohort import Cohort
 from qcjax.labels import CARDIAC, N_CLASSES
@@ -20,7 +20,7 @@ from qcjax.train.checkpoint import LOSS, Candidate, Checkpoints
 from qcjax.train.loop import Journal, Record, fit, run_steps, stream
 from qcjax.train.networks import Networks
 from qcjax.train.parallel import Devices
-from qcjax.train.state import TrainState, create, shapes
+from qcjax.train.state import TrainState, create, from_variables, shapes
 from qcjax.typing import Array, Variables
 
 
@@ -92,7 +92,14 @@ class Arm:
         return Checkpoints(self.folder / "checkpoints" / name, stage, m_best, always)
 
     def state(self, stage: str = "segmenter") -> TrainState:
-        """A freshly initialised state, on one device."""
+        """The state that training starts from, on one device: fresh, or (M) from --init-from.
+
+        Raises ValueError where that file doesn't fit the network.
+        """
+        source = self.networks.config.init_from
+        if stage == "segmenter" and source is not None:
+            weights = interop.from_torch(self.networks.segmenter, interop.load_torch_checkpoint(source))
+            return from_variables(weights, self.networks.tx)
         return create(*self._network(stage))
 
     def template(self, stage: str = "segmenter") -> TrainState:

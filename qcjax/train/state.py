@@ -29,13 +29,13 @@ def create(model: nn.Module, tx: optax.GradientTransformation, key: PRNGKey, sam
     """A freshly initialised state; `sample` is an input of the right shape (b, *space, c)."""
     # random numbers for every layer: without optimisation they compile ten times as fast
     options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    variables = jax.jit(model.init, compiler_options=options)(key, sample)
+    variables: Any = jax.jit(model.init, compiler_options=options)(key, sample)
     return from_variables(variables, tx)
 
 
 def shapes(model: nn.Module, tx: optax.GradientTransformation, key: PRNGKey, sample: Array) -> TrainState:
     """The shapes of what `create` gives, to read a checkpoint into."""
-    return jax.eval_shape(lambda: from_variables(model.init(key, sample), tx))
+    return jax.eval_shape(lambda: from_variables(dict(model.init(key, sample)), tx))
 
 
 def from_variables(variables: Variables, tx: optax.GradientTransformation) -> TrainState:

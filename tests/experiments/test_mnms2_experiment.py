@@ -1,0 +1,309 @@
+"""The experiment from files to report."""
+
+import csv
+import json
+import re
+import shutil
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from qcjax.labels import RV
+from qcjax.report.cases import read_cases
+from qcjax.train import stages
+from qcjax.train.refinement import Pool
+
+STAGES = {"segmenter", "selection", "control", "refined"}
+TEST_CASES = 3 * 2  # three subjects above code 160, two phases
+
+
+def results(run):
+    """Without the times."""
+    found = json.loads((run / "results.json").read_text())
+    return {k: v for k, v in found.items() if k != "seconds"}
+
+
+def journal(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def check_results(run, segmenters, preset):
+    found = json.loads((run / "results.json").read_text())
+    assert found["preset"] == preset
+    assert {"qcjax", "jax", "flax", "numpy"} <= set(found["versions"])
+    assert set(found["ablation"]) == set(found["average"]) == set(segmenters)
+    for segmenter in segmenters:
+        for view in ("SA", "LA"):
+            assert set(found["ablation"][segmenter][view]) == STAGES
+            for row in found["ablation"][segmenter][view].values():
+                assert {"mean", "sd", "n"} <= set(row["dc"]) and {"mean", "sd", "n", "n_missing"} <= set(
+                    row["hd"]
+                )
+                assert row["dc"]["n"] == 4 and row["hd"]["n"] + row["hd"]["n_missing"] == 4
+                assert sum(group["dc"]["n"] for group in row["by_disease"].values()) == 4
+                assert sum(group["dc"]["n"] for group in row["by_vendor"].values()) == 4
+            quality = found["qc"][segmenter][view]
+            assert set(quality["reconstruction_dice"]) == {"lv", "myo", "rv"}
+            ood = found["ood"][segmenter][view]
+            assert set(ood["thresholds"]) == {"ED", "ES"}
+            refined = [
+                r
+                for r in journal(run)
+                if (r.get("segmenter"), r["view"], r["stage"]) == (segmenter, view, "refined")
+            ]
+            assert ood["cases_after_k"][1:] == [r["ood_cases"] for r in refined]
+        for stage in STAGES:
+            dc = [found["ablation"][segmenter][view][stage]["dc"]["mean"] for view in ("SA", "LA")]
+            average = found["average"][segmenter][stage]["dc"]
+            value = average["mean"] if isinstance(average, dict) else average
+            assert value == pytest.approx(0.75 * dc[0] + 0.25 * dc[1])
+        for view in ("SA", "LA"):
+            for stage in STAGES:
+                assert f"{stage} {segmenter} {view} (predict and score)" in found["seconds"]
+    assert found["differences"]
+
+
+def check_files(run, segmenters, cohort):
+    rows = read_cases(run / "cases.csv")
+    counts = Counter((r["segmenter"], r["view"], r["stage"]) for r in rows)
+    assert counts == {(s, v, t): TEST_CASES for s in segmenters for v in ("SA", "LA") for t in STAGES}
+    for row in rows:
+        assert row["part"] in ("validation", "test") and row["candidate"]
+        for column in ("prediction_path", "reconstruction_path"):
+            assert (run / row[column]).exists()
+    one = rows[0]
+    image, prediction = nib.load(run / one["image_path"]), nib.load(run / one["prediction_path"])
+    assert prediction.shape == image.shape
+    np.testing.assert_allclose(prediction.affine, image.affine, atol=1e-5)
+    assert set(np.unique(prediction.dataobj)) <= {0, 1, 2, 3}
+    config = json.loads((run / "config.json").read_text())
+    assert config["size"] == 64 and config["supervised"]["width"] == 2 and config["versions"]["jax"]
+    page = (run / "report.html").read_text()
+    assert len(page) > 10_000 and not re.search(r'(src|href)="https?://[^"]*\.(js|css|png)', page)
+    assert list((run / "figures").glob("*.png"))
+    return rows
+
+
+def test_results_of_the_paper(paper_run, cohort):
+    check_results(paper_run, ("nnunet",), "demo")
+    rows = check_files(paper_run, ("nnunet",), cohort)
+    assert {r["vendor"] for r in rows} and all(r["image_path"].startswith(str(cohort)) for r in rows)
+
+
+def test_results_of_the_authors_code(original_run, cohort):
+    check_results(original_run, ("nnunet", "acdc_unet"), "original")
+    check_files(original_run, ("nnunet", "acdc_unet"), cohort)
+    limits = results(original_run)["ood"]["acdc_unet"]["LA"]["thresholds"]
+    assert set(limits["ED"]) == {"low", "up_voxels"}
+    assert not list((original_run / "best_predictions").rglob("*.npy"))
+
+
+def test_the_submission(paper_run):
+    rows = [r for r in read_cases(paper_run / "cases.csv") if r["stage"] == "refined"]
+    with zipfile.ZipFile(paper_run / "submission.zip") as archive:
+        names = archive.namelist()
+        expected = [
+            f"submission/{r['subject']}/{r['subject']}_{r['view']}_{r['phase']}_pred.nii.gz" for r in rows
+        ]
+        assert sorted(names) == sorted(expected) and len(names) == 2 * TEST_CASES
+        row = rows[0]
+        path = Path(archive.extract(expected[0], paper_run / "unpacked"))
+    ours = np.asarray(nib.load(paper_run / row["prediction_path"]).dataobj)
+    np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj), ours == RV.id)
+
+
+def test_no_update_is_traced_twice(paper_run, original_run, traces):
+    """Both views, all four stages, padding and several numbers of OoD cases: one trace for each compiled function.
+
+    Only `take` may be traced once per view, whose cohorts hold different numbers of slices.
+    """
+    expected = {
+        "paper": {"_step.<locals>.step", "refinement_step.<locals>.step", "reconstruct", "segment"},
+        "original": {
+            "_step.<locals>.step",
+            "original_refinement_step.<locals>.step",
+            "reconstruct",
+            "segment",
+        },
+    }
+    for name, updates in expected.items():
+        counts = Counter(traces[name])
+        gather = [n for n in counts if n.startswith("take ")]
+        found = {n: c for n, c in counts.items() if n not in gather}
+        for update in updates:
+            assert any(update in n for n in found), f"{update} was never traced in {name}"
+        assert set(found.values()) == {1}, found
+        assert all(counts[n] <= 2 * 2 * len(gather) * 2 for n in gather)
+
+
+def test_a_run_that_is_done_does_nothing_again(paper_run, experiment, cohort, copy_of, monkeypatch, capsys):
+    run = copy_of(paper_run)
+    before, lines = results(run), (run / "metrics.jsonl").read_text()
+    monkeypatch.setattr(stages, "run_steps", lambda *args: pytest.fail("trained again"))
+    monkeypatch.setattr("qcjax.run.export_stage", lambda *args: pytest.fail("predicted again"))
+    experiment(run, "--preset", "demo", "--data", str(cohort))
+    assert results(run) == before
+    assert (run / "metrics.jsonl").read_text() == lines
+    assert "Going on with" in capsys.readouterr().out
+
+
+def latest(folder):
+    return max(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+
+
+def test_a_kill_in_every_stage_makes_no_difference(paper_run, experiment, cohort, tmp_path, monkeypatch):
+    """Epochs, predictions and the report, cut off one after the other; the results are the same."""
+    run = tmp_path / "cut"
+    options = ("--preset", "demo", "--data", str(cohort))
+
+    class KilledError(BaseException):
+        pass
+
+    def killing(function, call):
+        calls = []
+
+        def wrapper(*args, **kwargs):
+            calls.append(None)
+            if len(calls) == call:
+                raise KilledError
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    from qcjax.train.loop import Journal
+
+    places = (
+        (Journal, "append", 2),  # the autoencoder's second epoch: saved, not written down
+        (Journal, "append", 2),  # the segmenter's second
+        ("qcjax.run.export_stage", None, 2),
+        ("qcjax.export._score", None, 4),
+        ("qcjax.train.refinement.validate_segmenter", None, 2),
+        ("experiments.mnms2.write_report", None, 1),
+    )
+    import experiments.mnms2
+    import qcjax.export
+    import qcjax.run
+    import qcjax.train.refinement
+
+    modules = {
+        "qcjax.run.export_stage": (qcjax.run, "export_stage"),
+        "qcjax.export._score": (qcjax.export, "_score"),
+        "qcjax.train.refinement.validate_segmenter": (qcjax.train.refinement, "validate_segmenter"),
+        "experiments.mnms2.write_report": (experiments.mnms2, "write_report"),
+    }
+    killed = 0
+    for place, name, call in places:
+        owner, attribute = (place, name) if name else modules[place]
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, attribute, killing(getattr(owner, attribute), call))
+            with pytest.raises(KilledError):
+                experiment(run, *options)
+            killed += 1
+    experiment(run, *options)
+    assert killed == len(places)
+    assert results(run) == results(paper_run)
+    assert (run / "cases.csv").read_text() == (paper_run / "cases.csv").read_text()
+    assert (run / "submission.zip").read_bytes() == (paper_run / "submission.zip").read_bytes()
+
+
+def test_a_lost_stage_is_predicted_again(paper_run, experiment, cohort, copy_of):
+    run = copy_of(paper_run)
+    (run / "stages" / "selection-nnunet-LA.json").unlink()
+    experiment(run, "--preset", "demo", "--data", str(cohort))
+    assert results(run) == results(paper_run)
+
+
+def test_other_options_on_the_same_folder_are_refused(paper_run, experiment, cohort, copy_of):
+    run = copy_of(paper_run)
+    with pytest.raises(ValueError, match=r"seed = 0 \(now 5\)") as error:
+        experiment(run, "--preset", "demo", "--data", str(cohort), "--seed", "5")
+    assert str(run) in str(error.value) and "--out" in str(error.value)
+
+
+def test_a_size_that_the_autoencoder_cannot_halve_is_refused(experiment, tmp_path):
+    with pytest.raises(ValueError, match="--size: 96 found, expected a multiple of 64"):
+        experiment(tmp_path / "run", "--size", "96")
+
+
+ONE_EPOCH = ("--supervised.epochs", "1", "--autoencoder.epochs", "1", "--refinement.epochs", "1")
+
+
+def test_broken_files_stop_the_run_or_leave_their_subjects_out(cohort, experiment, tmp_path, capsys):
+    """One view only, a subject left out, test subjects without truth, another split: everything unusual at once."""
+    data = Path(shutil.copytree(cohort, tmp_path / "data"))
+    for path in data.rglob("*_LA_*"):
+        path.unlink()
+    codes = sorted(p.name for p in (data / "dataset").iterdir())
+    broken = data / "dataset" / codes[0] / f"{codes[0]}_SA_ED.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:1000])
+    for path in (data / "dataset" / codes[-1]).glob("*_gt.nii.gz"):
+        path.unlink()
+    out = tmp_path / "run"
+    options = ("--preset", "demo", "--data", str(data), *ONE_EPOCH)
+    with pytest.raises(ValueError, match=r"1 errors? found.*--skip-invalid"):
+        experiment(out, *options)
+    assert broken.name in capsys.readouterr().out
+    shutil.rmtree(out)
+    experiment(out, *options, "--skip-invalid")
+    printed = capsys.readouterr().out
+    assert (
+        "There is no LA view" in printed and "Left out, because their files have errors: 1 subject" in printed
+    )
+    found = results(out)
+    assert found["skipped"] == [codes[0]] and found["n_skipped"] == 1
+    assert set(found["ablation"]["nnunet"]) == {"SA"}
+    rows = read_cases(out / "cases.csv")
+    blind = [r for r in rows if r["subject"] == codes[-1]]
+    assert len(blind) == 2 * len(STAGES)
+    assert all(np.isnan(r["dc_rv"]) and np.isfinite(r["volume_rv_ml"]) for r in blind)
+    assert {r["subject"] for r in rows} == set(codes[4:])
+
+
+def test_the_phantom_needs_no_data(experiment, tmp_path, monkeypatch, capsys):
+    """The run makes its cohort once, prints what it found, and gives it the split of the codes."""
+    import qcjax.run
+
+    class Enough(Exception):
+        pass
+
+    def stop(*args):
+        raise Enough
+
+    monkeypatch.setattr("experiments.mnms2.run_arm", stop)
+    for _ in range(2):
+        with pytest.raises(Enough):
+            experiment(tmp_path / "run", "--subjects", "2", "1", "1", "--views", "LA")
+        printed = capsys.readouterr().out
+    assert "train" in printed and "2 in" not in printed.split("Checking")[0]
+    with (tmp_path / "run" / "data" / "dataset_information.csv").open() as file:
+        assert len([r for r in csv.DictReader(file) if r["SUBJECT_CODE"]]) == 4
+    assert qcjax.run.VIEWS == ("SA", "LA")
+
+
+def test_refinement_runs_where_there_are_ood_cases(paper_run, experiment, cohort, copy_of, monkeypatch):
+    """The tiny run need not have any, so say that there are; the whole flow then ends with four stages."""
+    run = copy_of(paper_run)
+    for stage in ("refined", "control"):
+        shutil.rmtree(run / "checkpoints" / f"{stage}-nnunet-LA", ignore_errors=True)
+        (run / "stages" / f"{stage}-nnunet-LA.json").unlink()
+    detect = Pool.detect
+
+    def some(self, candidates):
+        ood, limits = detect(self, candidates)
+        return np.arange(len(ood)) < 2, limits
+
+    monkeypatch.setattr(Pool, "detect", some)
+    experiment(run, "--preset", "demo", "--data", str(cohort))
+    lines = [r for r in journal(run) if r["stage"] in ("refined", "control") and r["view"] == "LA"]
+    assert [(r["stage"], r["k"]) for r in lines] == [
+        ("refined", 1),
+        ("refined", 2),
+        ("control", 1),
+        ("control", 2),
+    ]
+    rows = read_cases(run / "cases.csv")
+    assert sum(r["ood"] for r in rows if (r["view"], r["stage"]) == ("LA", "refined")) == 2
