@@ -9,7 +9,7 @@ import tyro
 C = TypeVar("C")
 
 
-def parse(argv: Sequence[str], config: type[C], presets: Mapping[Any, C]) -> C:
+def parse(argv: Sequence[str], config: type[C], presets: Mapping[Any, C], prog: str | None = None) -> C:
     """Resolve a configuration: `--data` chooses the default preset (paper with it, demo without), `--preset` any.
 
     Exits with a message where an option isn't understood.
@@ -22,4 +22,4 @@ def parse(argv: Sequence[str], config: type[C], presets: Mapping[Any, C]) -> C:
     default = presets.get(preset, presets["demo"])
     if preset in presets:
         default = replace(default, preset=preset)  # type: ignore[type-var]
-    return tyro.cli(config, args=list(argv), default=default)
+    return tyro.cli(config, args=list(argv), default=default, prog=prog)

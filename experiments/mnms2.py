@@ -19,7 +19,9 @@ from qcjax.train.stages import Arm, train_autoencoder, train_segmenter
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the experiment; returns the exit code."""
-    config = parse(sys.argv[1:] if argv is None else list(argv), Config, PRESETS)
+    config = parse(
+        sys.argv[1:] if argv is None else list(argv), Config, PRESETS, "python -m experiments.mnms2"
+    )
     runtime.prepare()
     try:
         run_experiment(config)
