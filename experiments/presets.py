@@ -28,7 +28,7 @@ SMALL = Config(
         early_epochs=2,
         augment=True,
     ),
-    refinement=RefinementConfig(epochs=6, steps=40, labelled=8, unlabelled=8),
+    refinement=RefinementConfig(epochs=6, steps=40, labelled=8, unlabelled=8, learning_rate_factor=0.02),
 )
 
 DEMO = Config(
@@ -59,7 +59,7 @@ DEMO = Config(
         early_epochs=1,
         augment=True,
     ),
-    refinement=RefinementConfig(epochs=4, steps=12, labelled=8, unlabelled=8),
+    refinement=RefinementConfig(epochs=4, steps=12, labelled=8, unlabelled=8, learning_rate_factor=0.02),
 )
 
 PRESETS: dict[Preset, Config] = {"demo": DEMO, "small": SMALL, "paper": PAPER, "original": ORIGINAL}

@@ -1,5 +1,6 @@
 """What a stage gives for every case of D_te: predictions on the input's grid, and a row of measures."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ from qcjax.data.subject import Subject
 from qcjax.labels import CARDIAC
 from qcjax.metrics.clinical import volume_ml
 from qcjax.metrics.surface import case_metrics
-from qcjax.report.cases import CaseRow
+from qcjax.report.cases import NUMBER_COLUMNS, CaseRow
 from qcjax.train.refinement import Decision
 from qcjax.train.stages import Arm
 from qcjax.typing import Variables
@@ -113,7 +114,8 @@ def _score(
     write_labels(prediction_path, prediction, image)
     write_labels(reconstruction_path, restore_labels(rebuilt, geometry, config.losses), image)
 
-    row: CaseRow = {
+    row: CaseRow = dict.fromkeys(NUMBER_COLUMNS, math.nan)  # some stay so, where there is no truth
+    row |= {
         "segmenter": arm.networks.name,
         "view": arm.data.view,
         "stage": stage,

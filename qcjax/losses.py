@@ -65,17 +65,17 @@ def weighted_dice_loss(sums: Sums, weights: tuple[float, ...] = RV_WEIGHTS) -> A
     return 1 - (numerator + TINY) / ((w * (sums.prediction + sums.target)).sum(-1) + TINY)
 
 
-def soft_dice_loss_original(sums: Sums) -> Array:
+def soft_dice_loss_original(sums: Sums) -> AnyArray:
     """The refinement code's Dice loss: −mean over the foreground of (2TP + ε)/(2TP + FP + FN + ε); (*batch)."""
     return _soft_dice_per_class(sums)[..., 1:].mean(-1)
 
 
-def soft_dice_loss_rv_original(sums: Sums) -> Array:
+def soft_dice_loss_rv_original(sums: Sums) -> AnyArray:
     """The refinement code's Dice loss on out-of-distribution cases: the RV's term alone; (*batch)."""
     return _soft_dice_per_class(sums)[..., -1]
 
 
-def _soft_dice_per_class(sums: Sums) -> Array:
+def _soft_dice_per_class(sums: Sums) -> AnyArray:
     denominator = sums.prediction + sums.target + 1e-5 + 1e-8  # 2TP + FP + FN = Σ p + Σ y
     return -(2 * sums.intersection + 1e-5) / denominator
 

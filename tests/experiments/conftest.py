@@ -1,19 +1,27 @@
 """Complete runs of the experiment, tiny: every test that needs one of a kind shares it."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
+import qcjax.run
 from experiments import mnms2
+from qcjax.config import Config
 from qcjax.data.phantom import PhantomConfig, write_mnms2
+from qcjax.train.networks import Networks
 from qcjax.train.parallel import Devices
+from qcjax.train.refinement import Pool
+from qcjax.train.refinement_original import Records
 
 TRACES: dict[str, list[str]] = {}  # of the run whose name is the key: the functions that were traced
 
-# two resolutions' worth of heart in 64 × 64 pixels, networks of a few hundred weights
+# a heart in 64 × 64 pixels, networks of a few hundred weights
 TINY = (
     *("--size", "64", "--spacing-mm", "4", "--devices", "1"),
     *("--supervised.width", "2", "--supervised.stages", "3", "--supervised.epochs", "2"),
@@ -27,10 +35,56 @@ TINY = (
 
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A phantom cohort in the public layout: 4 training, 1 validation and 2 test subjects."""
+    """A phantom cohort in the public layout: 4 training, 1 validation and 2 test subjects, coarsely sampled."""
     folder = tmp_path_factory.mktemp("cohort")
     write_mnms2(folder, PhantomConfig(4, 1, 2, seed=0))
+    for path in folder.rglob("*.nii.gz"):
+        volume = nib.load(path)
+        steps = (3, 3, 3 if volume.shape[2] > 3 else 1)
+        array = np.asarray(volume.dataobj)[:: steps[0], :: steps[1], :: steps[2]]
+        nib.save(nib.Nifti1Image(array, volume.affine @ np.diag([*steps, 1])), path)
     return folder
+
+
+@pytest.fixture
+def refusal(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """(out, *options) -> what is said of a run that isn't possible."""
+
+    def refused(out: Path, *options: str) -> str:
+        assert mnms2.main([*TINY, "--out", str(out), *options]) == 1
+        return capsys.readouterr().err
+
+    return refused
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_networks() -> Iterator[None]:
+    """Runs with the same options use the same compiled networks, as one process would for its views."""
+
+    @cache
+    def make(config: Config, name: str, count: int) -> Networks:
+        return Networks(config, name, Devices(count))
+
+    def networks(config: Config, name: str, devices: Devices) -> Networks:
+        return make(replace(config, data=None, out=None, skip_invalid=False, views=()), name, devices.count)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(qcjax.run, "Networks", networks)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def some_ood_cases() -> Iterator[None]:
+    """Whatever these networks give, the first two cases are out of distribution, so that refinement runs."""
+    detect, ood = Pool.detect, Records.ood
+
+    def first_two(found: np.ndarray) -> np.ndarray:
+        return np.arange(len(found)) < 2
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pool, "detect", lambda *args: (first_two(detect(*args)[0]), detect(*args)[1]))
+        patch.setattr(Records, "ood", lambda self: first_two(ood(self)))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -73,10 +127,10 @@ def paper_run(
 def original_run(
     tmp_path_factory: pytest.TempPathFactory, cohort: Path, experiment: Callable[..., Path]
 ) -> Path:
-    """Preset original, both views and both segmenters."""
+    """Preset original, short axis, both segmenters."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Devices, "compile", _counted("original"))
-        options = ("--preset", "original", "--data", str(cohort))
+        options = ("--preset", "original", "--data", str(cohort), "--views", "SA")
         return experiment(tmp_path_factory.mktemp("original") / "run", *options)
 
 
@@ -94,8 +148,3 @@ def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
         return Path(shutil.copytree(run, tmp_path / "copy"))
 
     return copy
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(0)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from qcjax.train import stages
 from qcjax.train.checkpoint import Checkpoints
 from qcjax.train.loop import Journal, fit, run_steps, stream
 from qcjax.train.parallel import Devices
@@ -152,6 +153,14 @@ def test_stops_in_the_middle_of_epochs_make_no_difference_to_training(make_arm, 
     monkeypatch.setattr(Pool, "detect", lambda self, candidates: (np.array([True, False] * 3), {}))
     train_all(whole)
 
+    opened = []
+
+    class Recorded(Checkpoints):
+        def __init__(self, *args):
+            super().__init__(*args)
+            opened.append(self)
+
+    monkeypatch.setattr(stages, "Checkpoints", Recorded)
     cut = make_arm("cut")
     networks, stops = cut.networks, 0
     for step_name, count in (("autoencoder_step", 4), ("supervised_step", 6), ("refinement_step", 4)):
@@ -168,6 +177,8 @@ def test_stops_in_the_middle_of_epochs_make_no_difference_to_training(make_arm, 
             with pytest.raises(Stopped):
                 train_all(cut)
             stops += 1
+        for checkpoints in opened:  # what a killed process has under way does not go on beside the next one
+            checkpoints.wait()
     train_all(make_arm("cut"))
     assert stops == 3
     for stage in STAGES:

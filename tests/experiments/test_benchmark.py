@@ -1,0 +1,141 @@
+"""The benchmark without the PyTorch originals, at sizes that compile in seconds."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import benchmark
+from experiments.benchmarks import clones, inputs, machine, memory, networks, report
+from experiments.benchmarks.inputs import NETWORK_3D, QUICK, Sizes
+from experiments.benchmarks.timing import OURS, THEIRS, Contestant, Measured, Row, alternate
+
+MACHINE = machine.describe({})
+
+
+@pytest.fixture
+def rows() -> list[Row]:
+    return [
+        Row(
+            "fast",
+            "a case",
+            "s",
+            {OURS: Measured((0.02, 0.01, 0.03), 4.0), THEIRS: Measured((0.1, 0.2, 0.3))},
+            8.0,
+        ),
+        Row("alone", "a case", "s", {OURS: Measured((2.0, 1.0, 3.0))}, note="nobody else"),
+        Row("large", "a step", "MiB", {OURS: Measured((300.0,)), THEIRS: Measured((150.0,))}, 1.0),
+    ]
+
+
+def test_contestants_take_turns_after_a_warm_up():
+    order: list[str] = []
+
+    def contestant(name: str) -> Contestant:
+        return Contestant(lambda: order.append(name), lambda: order.append(f"prepare {name}"))
+
+    measured = alternate({OURS: contestant("a"), THEIRS: contestant("b")}, repeats=2, share=0.5)
+    assert order == ["prepare a", "a", "prepare b", "b"] * 3
+    assert all(len(m.values) == 2 and max(m.values) < 1 for m in measured.values())
+
+
+def test_ratio_is_theirs_over_ours(rows: list[Row]):
+    assert rows[0].ratio == pytest.approx(10)
+    assert rows[1].ratio is None
+    assert rows[2].ratio == pytest.approx(0.5)
+
+
+def test_report_has_every_row_and_number(rows: list[Row], tmp_path: Path):
+    report.write(tmp_path, {"machine": MACHINE, "quick": True, "repeats": 3, "hint": clones.WHERE}, rows)
+    found = json.loads((tmp_path / "benchmark.json").read_text())
+    assert [r["row"] for r in found["rows"]] == ["fast", "alone", "large"]
+    assert found["rows"][0]["measured"][OURS] == {
+        "median": 0.02, "low": 0.01, "high": 0.03, "values": [0.02, 0.01, 0.03], "compile_s": 4.0,
+    }  # fmt: skip
+    assert found["machine"]["threads"] >= 1 and found["machine"]["date"].endswith("UTC")
+    lines = (tmp_path / "benchmark.md").read_text().splitlines()
+    assert lines[2] == "| fast | a case | 20 ms (10–30) | 0.2 s (0.1–0.3) | 10.00 | 8 | 4.0 s |"
+    assert lines[4] == "| large | a step | 300 MiB | 150 MiB | 0.50 | 1 |  |"
+    text = (tmp_path / "benchmark.txt").read_text()
+    assert "alone: nobody else" in text and clones.REFINEMENT_URL in text and MACHINE["processor"] in text
+    with Image.open(tmp_path / "benchmark.png") as chart:
+        assert min(chart.size) > 200 and np.asarray(chart.convert("L")).std() > 5
+
+
+def test_report_of_ours_alone_has_no_ratios_and_no_chart(rows: list[Row], tmp_path: Path):
+    report.write(tmp_path, {"machine": MACHINE, "quick": False, "repeats": 3}, rows[1:2])
+    assert (tmp_path / "benchmark.md").read_text().startswith("|  | what | qcjax |\n")
+    assert not (tmp_path / "benchmark.png").exists()
+
+
+def test_variants_are_compared_with_eager_float32(rows: list[Row]):
+    half = {**rows[0].measured, f"{OURS} bfloat16": Measured((0.05,))}
+    (_, line) = report.variants([replace(rows[0], measured=half), rows[1]])
+    assert line == ("fast", "qcjax bfloat16", "50 ms (50–50)", "4.00", "")
+
+
+def test_share_of_the_ceiling_uses_the_precision_of_the_side(rows: list[Row]):
+    measured = {OURS: Measured((2.0,)), f"{OURS} bfloat16": Measured((1.0,))}
+    row = replace(rows[0], measured=measured, extra={"tflop": 1.0})
+    found = networks.shares([row, rows[1]], {"float32": 1.0, "bfloat16": 4.0})
+    assert [(x["side"], x["share"]) for x in found] == [(OURS, 0.5), (f"{OURS} bfloat16", 0.25)]
+
+
+def test_targets_halve_from_scale_to_scale():
+    found = inputs.targets("nnunet", QUICK)
+    assert [t.shape for t in found] == [(16, 64 // 2**i, 64 // 2**i, 4) for i in range(6)]
+    assert [t.shape[1:4] for t in inputs.targets(NETWORK_3D, QUICK)] == [(8, 32, 32), (8, 16, 16), (4, 8, 8)]
+    assert all((t.sum(-1) == 1).all() for t in found)
+    assert (found[0].reshape(-1, 4).sum(0) > 0).all()
+
+
+def test_flops_of_a_forward_pass_grow_with_the_batch():
+    small = Sizes(size=64, batch=1, width=4)
+    one, two = (networks.forward_flops("acdc_unet", replace(small, batch=b)) for b in (1, 2))
+    assert one > 0 and two == pytest.approx(2 * one, rel=0.01)
+
+
+def test_wrong_clones_are_named(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"--mnms2 .*: no utils.py, .* found, expected a clone of .*MnMs2"):
+        benchmark.main(["--mnms2", str(tmp_path), "--quality-control", str(tmp_path)])
+    with pytest.raises(
+        ValueError, match=r"--quality-control: not given, expected a clone of .*quality_control_CMR"
+    ):
+        benchmark.main(["--mnms2", str(tmp_path)])
+    for name in clones.REFINEMENT_FILES:
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"--quality-control .*: no CA.py found"):
+        clones.find(tmp_path, tmp_path)
+
+
+def test_benchmark_of_ours_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    tiny = replace(QUICK, width=2, stages=2, batch=4, repeats=1, warm_up_steps=(1, 0))
+    monkeypatch.setattr(benchmark, "sizes", lambda quick, compare: tiny)
+    monkeypatch.setattr(benchmark, "NETWORKS", ("nnunet",))
+    monkeypatch.setattr(benchmark, "NETWORKS_3D", ())
+    monkeypatch.setattr(memory, "STEPS", 1)
+    assert benchmark.main(["--quick", "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "benchmark.json").read_text())
+    names = [row["row"] for row in found["rows"]]
+    assert names == [
+        "train step, nnunet",
+        "inference, nnunet",
+        "peak memory, train step, nnunet",
+        "loading and augmentation, per slice",
+        "validation, per subject",
+        "QC of one case, mask in, scores out",
+        "Dice and HD of one case",
+        "writing a prediction back to its grid",
+        "one refinement epoch",
+    ]
+    assert all(list(row["measured"]) == [OURS] for row in found["rows"])
+    assert all(row["measured"][OURS]["median"] > 0 for row in found["rows"])
+    assert {x["row"] for x in found["shares"]} == set(names[:2])
+    assert 0 < found["ceiling_tflop_s"]["float32"] < 10_000
+    assert (tmp_path / "ours.nii.gz").exists()
+    assert clones.WHERE.split(":")[0] in capsys.readouterr().out
