@@ -112,14 +112,14 @@ def test_wrong_clones_are_named(tmp_path: Path):
 
 
 def test_benchmark_of_ours_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     tiny = replace(QUICK, width=2, stages=2, batch=4, repeats=1, warm_up_steps=(1, 0))
     monkeypatch.setattr(benchmark, "sizes", lambda quick, compare: tiny)
     monkeypatch.setattr(benchmark, "NETWORKS", ("nnunet",))
     monkeypatch.setattr(benchmark, "NETWORKS_3D", ())
     monkeypatch.setattr(memory, "STEPS", 1)
-    assert benchmark.main(["--quick", "--out", str(tmp_path)]) == 0
+    assert benchmark.main(["--quick", "--data", str(cohort), "--out", str(tmp_path)]) == 0
     found = json.loads((tmp_path / "benchmark.json").read_text())
     names = [row["row"] for row in found["rows"]]
     assert names == [
