@@ -1,0 +1,101 @@
+"""How fast it is, beside the authors' PyTorch code: `python -m experiments.benchmark --help`."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jax
+import tyro
+
+from experiments.benchmarks import cases, clones, machine, memory, networks, refinement, report
+from experiments.benchmarks.inputs import NETWORKS, NETWORKS_3D, Sizes, sizes
+from experiments.benchmarks.session import Ours, Theirs
+from experiments.benchmarks.timing import Row
+from experiments.benchmarks.workload import Workload
+from qcjax import runtime
+from qcjax.train.progress import say
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measures training, inference, validation, QC and one refinement epoch; beside the PyTorch originals where their
+    clones are given: taking turns in one run, with the same batches, precision and number of threads."""
+
+    mnms2: Path | None = None
+    """Clone of robustml-eurecom/MnMs2, the refinement paper's code."""
+    quality_control: Path | None = None
+    """Clone of robustml-eurecom/quality_control_CMR, the monitoring paper's code."""
+    data: Path | None = None
+    """Folder of an M&Ms-2 data set for the cohort; none: a synthetic one."""
+    out: Path | None = None
+    """Folder of the results. Default: runs/benchmark-<time>."""
+    quick: bool = False
+    """Tiny inputs: shows that everything works; its figures mean nothing."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark; returns the exit code."""
+    options = tyro.cli(Options, args=sys.argv[1:] if argv is None else list(argv))
+    found = clones.find(options.mnms2, options.quality_control)
+    runtime.prepare()
+    jax.config.update("jax_compilation_cache_dir", None)  # compilation is measured too
+    folder = (options.out or Path("runs") / f"benchmark-{datetime.now():%Y%m%d-%H%M%S}").resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Any] = {
+        "machine": machine.describe(
+            {} if found is None else {"MnMs2": found.refinement, "quality_control_CMR": found.monitoring}
+        ),
+        "quick": options.quick,
+    }
+    say(machine.in_words(results["machine"]))
+    originals: Any | None = None
+    if found is None:
+        results["hint"] = clones.WHERE
+        say(clones.WHERE)
+    else:
+        from experiments.benchmarks.originals import Originals
+
+        originals = Originals(found)
+
+    s = sizes(options.quick, found is not None)
+    results["repeats"] = s.repeats
+    rows: list[Row] = []
+    for name, measure in measurements(s, options.data, folder, found, originals):
+        say(f"Measuring: {name}")
+        rows.append(measure())
+        report.write(folder, results, rows)  # so that a run cut short leaves what it has
+    results["ceiling_tflop_s"] = dict(networks.matmul_ceiling(s, originals))
+    results["shares"] = networks.shares(rows, results["ceiling_tflop_s"])
+    report.write(folder, results, rows)
+    say((folder / "benchmark.txt").read_text(encoding="utf-8"))
+    say(f"Results are in {folder}")
+    return 0
+
+
+def measurements(
+    s: Sizes, data: Path | None, folder: Path, found: clones.Clones | None, originals: Any | None
+) -> Iterator[tuple[str, Callable[[], Row]]]:
+    """The rows of the table, by name, to be measured one after another."""
+    for kind in ("train step", "inference"):
+        for name in (*NETWORKS, *NETWORKS_3D):
+            yield f"{kind}, {name}", lambda: networks.network_row(name, kind, s, originals)  # noqa: B023
+    for name in NETWORKS:
+        yield f"peak memory, {name}", lambda: memory.memory_row(name, s, found)  # noqa: B023
+
+    say("Preparing the cohort, and training for a few steps")
+    workload = Workload.open(s, data, folder)
+    ours = Ours.open(workload, folder / "ours")
+    theirs = None if originals is None else Theirs.open(originals, workload, ours, folder / "theirs")
+    yield "loading and augmentation", lambda: cases.loading_row(ours, theirs)
+    yield "validation", lambda: cases.validation_row(ours, theirs)
+    yield "QC of one case", lambda: cases.qc_row(ours, theirs)
+    yield "Dice and HD of one case", lambda: cases.metrics_row(ours, theirs)
+    yield "writing a prediction", lambda: cases.writing_row(ours, theirs, folder)
+    yield "one refinement epoch", lambda: refinement.epoch_row(ours, theirs, folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

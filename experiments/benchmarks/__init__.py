@@ -1,0 +1,1 @@
+"""What `python -m experiments.benchmark` measures, row by row, and how it tells of it."""
