@@ -145,7 +145,7 @@ def test_ejection_fraction_and_volume_errors(new_row: NewRow) -> None:
             phase=phase, subject=subject, dc_rv=0.9, volume_rv_ml=volume_ml, truth_volume_rv_ml=truth_ml
         )
 
-    rows = [row("ED", 100, 100), row("ES", 50, 40), row("ED", 90, 100, subject="202")]
+    rows = [row("ED", 100.0, 100.0), row("ES", 50.0, 40.0), row("ED", 90.0, 100.0, subject="202")]
     clinical = summarise(rows, n_resamples=50)["clinical"]["nnunet"]["segmenter"]
     assert clinical["ef"]["rv"] == {"mae_points": 10.0, "bias_points": -10.0, "n": 1, "n_missing": 0}
     assert clinical["volume"]["rv"]["ED"] == {"mae_ml": 5.0, "bias_ml": -5.0, "n": 2, "n_missing": 0}
