@@ -12,7 +12,7 @@ import numpy as np
 
 from qcjax.train.checkpoint import Checkpoints
 from qcjax.train.parallel import Devices
-from qcjax.train.progress import done_at, say
+from qcjax.train.progress import bar, done_at, say
 from qcjax.train.state import TrainState
 
 Record = dict[str, Any]
@@ -108,24 +108,26 @@ def fit(
     state = devices.replicate(state)
     if last is not None and finished(last):
         return state
-    for epoch in range(latest + 1, epochs + 1):
-        started = time.monotonic()
-        state, metrics = train(state, epoch)
-        trained = time.monotonic() - started
-        if not np.isfinite(metrics["train_loss"]):
-            raise FloatingPointError(
-                f"{title}: the training loss of epoch {epoch} is {metrics['train_loss']}, expected a finite number; "
-                f"the last good checkpoint is that of epoch {checkpoints.latest() or 0}"
-            )
-        record = identity | {"epoch": epoch} | metrics | validate(state, epoch)
-        record |= {"train_seconds": trained, "seconds": time.monotonic() - started}
-        checkpoints.save(epoch, record, state=_on_host(devices.unreplicate(state)))
-        journal.append(record)
-        say(f"{title}: {_line(record, epochs)}")
-        if epoch == latest + 1 and epoch < epochs:
-            say(f"{title}: {done_at((epochs - epoch) * record['seconds'])}")
-        if finished(record):
-            break
+    with bar(title, epochs - latest, closing_line=False) as advance:
+        for epoch in range(latest + 1, epochs + 1):
+            started = time.monotonic()
+            state, metrics = train(state, epoch)
+            trained = time.monotonic() - started
+            if not np.isfinite(metrics["train_loss"]):
+                raise FloatingPointError(
+                    f"{title}: the training loss of epoch {epoch} is {metrics['train_loss']}, expected a finite "
+                    f"number; the last good checkpoint is that of epoch {checkpoints.latest() or 0}"
+                )
+            record = identity | {"epoch": epoch} | metrics | validate(state, epoch)
+            record |= {"train_seconds": trained, "seconds": time.monotonic() - started}
+            checkpoints.save(epoch, record, state=_on_host(devices.unreplicate(state)))
+            journal.append(record)
+            say(f"{title}: {_line(record, epochs)}")
+            if epoch == latest + 1 and epoch < epochs:
+                say(f"{title}: {done_at((epochs - epoch) * record['seconds'])}")
+            advance()
+            if finished(record):
+                break
     checkpoints.wait()
     return state
 

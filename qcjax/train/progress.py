@@ -25,8 +25,8 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def bar(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar; call what it yields once per unit done. Without a terminal: one line at the end."""
+def bar(title: str, total: int, closing_line: bool = True) -> Iterator[Callable[[], None]]:
+    """A progress bar; call what it yields once per unit done. Without a terminal: one line at the end, if wanted."""
     started = time.monotonic()
     if console.is_terminal:
         columns: tuple[Any, ...] = (
@@ -42,7 +42,8 @@ def bar(title: str, total: int) -> Iterator[Callable[[], None]]:
             yield lambda: progress.advance(task)
     else:
         yield lambda: None
-    say(f"{title}: {total} in {time.monotonic() - started:.1f} s")
+    if closing_line:
+        say(f"{title}: {total} in {time.monotonic() - started:.1f} s")
 
 
 def done_at(seconds_left: float) -> str:
