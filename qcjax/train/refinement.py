@@ -27,8 +27,8 @@ class Decision(NamedTuple):
 
 
 @dataclass
-class Pool:
-    """The candidates so far: the m_best of all stages that take part, and what is known of them on D_te."""
+class CandidatePool:
+    """The candidates of some stages of an arm, and what is known of them on D_te."""
 
     arm: Arm
     autoencoder: Variables
@@ -37,18 +37,24 @@ class Pool:
 
     @property
     def m_best(self) -> int:
+        """How many candidates there are at the most."""
         return self.arm.networks.config.supervised.m_best
+
+    def load(self, candidate: Candidate) -> Variables:
+        """Its weights, on the devices."""
+        checkpoints = next(c for c in self.stages if c.stage == candidate.stage)
+        return self.arm.load(checkpoints, candidate)
+
+
+@dataclass
+class Pool(CandidatePool):
+    """The m_best of all stages that take part: refined models enter the same contest."""
 
     def candidates(self, more: tuple[Candidate, ...] = ()) -> list[Candidate]:
         """The m_best by validation loss, and `more` among them if they are that good."""
         found = {(c.stage, c.epoch): c for stage in self.stages for c in stage.candidates()}
         found |= {(c.stage, c.epoch): c for c in more}
         return sorted(found.values(), key=lambda c: (c.loss, -c.epoch))[: self.m_best]
-
-    def load(self, candidate: Candidate) -> Variables:
-        """Its weights, on the devices."""
-        checkpoints = next(c for c in self.stages if c.stage == candidate.stage)
-        return self.arm.load(checkpoints, candidate)
 
     def measure(
         self, candidate: Candidate, variables: Variables | None = None

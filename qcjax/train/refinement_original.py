@@ -5,7 +5,7 @@ epoch are validated, tried on D_te, and enter the best list; what is OoD is deci
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from qcjax import qc, qc_original
 from qcjax.data.batches import in_batches, padded
 from qcjax.data.subject import PHASES
 from qcjax.labels import RV
-from qcjax.train.checkpoint import LOSS, Candidate, Checkpoints
+from qcjax.train.checkpoint import LOSS, Candidate
 from qcjax.train.loop import Record, fit, run_steps
-from qcjax.train.refinement import Decision, describe_ood
+from qcjax.train.refinement import CandidatePool, Decision, describe_ood
 from qcjax.train.stages import Arm, original_start, validate_segmenter
 from qcjax.train.state import TrainState
 from qcjax.typing import Variables
@@ -26,17 +26,8 @@ BLEND_EPOCHS = 250  # the code's number of epochs, whatever the run's
 
 
 @dataclass
-class OriginalPool:
+class OriginalPool(CandidatePool):
     """The candidates of one refinement, or those of supervised training before it."""
-
-    arm: Arm
-    autoencoder: Variables
-    stages: list[Checkpoints]
-    measures: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-
-    @property
-    def m_best(self) -> int:
-        return self.arm.networks.config.supervised.m_best
 
     def candidates(self) -> list[Candidate]:
         """The m_best of supervised training, or those of the continued best list that entered during refinement.
@@ -58,11 +49,6 @@ class OriginalPool:
         found = [Candidate(supervised.stage, r["epoch"], r[LOSS]) for r in lines if r["epoch"] <= start]
         found += [c for stage in refined for c in stage.candidates()]
         return sorted(found, key=lambda c: (c.loss, -c.epoch))[: self.m_best]
-
-    def load(self, candidate: Candidate) -> Variables:
-        """Its weights, on the devices."""
-        checkpoints = next(c for c in self.stages if c.stage == candidate.stage)
-        return self.arm.load(checkpoints, candidate)
 
     def decide(self, candidates: list[Candidate]) -> Decision:
         """A running record over the candidates, one after another, best first."""
