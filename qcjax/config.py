@@ -80,6 +80,17 @@ class RefinementConfig:
 
 
 @dataclass(frozen=True)
+class MonitorConfig:
+    """The monitor: an autoencoder of masks, and the grid on which it sees them."""
+
+    size: int = 256
+    """Height and width of the prepared slices, a multiple of 64."""
+    spacing_mm: float = 1.25
+    """In-plane spacing of the prepared slices."""
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+
+
+@dataclass(frozen=True)
 class Config:
     """Segments the right ventricle in cardiac MRI and controls its own quality without ground truth.
 

@@ -1,6 +1,8 @@
 """Cardiac structures: identifiers, names, colours, and how each data set's labels map onto them."""
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +25,8 @@ RV = Structure(3, "rv", "right ventricular cavity", "#0072b2")
 CARDIAC = (LV, MYO, RV)  # M&Ms-2's numbering, which is qcjax's own
 N_CLASSES = 1 + len(CARDIAC)
 
+OTHER_COLOURS = ("#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#999999")  # of structures that aren't cardiac
+
 # label value in the file -> label value inside qcjax
 MNMS2_LABELS = {0: 0, 1: 1, 2: 2, 3: 3}
 ACDC_LABELS = {0: 0, 1: 3, 2: 2, 3: 1}
@@ -41,3 +45,52 @@ def remap(labels: np.ndarray, mapping: dict[int, int]) -> np.ndarray:
     for source, target in mapping.items():
         table[source] = target
     return table[labels.astype(np.intp)]
+
+
+def structures_named(keys: Sequence[str]) -> tuple[Structure, ...]:
+    """Structures numbered 1, 2, ... in the order of their keys; lv, myo and rv keep their names and colours.
+
+    Raises:
+      ValueError: no key, or one that comes twice or isn't letters, digits and underscores.
+    """
+    if not keys:
+        raise ValueError("structures: none found, expected at least one key such as lv")
+    known = {s.key: s for s in CARDIAC}
+    colours = iter(OTHER_COLOURS * (1 + len(keys) // len(OTHER_COLOURS)))
+    found: list[Structure] = []
+    for number, key in enumerate(keys, start=1):
+        if not re.fullmatch(r"\w+", key) or key in keys[: number - 1]:
+            raise ValueError(f"structures: key {key!r} found, expected distinct words such as lv, myo, rv")
+        found.append(
+            replace(known[key], id=number) if key in known else Structure(number, key, key, next(colours))
+        )
+    return tuple(found)
+
+
+def parse_labels(text: str) -> dict[str, int]:
+    """``lv=1,myo=2,rv=3`` -> the value of each structure's key in a file.
+
+    Raises:
+      ValueError: anything else, or a value that isn't 1 to 255 or stands for two structures.
+    """
+    values: dict[str, int] = {}
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\w+)\s*=\s*(\d{1,3})\s*", part)
+        if found is None or not 1 <= int(found[2]) <= 255:
+            raise ValueError(f"labels: {part!r} found, expected name=value such as lv=1, the value 1 to 255")
+        if found[1] in values or int(found[2]) in values.values():
+            raise ValueError(f"labels: {part.strip()!r} found, expected each name and each value once")
+        values[found[1]] = int(found[2])
+    return values
+
+
+def label_mapping(structures: Sequence[Structure], values: Mapping[str, int]) -> dict[int, int]:
+    """Label value in a file -> id of the structure, for `remap`; background stays 0.
+
+    Raises:
+      ValueError: keys other than those of `structures`.
+    """
+    ids = {s.key: s.id for s in structures}
+    if set(values) != set(ids):
+        raise ValueError(f"labels: {', '.join(sorted(values))} found, expected {', '.join(ids)}")
+    return {BACKGROUND: BACKGROUND} | {value: ids[key] for key, value in values.items()}

@@ -37,6 +37,16 @@ class Rebuilt(NamedTuple):
     error: np.ndarray  # (n,) mean squared error
 
 
+def rebuild_masks(
+    autoencoder: nn.Module, variables: Variables, label: Array
+) -> tuple[Array, losses.Sums, Array]:
+    """R on label maps (b, h, w): what a `Rebuilt` holds, on the device."""
+    target = jax.nn.one_hot(label, autoencoder.classes)
+    rebuilt: Any = autoencoder.apply(variables, target)
+    error = losses.squared_error(rebuilt, target).mean((1, 2))
+    return rebuilt.argmax(-1).astype(jnp.uint8), losses.class_sums(rebuilt, target), error
+
+
 class Predictor:
     """Compiled inference; every network is compiled once per use, whatever the number of slices."""
 
@@ -60,10 +70,7 @@ class Predictor:
             return probabilities.argmax(-1).astype(jnp.uint8), rebuilt.argmax(-1).astype(jnp.uint8)
 
         def rebuild(variables: Variables, batch: Batch) -> Any:
-            target = jax.nn.one_hot(batch.label, autoencoder.classes)
-            rebuilt: Any = autoencoder.apply(variables, target)
-            error = losses.squared_error(rebuilt, target).mean((1, 2))
-            return rebuilt.argmax(-1).astype(jnp.uint8), losses.class_sums(rebuilt, target), error
+            return rebuild_masks(autoencoder, variables, batch.label)
 
         def segment(variables: Variables, batch: Batch) -> Any:
             return segmenter.apply(variables, batch.image)

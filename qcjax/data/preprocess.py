@@ -77,6 +77,27 @@ def plan(volume: Volume, target_spacing_mm: tuple[float, float], size: int) -> G
     return Geometry((x, y, slices), ((x0, x1), (y0, y1), (s0, s1)), (h, w), size, spacing_mm)
 
 
+def plan_mask(
+    shape: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
+    target_spacing_mm: tuple[float, float],
+    size: int,
+) -> Geometry:
+    """How a mask without its image is to be prepared: nothing is cropped before resampling.
+
+    Args:
+      shape, spacing_mm: of the file's grid, (x, y, slices).
+      target_spacing_mm: in plane, (h, w); met up to rounding to whole pixels.
+      size: of the square, in pixels.
+    """
+    (x, y, slices), (x_mm, y_mm, slice_mm) = shape, spacing_mm
+    h = max(1, round(y * y_mm / target_spacing_mm[0]))
+    w = max(1, round(x * x_mm / target_spacing_mm[1]))
+    return Geometry(
+        shape, ((0, x), (0, y), (0, slices)), (h, w), size, (slice_mm, y * y_mm / h, x * x_mm / w)
+    )
+
+
 def prepare_image(volume: Volume, geometry: Geometry, preset: Preset = "paper") -> np.ndarray:
     """An image, (x, y, slices), as the networks take it: float32 (slices, size, size), mean 0 and sd 1.
 
@@ -105,13 +126,34 @@ def prepare_labels(volume: Volume, geometry: Geometry, preset: Preset = "paper")
     Raises:
       ValueError: another shape than that of `geometry`.
     """
+    return to_square(resample_labels(volume, geometry, preset), geometry)
+
+
+def resample_labels(volume: Volume, geometry: Geometry, preset: Preset = "paper") -> np.ndarray:
+    """A label map, (x, y, slices), resampled but neither padded nor cropped: uint8 (slices, h, w).
+
+    Raises:
+      ValueError: another shape than that of `geometry`.
+    """
     labels = _boxed(volume, geometry)
     (h, w), (rows, columns) = labels.shape[1:], geometry.resampled
-    resampled = _resample(labels, _linear(h, rows), _linear(w, columns), preset, ties="last")
+    return _resample(labels, _linear(h, rows), _linear(w, columns), preset, ties="last")
+
+
+def to_square(resampled: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Pad or crop a resampled label map, (slices, h, w), to the square."""
     (from_h, to_h), (from_w, to_w) = _place(geometry)
     stack = np.zeros(geometry.stack_shape, np.uint8)
     stack[:, to_h, to_w] = resampled[:, from_h, from_w]
     return stack
+
+
+def from_square(stack: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """The inverse of `to_square`; what the crop had cut off is background."""
+    (from_h, to_h), (from_w, to_w) = _place(geometry)
+    resampled = np.zeros((len(stack), *geometry.resampled), np.uint8)
+    resampled[:, from_h, from_w] = stack[:, to_h, to_w]
+    return resampled
 
 
 def restore_labels(stack: np.ndarray, geometry: Geometry, preset: Preset = "paper") -> np.ndarray:
@@ -139,6 +181,21 @@ def restore_labels(stack: np.ndarray, geometry: Geometry, preset: Preset = "pape
     columns = _linear(geometry.resampled[1], x1 - x0)[:, from_w]
     labels = np.zeros(geometry.shape[::-1], np.uint8)
     labels[s0:s1, y0:y1, x0:x1] = _resample(stack[:, to_h, to_w], rows, columns, preset, ties="first")
+    return labels.T
+
+
+def restore_labels_cubic(stack: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Labels (slices, size, size) back on the file's grid by a cubic spline of each label and arg-max, (x, y, slices).
+
+    As the monitoring paper's public code does.
+    """
+    resampled = from_square(stack, geometry)
+    (x0, x1), (y0, y1), (s0, s1) = geometry.box
+    rows, columns = _cubic(geometry.resampled[0], y1 - y0), _cubic(geometry.resampled[1], x1 - x0)
+    values = np.unique(resampled)
+    maps = np.stack([rows @ (resampled == v).astype(np.float32) @ columns.T for v in values])
+    labels = np.zeros(geometry.shape[::-1], np.uint8)
+    labels[s0:s1, y0:y1, x0:x1] = values[maps.argmax(0)]
     return labels.T
 
 

@@ -1,0 +1,91 @@
+"""One number for how little a monitor trusts a mask: how far its pseudo measures lie outside of ground truth's.
+
+The monitoring paper's flags have fixed limits (50 mm, 0.5), far out, so that they raise few false alarms. Ranking
+cases, or finding subtler damage, needs a scale: here the spread of the same measures over ground-truth masks that the
+autoencoder was validated on. Arrays in, arrays out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from qcjax.labels import Structure
+from qcjax.metrics.surface import Spacing
+
+MEASURES = ("pseudo Dice", "pseudo Hausdorff distance", "largest disagreement within a slice")
+FALSE_ALARMS = 0.02  # share of the reference masks above suspicion 1
+
+
+def features(
+    mask: np.ndarray,
+    rebuilt: np.ndarray,
+    spacing_mm: Spacing,
+    pdc: np.ndarray,
+    phd_mm: np.ndarray,
+    structures: Sequence[Structure],
+) -> np.ndarray:
+    """The measures of a case that grow as mask and reconstruction part.
+
+    Args:
+      mask, rebuilt: label maps (slices, h, w).
+      spacing_mm: (slices, h, w).
+      pdc, phd_mm: (k,) of the case.
+
+    Returns:
+      (3, k): 1 − pDC; pHD in mm; the square root of the largest area in mm² on which a slice of both differs. Infinite
+      where the structure is absent from the mask or its reconstruction.
+    """
+    pixel_mm2 = float(spacing_mm[1]) * float(spacing_mm[2])
+    changed = mask != rebuilt
+    area = np.array(
+        [
+            (changed & ((mask == s.id) | (rebuilt == s.id))).sum((1, 2)).max(initial=0) * pixel_mm2
+            for s in structures
+        ]
+    )
+    absent = ~np.isfinite(phd_mm)
+    return np.where(absent, np.inf, np.stack([1 - pdc, np.where(absent, np.inf, phd_mm), np.sqrt(area)]))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """How the measures of ground-truth masks spread, each (3, k) as nested lists."""
+
+    median: list[list[float]]
+    spread: list[list[float]]  # from the median to the 95th percentile
+    limit: float  # the largest excess of a mask, in spreads, that all but 2 % of the masks stay below
+    n: int  # masks
+
+    @classmethod
+    def of(cls, measured: Sequence[np.ndarray]) -> "Reference":
+        """From the `features` of ground-truth masks; those with an absent structure don't count.
+
+        Raises:
+          ValueError: none is left.
+        """
+        complete = [f for f in measured if np.isfinite(f).all()]
+        if not complete:
+            raise ValueError("reference masks: none with every structure found, expected at least one")
+        table = np.stack(complete)
+        median = np.median(table, axis=0)
+        spread = np.quantile(table, 0.95, axis=0) - median
+        spread = np.maximum(spread, 1e-3 * np.maximum(median, 1e-6) + 1e-9)
+        excess = ((table - median) / spread).max((1, 2))
+        limit = float(np.quantile(excess, 1 - FALSE_ALARMS))
+        return cls(median.tolist(), spread.tolist(), max(limit, 1.0), len(complete))
+
+    def suspicion(self, measured: np.ndarray) -> float:
+        """0 at the reference's median, 1 at its limit; infinite where a structure is absent."""
+        excess = (measured - np.array(self.median)) / np.array(self.spread)
+        return max(float(excess.max()) / self.limit, 0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Reference":
+        """The inverse of `to_json`."""
+        return cls(**values)

@@ -1,0 +1,211 @@
+"""Training of a monitor: an autoencoder on ground-truth masks alone (monitoring paper, Galati & Zuluaga, FIMH 2021)."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from qcjax import losses, runtime
+from qcjax.config import MonitorConfig
+from qcjax.data.augment import Augmentation, augment_batch
+from qcjax.data.batches import Batch, Plan, cycled, epoch_plan, in_batches, padded, sample_keys
+from qcjax.data.mask_cohort import MaskCase, MaskCohort
+from qcjax.data.nifti import read_labels
+from qcjax.labels import label_mapping, structures_named
+from qcjax.metrics.overlap import dice
+from qcjax.monitor import DESCRIPTION, WEIGHTS, Monitor, build_autoencoder
+from qcjax.predict import rebuild_masks
+from qcjax.suspicion import Reference
+from qcjax.train import updates
+from qcjax.train.checkpoint import LOSS, Checkpoints
+from qcjax.train.loop import Journal, Record, fit, run_steps, stream
+from qcjax.train.parallel import BROADCAST, REPLICATED, SHARDED, Devices
+from qcjax.train.state import TrainState, adam, create, shapes
+from qcjax.typing import Array, Variables
+
+STAGE = "autoencoder"
+GENTLE = Augmentation(mirror=0.0, rotation_deg=15.0, scale=(0.85, 1.15))  # masks keep their sides
+
+Reading = Literal["paper", "original"]
+
+
+class MonitorTraining:
+    """One training of a monitor in a folder: networks, compiled steps, data on the devices."""
+
+    def __init__(
+        self,
+        config: MonitorConfig,
+        labels: Mapping[str, int],
+        training: MaskCohort,
+        validation: MaskCohort,
+        folder: Path,
+        seed: int = 0,
+        reading: Reading = "paper",
+        devices: Devices | None = None,
+    ) -> None:
+        """Nothing runs yet.
+
+        Args:
+          labels: key of each structure -> its value in the files; their order is that of the classes.
+          training, validation: masks, of other subjects.
+          reading: of the method; `original` is that of the authors' code: its loss, its initialisation, no shuffling.
+        """
+        self.config, self.folder, self.seed, self.original = config, folder, seed, reading == "original"
+        self.labels, self.structures = dict(labels), structures_named(tuple(labels))
+        self.training, self.validation = training, validation
+        self.devices = devices or Devices()
+        self.journal = Journal(folder / "metrics.jsonl")
+        sizes = asdict(config.autoencoder)
+        self.sizes = {k: sizes[k] for k in ("width", "latent", "dropout")}
+        self.sizes["initialisation"] = "he_uniform" if self.original else "he_normal"
+        self.network = build_autoencoder(len(self.structures), self.sizes, self.devices.axis_name)
+        self.tx = adam()
+        self.key = stream(jax.random.key(seed), STAGE)
+        self._compile()
+
+    def _compile(self) -> None:
+        devices, network, options = self.devices, self.network, self.config.autoencoder
+        preset = "monitoring_original" if self.original else "paper"
+        update = updates.make_autoencoder_update(network, self.tx, preset, devices.axis_name)
+
+        def step(
+            state: Any, masks: Array, indices: Array, weight: Array, key: Array, rate: Array, early: Array
+        ) -> Any:
+            label = masks[indices].astype(jnp.int32)
+            batch = Batch(label[..., None].astype(jnp.float32), label, weight)  # the image is not looked at
+            if options.augment:
+                keys = sample_keys(jax.random.fold_in(key, 0), len(label), devices.axis_name)
+                batch = augment_batch(keys, batch, GENTLE)
+            return update(state, batch, key, rate, early)
+
+        def rebuild(variables: Variables, masks: Array, indices: Array) -> Any:
+            return rebuild_masks(network, variables, masks[indices])
+
+        axes = (REPLICATED, REPLICATED, SHARDED, SHARDED, BROADCAST, BROADCAST, BROADCAST)
+        self._step = devices.compile(step, axes, donate=(0,))
+        self._rebuild = devices.compile(rebuild, (REPLICATED, REPLICATED, SHARDED))
+
+    def run(self) -> Monitor:
+        """Train, or go on; write `monitor.json` and `weights.npz` of the model of lowest validation loss; load it."""
+        config, devices = self.config.autoencoder, self.devices
+        self.folder.mkdir(parents=True, exist_ok=True)
+        masks = devices.replicate(self.training.label)
+        held_out = devices.replicate(self.validation.label)
+
+        def train(state: TrainState, epoch: int) -> tuple[TrainState, Record]:
+            def batches() -> Iterator[tuple[Any, ...]]:
+                for i, pair in enumerate(zip(*self.plan(epoch), strict=True)):
+                    key = jax.random.fold_in(jax.random.fold_in(self.key, epoch), i)
+                    early = np.bool_(epoch <= config.early_epochs)
+                    yield masks, *devices.shard(pair), key, np.float32(config.learning_rate), early
+
+            return run_steps(self._step, state, batches())
+
+        sample = jnp.zeros((1, self.config.size, self.config.size, self.network.classes))
+        checkpoints = Checkpoints(self.folder / "checkpoints" / STAGE, STAGE, m_best=1)
+        fit(
+            {"stage": STAGE},
+            config.epochs,
+            create(self.network, self.tx, self.key, sample),
+            train,
+            lambda state, epoch: self.validate(state.variables, held_out),
+            checkpoints,
+            self.journal,
+            devices,
+        )
+        best = checkpoints.candidates()[0]
+        template = shapes(self.network, self.tx, self.key, sample)
+        variables = checkpoints.restore(best.epoch, state=template)["state"].variables
+        checkpoints.close()
+        return self.export(jax.tree.map(np.asarray, variables), best.epoch, best.loss)
+
+    def plan(self, epoch: int) -> Plan:
+        """Which slices each step takes; `original`: subject by subject, in order, never two in one batch."""
+        config = self.config.autoencoder
+        if self.original:
+            plans = [in_batches(slices, config.batch) for slices in self.training.groups]
+            plan = Plan(*(np.concatenate(parts) for parts in zip(*plans, strict=True)))
+        elif config.steps is not None:
+            everything = np.arange(len(self.training.label))
+            plan = cycled(everything, config.batch, config.steps, self.seed, epoch)
+        else:
+            plan = epoch_plan(len(self.training.label), config.batch, self.seed, epoch)
+        return padded(plan, self.devices.count)
+
+    def validate(self, variables: Variables, held_out: Any) -> Record:
+        """Loss, and Dice per structure of ground truth and its reconstruction: the most that a pseudo Dice can be."""
+        cohort, batch = self.validation, self.devices.batch_size(self.config.autoencoder.batch)
+        count = len(cohort.label)
+        parts = [
+            self.devices.gather(self._rebuild(variables, held_out, self.devices.shard(indices)))
+            for indices, _ in zip(*in_batches(np.arange(count), batch), strict=True)
+        ]
+        labels, sums, error = jax.tree.map(lambda *xs: np.concatenate(xs)[:count], *parts)
+        scores = [
+            dice(a, b, self.structures)
+            for a, b in zip(cohort.split(labels), cohort.split(cohort.label), strict=True)
+        ]
+        by_structure = zip(self.structures, np.mean(scores, axis=0), strict=True)
+        return {LOSS: self._loss(sums, error)} | {
+            f"validation_dice_{s.key}": float(v) for s, v in by_structure
+        }
+
+    def _loss(self, sums: losses.Sums, error: np.ndarray) -> float:
+        """Mean over the volumes; `original`: over batches of consecutive slices of a subject, as in training."""
+        if self.original:
+            per_slice = np.asarray(losses.monitoring_dice_loss_original(losses.Sums(*map(jnp.asarray, sums))))
+            size = self.config.autoencoder.batch
+            means = [
+                np.mean(per_slice[part] + error[part])
+                for group in self.validation.groups
+                for part in np.split(group, range(size, len(group), size))
+            ]
+            return float(np.mean(means))
+        starts = self.validation.first
+        of_case = losses.Sums(*(np.add.reduceat(x, starts[:-1]) for x in sums))
+        distance = np.asarray(losses.generalised_dice_loss(of_case))
+        return float(np.mean(distance + np.add.reduceat(error, starts[:-1]) / np.diff(starts)))
+
+    def export(self, variables: Variables, epoch: int, loss: float) -> Monitor:
+        """Write the monitor's own two files, its scale measured on the validation masks."""
+        config = self.config
+        description = {
+            "structures": [s.key for s in self.structures],
+            "labels": self.labels,
+            "size": config.size,
+            "spacing_mm": config.spacing_mm,
+            "preset": "original" if self.original else "paper",
+            "autoencoder": self.sizes,
+            "epoch": epoch,
+            "validation_loss": loss,
+            "training_masks": len(self.training.cases),
+            "validation_masks": len(self.validation.cases),
+            "seed": self.seed,
+            "versions": runtime.versions(),
+        }
+        flat = traverse_util.flatten_dict(variables, sep="/")
+        partial = self.folder / f".{WEIGHTS}.partial"
+        with partial.open("wb") as file:
+            np.savez(file, **flat)
+        partial.replace(self.folder / WEIGHTS)
+        monitor = Monitor(self.folder, description, self.network, variables, self.devices)
+        description["reference"] = self._reference(monitor).to_json()
+        partial = self.folder / f".{DESCRIPTION}.partial"
+        partial.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        partial.replace(self.folder / DESCRIPTION)
+        return Monitor(self.folder, description, self.network, variables, self.devices)
+
+    def _reference(self, monitor: Monitor) -> Reference:
+        mapping = label_mapping(self.structures, self.labels)
+
+        def measured(case: MaskCase) -> np.ndarray:
+            mask = read_labels(case.path, mapping)
+            return monitor.score(mask.array, mask.spacing_mm).measured
+
+        return Reference.of([measured(case) for case in self.validation.cases])

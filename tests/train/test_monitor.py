@@ -1,0 +1,180 @@
+"""Training a monitor on drawn masks, and what it then makes of intact and damaged ones."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from qcjax.config import AutoencoderConfig, MonitorConfig
+from qcjax.data.mask_cohort import MaskCase, MaskCohort, prepare_masks
+from qcjax.monitor import Monitor
+from qcjax.train.monitor import MonitorTraining
+from qcjax.train.parallel import Devices
+
+LABELS = {"rv": 1, "myo": 2, "lv": 3}  # as ACDC's files have them
+SPACING = (2.0, 2.0, 8.0)
+SMALL = MonitorConfig(
+    size=64,
+    spacing_mm=2.0,
+    autoencoder=AutoencoderConfig(
+        width=8, latent=16, dropout=0.0, epochs=3, steps=12, batch=8, learning_rate=1e-2, early_epochs=1
+    ),
+)
+
+
+def draw(rng: np.random.Generator) -> np.ndarray:
+    """A ring with its pool, and a crescent beside it: (x, y, slices), numbered as LABELS."""
+    x, y = np.meshgrid(np.arange(60.0), np.arange(56.0), indexing="ij")
+    dx, dy = rng.uniform(-3, 3, 2)
+    mask = np.zeros((60, 56, 4), np.uint8)
+    for s, scale in enumerate((1.0, 0.95, 0.85, 0.7)):
+        r = np.hypot(x - 34 - dx, y - 28 - dy)
+        mask[np.hypot(x - 20 - dx, y - 28 - dy) < 11 * scale, s] = 1
+        mask[r < 11 * scale, s] = 2
+        mask[r < 7 * scale, s] = 3
+    return mask
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> list[MaskCase]:
+    folder, rng = tmp_path_factory.mktemp("masks"), np.random.default_rng(0)
+    found = []
+    for i in range(6):
+        for phase in ("ED", "ES"):
+            path = folder / f"p{i}_{phase}.nii.gz"
+            nib.save(nib.Nifti1Image(draw(rng), np.diag((*SPACING, 1))), path)
+            found.append(MaskCase(f"p{i}_{phase}", f"p{i}", path))
+    return found
+
+
+def cohort(cases: list[MaskCase]) -> MaskCohort:
+    return prepare_masks(cases, {0: 0, 1: 1, 2: 2, 3: 3}, SMALL.spacing_mm, SMALL.size)
+
+
+def training(cases: list[MaskCase], folder: Path, epochs: int = 3, reading: str = "paper") -> MonitorTraining:
+    config = MonitorConfig(
+        SMALL.size,
+        SMALL.spacing_mm,
+        AutoencoderConfig(**{**SMALL.autoencoder.__dict__, "epochs": epochs}),
+    )
+    devices = Devices(1)
+    return MonitorTraining(config, LABELS, cohort(cases[:8]), cohort(cases[8:]), folder, 0, reading, devices)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def monitor(cases: list[MaskCase], tmp_path_factory: pytest.TempPathFactory) -> Monitor:
+    return training(cases, tmp_path_factory.mktemp("monitor"), epochs=10).run()
+
+
+def test_what_is_left_behind_loads_and_scores_alike(monitor: Monitor, cases: list[MaskCase]) -> None:
+    mask = np.asarray(nib.load(cases[-1].path).dataobj)  # type: ignore[attr-defined]
+    loaded = Monitor.load(monitor.run, 1)
+    ours, theirs = monitor.score(mask, SPACING), loaded.score(mask, SPACING)
+    assert [s.key for s in loaded.structures] == ["rv", "myo", "lv"] and loaded.labels == LABELS
+    np.testing.assert_array_equal(ours.reconstruction, theirs.reconstruction)
+    np.testing.assert_array_equal(ours.pdc, theirs.pdc)
+    assert ours.reconstruction.shape == mask.shape and ours.slice_pdc.shape == (4, 3)
+    assert ours.suspicion == theirs.suspicion
+
+
+def test_an_intact_mask_is_rebuilt_and_not_flagged(monitor: Monitor) -> None:
+    score = monitor.score(draw(np.random.default_rng(100)), SPACING)
+    assert score.pdc.min() > 0.6 and score.verdict == ""
+    assert (score.phd_mm < 30).all() and score.suspicion < 4
+
+
+def test_damage_raises_suspicion_and_flags(monitor: Monitor) -> None:
+    intact = draw(np.random.default_rng(101))
+    far = intact.copy()
+    far[50:58, 2:8, 0] = 3
+    no_pool = np.where(intact == 3, 0, intact).astype(np.uint8)
+    before = monitor.score(intact, SPACING).suspicion
+    assert monitor.score(far, SPACING).suspicion > 1.5 * max(before, 1)
+    missing = monitor.score(no_pool, SPACING)
+    assert missing.verdict == "erroneous" and missing.suspicion == np.inf
+    assert [f.structure for f in missing.flags if f.kind == "erroneous"] == ["lv"]
+
+
+def test_what_the_crop_cuts_off_counts_as_not_rebuilt(monitor: Monitor) -> None:
+    wide = np.zeros((140, 56, 4), np.uint8)
+    wide[40:100] = draw(np.random.default_rng(102))
+    with_blob = wide.copy()
+    with_blob[2:10, 20:28] = 3  # more than 64 mm from the middle: the autoencoder never sees it
+    assert monitor.score(with_blob, SPACING).phd_mm[2] > 50 > monitor.score(wide, SPACING).phd_mm[2]
+
+
+def test_batches_across_cases_give_what_single_ones_give(monitor: Monitor) -> None:
+    masks = [draw(np.random.default_rng(i)) for i in range(3)]
+    prepared = [monitor.prepare(m, SPACING) for m in masks]
+    for one, together in zip(prepared, monitor.reconstruct(prepared), strict=True):
+        np.testing.assert_array_equal(monitor.reconstruct([one])[0], together)
+
+
+def test_the_worst_slice_is_where_the_damage_is(monitor: Monitor) -> None:
+    mask = draw(np.random.default_rng(103))
+    mask[2:14, 2:14, 2] = 1
+    mask[14:30, :, 2] = 0
+    assert monitor.score(mask, SPACING).worst_slice[0] == 2
+
+
+@pytest.mark.parametrize("reading", ["paper", "original"])
+def test_a_training_cut_short_goes_on_to_the_same_weights(
+    cases: list[MaskCase], tmp_path: Path, reading: str
+) -> None:
+    whole = training(cases, tmp_path / "whole", 3, reading).run()
+    training(cases, tmp_path / "parts", 2, reading).run()
+    resumed = training(cases, tmp_path / "parts", 3, reading).run()
+    a, b = (np.load(m.run / "weights.npz") for m in (whole, resumed))
+    for name in a.files:
+        np.testing.assert_array_equal(a[name], b[name])
+    assert whole.description["reference"] == resumed.description["reference"]
+
+
+def test_original_takes_subject_by_subject_in_order(cases: list[MaskCase], tmp_path: Path) -> None:
+    plan = training(cases, tmp_path, reading="original").plan(epoch=5)
+    assert plan.indices[:2].tolist() == [list(range(8)), list(range(8, 16))]  # ED then ES of one subject each
+    assert plan.weight.all() and len(plan.indices) == 4
+
+
+def test_original_measures_in_voxels_of_the_masks_own_grid(cases: list[MaskCase], tmp_path: Path) -> None:
+    monitor = training(cases, tmp_path, 2, reading="original").run()
+    mask = draw(np.random.default_rng(104))
+    near, far = monitor.score(mask, SPACING), monitor.score(mask, (2.0, 2.0, 16.0))
+    np.testing.assert_array_equal(near.phd_mm, far.phd_mm)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 2), np.float32), np.full((4, 4, 2), 9, np.uint8)],
+    ids=["2-D", "float", "unknown label"],
+)
+def test_a_mask_of_another_kind_is_refused(monitor: Monitor, mask: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="found, expected"):
+        monitor.score(mask, SPACING)
+
+
+def test_spacing_has_to_be_positive(monitor: Monitor) -> None:
+    with pytest.raises(ValueError, match="expected three positive lengths"):
+        monitor.score(np.zeros((4, 4, 2), np.uint8), (1.0, 0.0, 8.0))
+
+
+def test_a_folder_without_a_monitor_or_with_a_broken_one_is_named(monitor: Monitor, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        Monitor.load(tmp_path)
+    description = json.loads((monitor.run / "monitor.json").read_text())
+    description["autoencoder"]["width"] = 16
+    (tmp_path / "monitor.json").write_text(json.dumps(description))
+    (tmp_path / "weights.npz").write_bytes((monitor.run / "weights.npz").read_bytes())
+    with pytest.raises(ValueError, match="doesn't fit the sizes"):
+        Monitor.load(tmp_path)
+    (tmp_path / "monitor.json").write_text("{")
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        Monitor.load(tmp_path)
+
+
+def test_an_empty_mask_is_erroneous_throughout(monitor: Monitor) -> None:
+    score = monitor.score(np.zeros((60, 56, 3), np.uint8), SPACING)
+    assert score.verdict == "erroneous" and len(score.flags) == 3 and not score.pdc.any()
+    assert (score.worst_slice[score.phd_mm != score.phd_mm] <= 2).all()
