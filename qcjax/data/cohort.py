@@ -10,6 +10,7 @@ from qcjax.data.batches import Slices
 from qcjax.data.nifti import read_image, read_labels
 from qcjax.data.preprocess import Geometry, Preset, plan, prepare_image, prepare_labels
 from qcjax.data.subject import Case, Subject
+from qcjax.labels import MNMS2_LABELS
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def prepare(
     with_labels: bool,
     preset: Preset = "paper",
     on_case: Callable[[], None] = lambda: None,
+    mapping: dict[int, int] = MNMS2_LABELS,
 ) -> Cohort:
     """Read and prepare every case of a view.
 
@@ -66,6 +68,7 @@ def prepare(
       size: of the square slices.
       with_labels: read the ground truth too; without it, label maps are zeros whatever is on disk, so that what is
         to be predicted can't be learnt from.
+      mapping: label value in the files -> label value inside qcjax.
 
     Raises:
       ValueError: a file that can't be used, or `with_labels` and a case without truth.
@@ -82,7 +85,7 @@ def prepare(
                 raise ValueError(
                     f"{case.image_path}: no ground truth found beside it, expected one for training"
                 )
-            labels = prepare_labels(read_labels(case.label_path, like=image), geometry, preset)
+            labels = prepare_labels(read_labels(case.label_path, mapping, like=image), geometry, preset)
         on_case()
         return geometry, stack, labels
 

@@ -11,14 +11,13 @@ import io
 import os
 import re
 import zipfile
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from qcjax.data.findings import Finding, InvalidFile
+from qcjax.data.listing import Scan, aligned, counted, some
 from qcjax.data.nifti import encode_labels, write_labels
 from qcjax.data.subject import PARTS, PHASES, VIEWS, Case, Subject, Volume
 from qcjax.labels import RV
@@ -34,15 +33,6 @@ _FILE = re.compile(r"(\d+)_(SA|LA)_(ED|ES|CINE)(_gt)?\.nii(\.gz)?")
 _LAYOUT = "files named like 001_SA_ED.nii.gz, in the folder or in dataset/001/"
 
 
-@dataclass(frozen=True)
-class Scan:
-    """What lies in a folder: subjects by code, and what was wrong with names and tables."""
-
-    subjects: list[Subject]
-    findings: list[Finding]
-    table: Path | None  # the csv with diseases and vendors
-
-
 def find(folder: Path, split: Path | None = None) -> list[Subject]:
     """The subjects in a folder of either layout, by code; no image is read.
 
@@ -53,11 +43,7 @@ def find(folder: Path, split: Path | None = None) -> list[Subject]:
     Raises:
       ValueError: no files of M&Ms-2; a csv that can't be understood; a split that lacks subjects.
     """
-    result = scan(folder, split)
-    for finding in result.findings:
-        if finding.level == "error" and not finding.subject:
-            raise ValueError(str(finding))
-    return result.subjects
+    return scan(folder, split).sound()
 
 
 def scan(folder: Path, split: Path | None = None) -> Scan:
@@ -101,14 +87,14 @@ def scan(folder: Path, split: Path | None = None) -> Scan:
             parts = read_split(split)
             lacking = sorted(set(files) - set(parts))
             if lacking:
-                raise InvalidFile(Path(split), f"no PART for {_some(lacking)}", f"all {len(files)} subjects")
+                raise InvalidFile(Path(split), f"no PART for {some(lacking)}", f"all {len(files)} subjects")
     except InvalidFile as error:
         findings.append(error.finding())
 
     absent = sorted(set(information) - set(files))
     if table is not None and absent:
         findings.append(
-            Finding("warning", table, f"no files of {_some(absent)}, {len(absent)} in all", _LAYOUT)
+            Finding("warning", table, f"no files of {some(absent)}, {len(absent)} in all", _LAYOUT)
         )
     subjects = []
     for code in sorted(files, key=int):
@@ -187,10 +173,9 @@ def describe(subjects: Sequence[Subject]) -> str:
         for view in VIEWS:
             cases = [c for s in group for c in s.cases if c.view == view]
             cells.append(f"{len(cases)} ({sum(c.label_path is not None for c in cases)})")
-        cells += [_counted(s.disease for s in group), _counted(s.vendor for s in group)]
+        cells += [counted(s.disease for s in group), counted(s.vendor for s in group)]
         rows.append(tuple(cells))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = aligned(rows)
     for view in VIEWS:
         if subjects and not any(c.view == view for s in subjects for c in s.cases):
             lines.append(f"There is no {view} view.")
@@ -299,12 +284,3 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, s
                 path, f"{columns[0]} {values.get(columns[0], '')!r} in line {number}", "a whole number"
             )
         yield f"{int(code[1]):03d}", {name: values.get(name, "") for name in columns[1:]}
-
-
-def _counted(values: Iterable[str]) -> str:
-    return ", ".join(f"{value or 'unknown'} {n}" for value, n in sorted(Counter(values).items()))
-
-
-def _some(codes: Sequence[str]) -> str:
-    """A list of subjects, cut where it gets long."""
-    return f"subject{'s' * (len(codes) > 1)} {', '.join(codes[:8])}{' ...' * (len(codes) > 8)}"

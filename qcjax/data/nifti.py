@@ -132,8 +132,11 @@ def encode_labels(array: np.ndarray, like: Volume) -> bytes:
     return kind(labels, None, header).to_bytes()
 
 
-def write_labels(path: Path, array: np.ndarray, like: Volume) -> None:
+def write_labels(path: Path, array: np.ndarray, like: Volume, level: int = 6) -> None:
     """Write a label map (x, y, slices) as uint8 on the grid of `like`; the same labels give the same bytes.
+
+    Args:
+      level: of gzip, 1 (fastest) to 9 (smallest).
 
     Raises:
       ValueError: a shape other than that of `like`, or values that aren't labels 0 to 255.
@@ -142,7 +145,7 @@ def write_labels(path: Path, array: np.ndarray, like: Volume) -> None:
     data = encode_labels(array, like)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data)
+    partial.write_bytes(gzip.compress(data, level, mtime=0) if path.suffix == ".gz" else data)
     os.replace(partial, path)  # a run that is killed here leaves no half a file
 
 
@@ -267,7 +270,7 @@ def _integers(path: Path, stored: np.ndarray, mapping: dict[int, int]) -> tuple[
     if low < min(mapping) or high > max(mapping):
         raise InvalidFile(path, f"label values from {low:g} to {high:g}", expected)
     try:
-        return remap(stored.astype(np.uint8), mapping), rounded_by
+        return remap(stored.astype(np.uint8 if max(mapping) < 256 else np.int64), mapping), rounded_by
     except ValueError as error:
         raise InvalidFile(path, str(error), expected) from None
 

@@ -6,21 +6,28 @@ the check of the others.
 
 import hashlib
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import nibabel as nib
 import numpy as np
 
-from qcjax.data import mnms2
+from qcjax.data import acdc, mnms2
+from qcjax.data.compare import (
+    Facts,
+    contradicting_steps,
+    millimetres,
+    mixed_handedness,
+    same_images,
+    unknown_values,
+)
 from qcjax.data.findings import Finding, InvalidFile
+from qcjax.data.listing import Scan
 from qcjax.data.nifti import read_grid, read_image, read_labels_checked
 from qcjax.data.subject import PHASES, VIEWS, Case, Subject, Volume
-from qcjax.labels import CARDIAC, MNMS2_LABELS
+from qcjax.labels import ACDC_LABELS, CARDIAC, MNMS2_LABELS
 
 __all__ = [
     "Finding",
@@ -29,6 +36,7 @@ __all__ = [
     "check_phases",
     "check_subject",
     "invalid_subjects",
+    "validate_acdc",
     "validate_mnms2",
 ]
 
@@ -36,15 +44,6 @@ IN_PLANE_MM = (0.2, 10.0)  # spacing outside of these is no cardiac MRI
 SLICES_MM = (0.2, 50.0)
 IN_PLANE_RATIO = 1.5  # more than this between x and y: the slice axis isn't the last one
 ROUNDING = 1e-6  # label values that lie closer to an integer are integers
-
-
-@dataclass
-class Facts:
-    """What of a subject is compared with the others': digests of its images, and how its axes lie."""
-
-    digests: dict[str, Path] = field(default_factory=dict)  # of the voxels -> file
-    mirrored: dict[str, bool] = field(default_factory=dict)  # view -> left-handed voxel axes
-    steps: dict[Path, str] = field(default_factory=dict)  # images whose affine contradicts their pixdim
 
 
 def validate_mnms2(
@@ -58,9 +57,38 @@ def validate_mnms2(
       on_subject: called after each subject, for a progress bar.
     """
     scan = mnms2.scan(folder, split)
+    known = {"disease": mnms2.DISEASES, "vendor": mnms2.VENDORS}
+    phases = [f for subject in scan.subjects for f in _missing_phases(subject)]
+    return sorted(phases + _check_all(scan, Path(folder), MNMS2_LABELS, known, on_subject), key=_order)
+
+
+def validate_acdc(folder: Path, on_subject: Callable[[], None] = lambda: None) -> list[Finding]:
+    """Every check over an ACDC data set: errors first, by subject.
+
+    Args:
+      folder: the data set's, as for `acdc.find`, which finds missing phases by Info.cfg.
+      on_subject: called after each subject, for a progress bar.
+    """
+    known = {"disease": acdc.GROUPS}
+    return sorted(_check_all(acdc.scan(folder), Path(folder), ACDC_LABELS, known, on_subject), key=_order)
+
+
+def _check_all(
+    scan: Scan,
+    folder: Path,
+    mapping: dict[int, int],
+    known: Mapping[str, Sequence[str]],
+    on_subject: Callable[[], None],
+) -> list[Finding]:
+    """What the scan found, what is wrong with each subject's files, and what shows only between subjects.
+
+    Args:
+      mapping: label value in the files -> label value inside qcjax.
+      known: field of Subject -> the values that the data set's description has.
+    """
 
     def one(subject: Subject) -> tuple[list[Finding], Facts]:
-        result = check_subject(subject, MNMS2_LABELS)
+        result = check_subject(subject, mapping)
         on_subject()
         return result
 
@@ -69,13 +97,16 @@ def validate_mnms2(
     findings = [*scan.findings, *(f for found, _ in checked for f in found)]
     facts = [facts for _, facts in checked]
     if scan.subjects:
-        table = scan.table or Path(folder)
-        for name, known in (("disease", mnms2.DISEASES), ("vendor", mnms2.VENDORS)):
-            findings += _unknown(scan.subjects, name, known, table)
-        findings += _same_images(scan.subjects, facts)
-        findings += _handedness(scan.subjects, facts, Path(folder))
-        findings += _contradictions(facts)
-    return sorted(findings, key=lambda f: (f.level, f.subject, str(f.path)))
+        for name, values in known.items():
+            findings += unknown_values(scan.subjects, name, values, scan.table or folder)
+        findings += same_images(scan.subjects, facts)
+        findings += mixed_handedness(scan.subjects, facts, folder)
+        findings += contradicting_steps(facts)
+    return findings
+
+
+def _order(finding: Finding) -> tuple[str, str, str]:
+    return finding.level, finding.subject, str(finding.path)
 
 
 def invalid_subjects(findings: Iterable[Finding]) -> set[str]:
@@ -89,15 +120,6 @@ def check_subject(subject: Subject, mapping: dict[int, int]) -> tuple[list[Findi
     facts = Facts()
     for view in VIEWS:
         cases = {c.phase: c for c in subject.cases if c.view == view}
-        if not cases:
-            continue
-        present = next(iter(cases.values()))
-        for phase in PHASES:
-            if phase not in cases:
-                found = f"{subject.code}_{view}_{present.phase} without {subject.code}_{view}_{phase}"
-                findings.append(
-                    Finding("error", present.image_path.parent, found, "both ED and ES", subject.code)
-                )
         images: dict[str, Volume] = {}
         for phase, case in cases.items():
             image, found_here = check_image(case)
@@ -113,12 +135,11 @@ def check_subject(subject: Subject, mapping: dict[int, int]) -> tuple[list[Findi
                 facts.mirrored[view] = bool(np.linalg.det(image.affine[:3, :3]) < 0)
                 steps_mm = np.linalg.norm(image.affine[:3, :3], axis=0)
                 if not np.allclose(steps_mm, image.spacing_mm, rtol=0.01):
-                    facts.steps[case.image_path] = f"{_mm(steps_mm)} against {_mm(image.spacing_mm)}"
+                    facts.steps[case.image_path] = (
+                        f"{millimetres(steps_mm)} against {millimetres(image.spacing_mm)}"
+                    )
         if len(images) == 2:
             findings += check_phases(images["ED"], images["ES"], subject.code)
-    if not subject.cases and subject.cine:
-        found, path = "a CINE file only", next(iter(subject.cine.values()))
-        findings.append(Finding("error", path, found, "images at ED and ES", subject.code))
     for path in subject.cine.values():
         try:
             read_grid(path)
@@ -127,6 +148,23 @@ def check_subject(subject: Subject, mapping: dict[int, int]) -> tuple[list[Findi
                 Finding("warning", path, _found(error), "a readable CINE (it isn't used)", subject.code)
             )
     return findings, facts
+
+
+def _missing_phases(subject: Subject) -> list[Finding]:
+    """An error for each view with one phase only, or for a subject with a CINE alone."""
+    findings = []
+    if not subject.cases and subject.cine:
+        found, path = "a CINE file only", next(iter(subject.cine.values()))
+        findings.append(Finding("error", path, found, "images at ED and ES", subject.code))
+    for view in VIEWS:
+        cases = {c.phase: c for c in subject.cases if c.view == view}
+        for phase in PHASES if cases else ():
+            if phase not in cases:
+                present = next(iter(cases.values()))
+                found = f"{present.name} without {subject.code}_{view}_{phase}"
+                path = present.image_path.parent
+                findings.append(Finding("error", path, found, "both ED and ES", subject.code))
+    return findings
 
 
 def check_image(case: Case) -> tuple[Volume | None, list[Finding]]:
@@ -148,7 +186,7 @@ def check_image(case: Case) -> tuple[Volume | None, list[Finding]]:
     x, y, slices = image.array.shape
     x_mm, y_mm, slice_mm = image.spacing_mm
     bounds = (IN_PLANE_MM, IN_PLANE_MM, SLICES_MM)
-    spacing = f"spacing {_mm(image.spacing_mm)}"
+    spacing = f"spacing {millimetres(image.spacing_mm)}"
     if not all(low <= s <= high for s, (low, high) in zip(image.spacing_mm, bounds, strict=True)):
         limits = (
             f"{IN_PLANE_MM[0]:g}-{IN_PLANE_MM[1]:g} mm in plane, {SLICES_MM[0]:g}-{SLICES_MM[1]:g} mm across"
@@ -197,7 +235,7 @@ def check_mask(case: Case, part: str, mapping: dict[int, int], image: Volume | N
         findings.append(
             Finding("error", path, "a mask with no foreground", "at least one structure", subject)
         )
-    elif mapping == MNMS2_LABELS:
+    elif mapping in (MNMS2_LABELS, ACDC_LABELS):
         absent = [s.name for s in CARDIAC if s.id not in present]
         if absent:
             found = f"no {' and no '.join(absent)} in the mask"
@@ -224,74 +262,12 @@ def check_phases(ed: Volume, es: Volume, subject: str) -> list[Finding]:
     if axes[0] != axes[1]:
         findings.append(note("error", f"orientation {axes[1]}", f"{axes[0]}, as in {ed.path.name}"))
     if not np.allclose(ed.spacing_mm, es.spacing_mm, rtol=0.01):
-        found, expected = f"spacing {_mm(es.spacing_mm)}", f"{_mm(ed.spacing_mm)}, as in {ed.path.name}"
+        found, expected = (
+            f"spacing {millimetres(es.spacing_mm)}",
+            f"{millimetres(ed.spacing_mm)}, as in {ed.path.name}",
+        )
         findings.append(note("warning", found, expected))
     return findings
-
-
-def _unknown(subjects: Sequence[Subject], name: str, known: Sequence[str], table: Path) -> list[Finding]:
-    """One warning for each disease or vendor that the data set's description doesn't have."""
-    unknown: dict[str, list[str]] = defaultdict(list)
-    for subject in subjects:
-        value: str = getattr(subject, name)
-        if value.upper().split(" ")[0] not in known:
-            unknown[value].append(subject.code)
-    findings = []
-    for value, codes in sorted(unknown.items()):
-        some = ", ".join(codes[:5]) + (" ..." if len(codes) > 5 else "")
-        found = f"{name} {value!r}" if value else f"no {name}"
-        one_of = f"one of {', '.join(known)}"
-        findings.append(Finding("warning", table, f"{found} for {len(codes)} subject(s): {some}", one_of))
-    return findings
-
-
-def _same_images(subjects: Sequence[Subject], facts: Sequence[Facts]) -> list[Finding]:
-    """The same image under two codes: one subject twice, which is a leak where the codes are in two parts."""
-    first: dict[str, tuple[Subject, Path]] = {}
-    findings = []
-    for subject, fact in zip(subjects, facts, strict=True):
-        for digest, path in fact.digests.items():
-            other, other_path = first.setdefault(digest, (subject, path))
-            if other.code == subject.code:
-                continue
-            same_part = other.part == subject.part
-            where = "under two codes" if same_part else f"in {other.part} and in {subject.part}"
-            found = f"the same image as {other_path}: one subject {where}"
-            level: Literal["error", "warning"] = "warning" if same_part else "error"
-            findings.append(Finding(level, path, found, "each subject once, in one part", subject.code))
-    return findings
-
-
-def _handedness(subjects: Sequence[Subject], facts: Sequence[Facts], folder: Path) -> list[Finding]:
-    """A warning where some stacks of a view are mirrored against the others."""
-    findings = []
-    for view in VIEWS:
-        by_kind: dict[bool, list[str]] = {False: [], True: []}
-        for subject, fact in zip(subjects, facts, strict=True):
-            if view in fact.mirrored:
-                by_kind[fact.mirrored[view]].append(subject.code)
-        fewer, more = sorted(by_kind.values(), key=len)
-        if fewer:
-            some = ", ".join(fewer[:5]) + (" ..." if len(fewer) > 5 else "")
-            found = f"mixed orientation: in {len(fewer)} of {len(fewer) + len(more)} {view} subjects ({some})"
-            found += " the voxel axes have the other handedness: mirrored, or the slices in the other order"
-            findings.append(Finding("warning", folder, found, "the same handedness in all"))
-    return findings
-
-
-def _contradictions(facts: Sequence[Facts]) -> list[Finding]:
-    """One warning where affines and pixdim contradict each other, as in whole data sets they do."""
-    steps = {path: text for fact in facts for path, text in fact.steps.items()}
-    if not steps:
-        return []
-    path, text = next(iter(steps.items()))
-    more = f" (and in {len(steps) - 1} more images)" if len(steps) > 1 else ""
-    found = f"steps of the affine that contradict the header's pixdim: {text}{more}"
-    return [Finding("warning", path, found, "the same spacing in both (pixdim counts)")]
-
-
-def _mm(spacing: Sequence[float] | np.ndarray) -> str:
-    return " x ".join(f"{s:.4g}" for s in spacing) + " mm"
 
 
 def _found(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Small M&Ms-2 data sets, written by nibabel, for the tests of readers and checks."""
+"""Small M&Ms-2 and ACDC data sets, written by nibabel, for the tests of readers and checks."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -77,6 +77,36 @@ def make_cohort(tmp_path: Path) -> Callable[..., Path]:
             table = f"SUBJECT_CODE,DISEASE,VENDOR,SCANNER,FIELD\n{rows},,,,\n\n"
         if layout == "nested":
             (root / "dataset_information.csv").write_text(table)
+        return root
+
+    return make
+
+
+@pytest.fixture
+def make_acdc(tmp_path: Path) -> Callable[..., Path]:
+    """A function that writes a data set in ACDC's layout and returns its folder; ES is frame 5."""
+
+    def make(
+        codes: tuple[int, ...] = (1, 2, 101),
+        suffix: str = ".nii.gz",
+        without_truth: tuple[int, ...] = (),
+        groups: tuple[str, ...] = ("NOR",),
+        parts: dict[int, str] | None = None,
+    ) -> Path:
+        root = tmp_path / "ACDC"
+        for i, code in enumerate(codes):
+            part = (parts or {}).get(code, "training" if code <= 100 else "testing")
+            folder = root / part / f"patient{code:03d}"
+            for phase, frame in (("ED", 1), ("ES", 5)):
+                name = f"{folder.name}_frame{frame:02d}"
+                _save(folder / f"{name}{suffix}", _image(code, "SA", phase), SPACING_MM["SA"])
+                if code not in without_truth:
+                    stored = np.array([0, 3, 2, 1], np.uint8)[_heart("SA")]
+                    _save(folder / f"{name}_gt{suffix}", stored, SPACING_MM["SA"])
+            text = (
+                f"ED: 1\nES: 5\nGroup: {groups[i % len(groups)]}\nHeight: 170.0\nNbFrame: 30\nWeight: 70.0\n"
+            )
+            (folder / "Info.cfg").write_text(text)
         return root
 
     return make

@@ -12,7 +12,7 @@ import pytest
 
 from qcjax import cli
 from qcjax.data.findings import Finding
-from qcjax.data.validate import invalid_subjects, validate_mnms2
+from qcjax.data.validate import invalid_subjects, validate_acdc, validate_mnms2
 
 CohortMaker = Callable[..., Path]
 Breaker = Callable[[Path], object]  # of the folder of subject 001
@@ -378,3 +378,88 @@ def test_the_real_subject_001_is_sound() -> None:
         "no disease",
         "no vendor",
     ]  # there is no csv beside it
+
+
+ACDC_NAMES = {
+    "001_SA_ED": "patient001_frame01",
+    "001_SA_ES": "patient001_frame05",
+    "001_SA_CINE": "patient001_4d",
+}
+ACDC_EXPECTATIONS = {  # of BROKEN, where ACDC's differ
+    "no ES": ("error", "patient001", r"no frame 5 \(only 1\)", "patient001_frame05.nii.gz"),
+    "mask without image": ("error", "patient001_frame05_gt.nii.gz", "a mask without its image", "both"),
+    "absent structure": (
+        "warning",
+        "patient001_frame05_gt.nii.gz",
+        "no left ventricular cavity",
+        "all three",
+    ),
+}
+
+
+def as_acdc(text: str) -> str:
+    for ours, theirs in ACDC_NAMES.items():
+        text = text.replace(ours, theirs)
+    return text
+
+
+@pytest.mark.parametrize("kind", [kind for kind in BROKEN if "long-axis" not in kind])
+def test_what_goes_wrong_in_acdc(make_acdc: CohortMaker, kind: str) -> None:
+    root = make_acdc(codes=(1, 2))
+    folder = root / "training" / "patient001"
+    breaker, *expectations = BROKEN[kind]
+    for ours, theirs in ACDC_NAMES.items():  # the files of ACDC under the names that are broken, and back
+        for end in (".nii.gz", "_gt.nii.gz"):
+            if (folder / f"{theirs}{end}").exists():
+                (folder / f"{theirs}{end}").rename(folder / f"{ours}{end}")
+    breaker(folder)
+    for path in sorted(folder.glob("001_*")):
+        path.rename(folder / as_acdc(path.name))
+    other = "patient002_frame05_gt.nii.gz"
+    rewrite(other, lambda a: a * 0)(root / "training" / "patient002")
+    findings = validate_acdc(root)
+    level, name, found, expected = ACDC_EXPECTATIONS.get(kind, [as_acdc(text) for text in expectations])
+    (hit,) = matching(findings, level, name, found, expected)
+    assert hit.subject in ("patient001", "")
+    assert [f.path.name for f in findings if f.subject == "patient002"] == [other]
+    assert ("patient001" in invalid_subjects(findings)) == (level == "error")
+
+
+def test_a_sound_acdc_data_set_and_what_shows_between_its_subjects(make_acdc: CohortMaker) -> None:
+    root = make_acdc(without_truth=(101,))
+    done: list[None] = []
+    assert validate_acdc(root, on_subject=lambda: done.append(None)) == []
+    assert len(done) == 3
+
+    image = (root / "training" / "patient001" / "patient001_frame01.nii.gz").read_bytes()
+    (root / "testing" / "patient101" / "patient101_frame01.nii.gz").write_bytes(image)
+    (root / "training" / "patient002" / "Info.cfg").write_text("ED: 1\nES: 5\nGroup: DMD\n")
+    leak, group = validate_acdc(root)
+    assert (leak.level, leak.subject) == ("error", "patient101")
+    assert "patient001_frame01.nii.gz: one subject in train and in test" in leak.found
+    assert (group.level, group.found) == ("warning", "disease 'DMD' for 1 subject(s): patient002")
+    assert group.expected == "one of NOR, MINF, DCM, HCM, RV"
+
+
+def test_the_command_for_acdc(make_acdc: CohortMaker, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_acdc(codes=(1, 2))
+    with pytest.raises(SystemExit) as end:
+        cli.main(["validate", str(root), "--dataset", "acdc"])
+    assert end.value.code == 0
+    out = capsys.readouterr().out
+    assert "There is no test part." in out
+    assert out.splitlines()[-1] == "2 subjects checked: 0 errors (in 0 subjects), 0 warnings."
+    with pytest.raises(SystemExit) as end:
+        cli.main(["validate", str(root), "--dataset", "acdc", "--split", "split.csv"])
+    assert end.value.code == 2
+    assert "found --split for ACDC" in capsys.readouterr().err
+
+
+@pytest.mark.skipif("QCJAX_DATA" not in os.environ, reason="needs QCJAX_DATA, a folder of real data")
+def test_the_real_acdc_has_one_patient_twice() -> None:
+    findings = validate_acdc(Path(os.environ["QCJAX_DATA"]) / "acdc")
+    assert [(f.level, f.subject) for f in findings] == [
+        ("warning", ""),  # steps of the affine against pixdim
+        ("warning", "patient076"),
+        ("warning", "patient076"),
+    ]

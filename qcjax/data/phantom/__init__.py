@@ -1,10 +1,19 @@
 """Synthetic cohorts: a parametric beating heart in a chest, scanned by invented scanners.
 
 `fields` shapes and textures, `heart` and `torso` anatomy, `tissue` signal, `patient` diseases, `scanner` acquisition,
-`planes` slice positions, `cohort` subjects, `write` files.
+`planes` slice positions, `cohort` subjects, `write` files in M&Ms-2's layout, `acdc` cohorts in ACDC's.
 """
 
+from qcjax.data.phantom.acdc import AcdcPhantomConfig, write_acdc
 from qcjax.data.phantom.cohort import PhantomImage, PhantomSubject, make_subject
 from qcjax.data.phantom.write import PhantomConfig, write_mnms2
 
-__all__ = ["PhantomConfig", "PhantomImage", "PhantomSubject", "make_subject", "write_mnms2"]
+__all__ = [
+    "AcdcPhantomConfig",
+    "PhantomConfig",
+    "PhantomImage",
+    "PhantomSubject",
+    "make_subject",
+    "write_acdc",
+    "write_mnms2",
+]

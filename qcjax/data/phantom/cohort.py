@@ -1,6 +1,6 @@
 """Synthetic subjects: who they are, and their images and labels in both views and phases."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,22 +60,22 @@ def part_of(code: int) -> str:
     raise ValueError(f"subject code {code} found, expected 1 to {LAST_CODES['test']}")
 
 
-def _drawn(n: int, code: int, part: str, seed: int, stream: int) -> int:
-    """A number below n: each comes once in every run of n codes, from a part's first."""
-    block, index = divmod(code - FIRST_CODES[part], n)
+def drawn(n: int, place: int, part: str, seed: int, stream: int) -> int:
+    """A number below n for the subject at a place, from 0, of a part: each comes once in every run of n places."""
+    block, index = divmod(place, n)
     return int(np.random.default_rng((seed, stream, PARTS.index(part), block)).permutation(n)[index])
 
 
 def drawn_disease(code: int, part: str, seed: int) -> str:
     """The disease of a subject; the part's diseases come round evenly."""
     choices = TEST_DISEASES if part == "test" else SEEN_DISEASES
-    return choices[_drawn(len(choices), code, part, seed, 1)]
+    return choices[drawn(len(choices), code - FIRST_CODES[part], part, seed, 1)]
 
 
 def drawn_scanner(code: int, part: str, seed: int) -> Scanner:
     """The scanner of a subject; the part's scanners come round evenly."""
     choices = TEST_SCANNERS if part == "test" else SCANNERS
-    return choices[_drawn(len(choices), code, part, seed, 2)]
+    return choices[drawn(len(choices), code - FIRST_CODES[part], part, seed, 2)]
 
 
 def make_subject(code: int, part: str, seed: int, matrix_scale: float = 1.0) -> PhantomSubject:
@@ -96,14 +96,19 @@ def make_subject(code: int, part: str, seed: int, matrix_scale: float = 1.0) -> 
     scanner = drawn_scanner(code, part, seed)
     rng = np.random.default_rng((seed, 0, code))
     patient = sample_patient(drawn_disease(code, part, seed), rng)
-    today = worsen(scanner, float(np.exp(rng.normal(0, scanner.variation))))
-    images = _scan(patient, today, rng, matrix_scale)
+    images = scan_patient(patient, scanner, rng, matrix_scale)
     return PhantomSubject(code, part, patient, scanner, images)
 
 
-def _scan(
-    patient: Patient, scanner: Scanner, rng: np.random.Generator, matrix_scale: float
+def scan_patient(
+    patient: Patient,
+    scanner: Scanner,
+    rng: np.random.Generator,
+    matrix_scale: float = 1.0,
+    views: Sequence[str] = VIEWS,
 ) -> dict[tuple[str, str], PhantomImage]:
+    """Both phases of a patient's heart in these views, by (view, phase), on a day of the scanner."""
+    scanner = worsen(scanner, float(np.exp(rng.normal(0, scanner.variation))))
     torso = TorsoShape.sample(rng)
     pose = Pose.sample(scanner.turn_deg, rng)
     body_wobble = Wobble.make(rng, 3.0, 90, 180)
@@ -116,7 +121,7 @@ def _scan(
     coil = rng.normal(0, 0.35, 3) + (-0.2, 0.9, 0.0)
     coil /= np.linalg.norm(coil)
     images = {}
-    for view in VIEWS:
+    for view in views:
         grid = grids[view]
         world = grid.points(SUB_SLICES[view])
         edge_mm = grid.spacing_mm[0]

@@ -1,5 +1,6 @@
 """Patients at random: how each disease of M&Ms-2 changes the shape of the heart and how it contracts."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -103,15 +104,17 @@ class Patient:
     trabeculae: float  # 0 to 1
 
 
-def sample_patient(disease: str, rng: np.random.Generator) -> Patient:
-    """A patient with this disease, one of DISEASES, at random.
+def sample_patient(
+    disease: str, rng: np.random.Generator, diseases: Mapping[str, Disease] = DISEASES
+) -> Patient:
+    """A patient with this disease, one of `diseases`, at random.
 
     Raises:
       ValueError: an unknown disease.
     """
-    if disease not in DISEASES:
-        raise ValueError(f"disease {disease!r} found, expected one of {list(DISEASES)}")
-    kind = DISEASES[disease]
+    if disease not in diseases:
+        raise ValueError(f"disease {disease!r} found, expected one of {list(diseases)}")
+    kind = diseases[disease]
     size = rng.normal(1, 0.045)
     radius = rng.normal(24.5, 1.4) * size
     wall = rng.normal(8.0, 0.8)
