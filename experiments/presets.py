@@ -1,6 +1,7 @@
 """The presets of the experiments: what the paper says, what the authors' code does, and two smaller sizes."""
 
-from qcjax.config import AutoencoderConfig, Config, Preset, RefinementConfig, SegmenterConfig
+from qcjax.config import AcdcConfig, AutoencoderConfig, Config, Preset, RefinementConfig, SegmenterConfig
+from qcjax.monitor_presets import MONITORS
 
 PAPER = Config()
 
@@ -63,3 +64,39 @@ DEMO = Config(
 )
 
 PRESETS: dict[Preset, Config] = {"demo": DEMO, "small": SMALL, "paper": PAPER, "original": ORIGINAL}
+
+ACDC_SMALL = AcdcConfig(
+    preset="small",
+    size=128,
+    spacing_mm=1.8,
+    supervised=SegmenterConfig(
+        width=12, stages=6, epochs=8, batch=16, optimiser="adam", learning_rate=5e-3, mirror=0.0
+    ),
+    monitor=MONITORS["small"],
+)
+
+ACDC_DEMO = AcdcConfig(
+    preset="demo",
+    size=64,
+    spacing_mm=3.0,
+    supervised=SegmenterConfig(
+        width=12,
+        stages=5,
+        epochs=12,
+        steps=20,
+        batch=16,
+        optimiser="adam",
+        learning_rate=1e-2,
+        mirror=0.0,
+        rotation_deg=20.0,
+        scale=(0.8, 1.25),
+    ),
+    monitor=MONITORS["demo"],
+)
+
+ACDC_PRESETS: dict[Preset, AcdcConfig] = {
+    "demo": ACDC_DEMO,
+    "small": ACDC_SMALL,
+    "paper": AcdcConfig(monitor=MONITORS["paper"]),
+    "original": AcdcConfig(preset="original", monitor=MONITORS["original"]),
+}

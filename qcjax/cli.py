@@ -1,8 +1,16 @@
 """The command ``qcjax``: one function per subcommand, its docstring the help, its result the exit code."""
 
+import os
+
+# before NumPy loads: cases run in parallel already, and threads that wait for each other's small products
+# take several times as long
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,17 +19,21 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from qcjax.data import mnms2
+from qcjax.data import acdc, mnms2
 from qcjax.data.findings import Finding
-from qcjax.data.validate import validate_mnms2
+from qcjax.data.validate import validate_acdc, validate_mnms2
+from qcjax.labels import parse_labels
+from qcjax.monitor_presets import MONITORS
+from qcjax.report.monitoring_page import write_monitoring_report
 from qcjax.report.page import write_report
 
+FLAGGED_LISTED = 20  # on the terminal
 DESCRIPTION = "Quality-controlled segmentation of cardiac MR images."
 
 
 def validate(
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")],
-    dataset: Literal["mnms2"] = "mnms2",
+    dataset: Literal["mnms2", "acdc"] = "mnms2",
     split: Annotated[Path | None, tyro.conf.arg(metavar="FILE.csv")] = None,
 ) -> int:
     """Check the files of a data set before anything is trained on them.
@@ -31,30 +43,42 @@ def validate(
     grid than its image, an unknown label, a missing phase, ...); a warning leaves it usable. The exit code
     is 1 where there is an error, else 0. Nothing is changed on disk.
 
-    Example: qcjax validate data/MnM2 --dataset mnms2
+    Example: qcjax validate data/ACDC --dataset acdc
 
     Args:
       folder: The data set's folder. For M&Ms-2, the one with dataset_information.csv, one above it, or the
-        flat folder of the 2021 challenge.
+        flat folder of the 2021 challenge. For ACDC, the one with training and testing in it (either may be
+        missing), or one of folders patientNNN.
       dataset: Which data set it is: its layout, its labels, its diseases and vendors.
-      split: A csv with the columns SUBJECT_CODE and PART (train, validation or test), in place of the
-        official split by subject code (1-160 train, 161-200 validation, 201-360 test).
+      split: For M&Ms-2, a csv with the columns SUBJECT_CODE and PART (train, validation or test), in place
+        of the official split by subject code (1-160 train, 161-200 validation, 201-360 test).
     """
     console = Console(soft_wrap=True, highlight=False)
-    subjects = mnms2.scan(folder, split).subjects
+    if dataset == "acdc" and split is not None:
+        print(f"{split}: found --split for ACDC; expected it for mnms2 alone", file=sys.stderr)
+        return 2
+    subjects = (acdc.scan(folder) if dataset == "acdc" else mnms2.scan(folder, split)).subjects
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("checking", total=len(subjects))
-        findings = validate_mnms2(folder, split, on_subject=lambda: progress.advance(task))
+
+        def advance() -> None:
+            progress.advance(task)
+
+        findings = (
+            validate_acdc(folder, advance) if dataset == "acdc" else validate_mnms2(folder, split, advance)
+        )
     if subjects:
-        console.print(Text(mnms2.describe(subjects)))
+        describe = acdc.describe if dataset == "acdc" else mnms2.describe
+        console.print(Text(describe(subjects)))
     return _print_findings(findings, len(subjects), console)
 
 
 def report(run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]) -> int:
     """Draw the figures and write report.html of a finished run again.
 
-    Reads config.json, results.json, cases.csv and metrics.jsonl in the run's folder, and the images and
-    predictions that cases.csv names; the figures and the page are replaced, nothing else changes.
+    Reads config.json, results.json, metrics.jsonl and the table of cases in the run's folder, and the images
+    and masks that the table names; the figures and the page are replaced, nothing else changes. The table
+    tells which experiment it was: cases.csv that of refinement, measures.csv that of monitoring.
 
     Example: qcjax report runs/mnms2-20260101-120000
 
@@ -64,11 +88,148 @@ def report(run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN
     if not (run / "results.json").is_file():
         print(f"{run}: found no results.json; expected the folder of a finished run", file=sys.stderr)
         return 1
-    print(write_report(run))
+    monitoring = (run / "measures.csv").is_file()
+    print(write_monitoring_report(run) if monitoring else write_report(run))
     return 0
 
 
-COMMANDS: dict[str, Callable[..., int]] = {"validate": validate, "report": report}
+def score(
+    monitor: Annotated[Path, tyro.conf.arg(metavar="RUN")],
+    masks: Annotated[Path, tyro.conf.arg(metavar="DIR")],
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")],
+    images: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
+    labels: Annotated[str | None, tyro.conf.arg(metavar="lv=1,myo=2,rv=3")] = None,
+    fail_on: Literal["suspicious", "erroneous"] | None = None,
+    hd_limit_mm: float = 50.0,
+    dc_limit: float = 0.5,
+    pictures: int = 40,
+    devices: int | None = None,
+) -> int:
+    """Judge masks without ground truth: which are to be distrusted, in which structure and slice, and why.
+
+    A monitor rebuilds every NIfTI mask below a folder; where mask and rebuilt mask disagree, the mask is
+    doubted. Written to --out: scores.csv (a row per case and structure), summary.json, report.html with the
+    flagged cases first, and in maps/ the reconstruction and the inconsistency map of each mask on its own
+    grid. A mask that can't be read becomes rows with its error. Started again, it goes on.
+
+    The exit code is 0, or 1 where it couldn't start; with --fail-on it is 2 where a case is flagged so, or
+    couldn't be scored.
+
+    Example: qcjax score --monitor runs/monitor --masks predictions --out scores --fail-on erroneous
+
+    Args:
+      monitor: The folder of a trained monitor, or of an experiment that trained one.
+      masks: The masks, .nii or .nii.gz, in subfolders too.
+      out: Where the results go.
+      images: The images, for the pictures: each at its mask's own relative name, with or without the
+        suffixes _gt, _pred and _seg.
+      labels: The value of each structure in the masks; by default that of the masks that the monitor was
+        trained on.
+      fail_on: Exit with code 2 where a case is at least so bad, or couldn't be scored.
+      hd_limit_mm: A structure is suspicious where its pseudo Hausdorff distance is above this.
+      dc_limit: A structure is suspicious where its pseudo Dice is below this.
+      pictures: How many flagged cases are pictured in the report, the most urgent first.
+      devices: How many devices to use; all by default.
+    """
+    # here, for the other commands do without JAX and start faster
+    from qcjax import runtime
+    from qcjax.monitor import Monitor
+    from qcjax.score import Scoring
+
+    runtime.prepare()
+    try:
+        values = parse_labels(labels) if labels is not None else None
+        loaded = Monitor.load(monitor, devices)
+        scoring = Scoring.open(loaded, masks, out, values, images, hd_limit_mm, dc_limit)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    scores = scoring.run(pictures)
+    console = Console(soft_wrap=True, highlight=False)
+    for entry in scores.flagged[:FLAGGED_LISTED]:
+        text = f"{entry.status:<10}  suspicion {entry.suspicion:.2f}  {entry.name}"
+        console.print(_printable(text), markup=False)
+    if len(scores.flagged) > FLAGGED_LISTED:
+        console.print(f"... and {len(scores.flagged) - FLAGGED_LISTED} more, in scores.csv")
+    counts = ", ".join(f"{scores.summary[name]} {name}" for name in ("erroneous", "suspicious", "untouched"))
+    console.print(f"{scores.summary['cases']} masks: {counts}")
+    console.print(_printable(f"Report: {out / 'report.html'}"), markup=False)
+    if scores.summary["errors"]:
+        print(f"{scores.summary['errors']} masks couldn't be scored; scores.csv says why", file=sys.stderr)
+    return 2 if scores.fails(fail_on) else 0
+
+
+def monitor(
+    action: Annotated[Literal["train"], tyro.conf.Positional],
+    masks: Annotated[Path, tyro.conf.arg(metavar="DIR")],
+    out: Annotated[Path, tyro.conf.arg(metavar="RUN")],
+    labels: Annotated[str | None, tyro.conf.arg(metavar="lv=1,myo=2,rv=3")] = None,
+    preset: Literal["small", "paper", "original"] = "small",
+    size: int | None = None,
+    spacing_mm: float | None = None,
+    epochs: int | None = None,
+    validation: float = 0.2,
+    seed: int = 0,
+    devices: int | None = None,
+) -> int:
+    """Train a monitor on masks that you trust; `qcjax score` then judges others by it.
+
+    An autoencoder learns what masks look like; no image is needed. The masks are NIfTI files anywhere below
+    --masks, with any labels, slices of any size in any number; where masks lie beside images, only those
+    named *_gt are taken. A subject's masks (file names alike up to the first _) stay together when a part is
+    held out for validation. Started again on the same --out, training goes on where it was.
+
+    Example: qcjax monitor train --masks truth --out monitor --labels lv=1,myo=2,rv=3
+
+    Args:
+      action: train.
+      masks: The folder of masks to learn from.
+      out: The folder of the monitor: monitor.json, weights.npz, checkpoints, metrics.jsonl.
+      labels: The structures and their values in the files, lv=1,myo=2,rv=3; none: every value that occurs.
+      preset: small: 128 x 128 pixels at 1.8 mm, minutes on a CPU. paper: as published, 256 x 256 at 1.25 mm and 500
+        epochs, for a GPU. original: the same as the authors' public code trains it.
+      size: Height and width of the prepared slices in pixels, a multiple of 64; what doesn't fit is cut off.
+      spacing_mm: In-plane spacing of the prepared slices.
+      epochs: Passes over the masks.
+      validation: Share of the subjects that is held out, to choose the best epoch and to set the scale of suspicion.
+      seed: Of the split, the initial weights, the order and the augmentation.
+      devices: How many devices share each batch; default all.
+    """
+    # here, for the other commands do without JAX and start faster
+    from qcjax import runtime
+    from qcjax.own_masks import train_on_folder
+
+    config = MONITORS[preset]
+    config = replace(
+        config,
+        size=size or config.size,
+        spacing_mm=spacing_mm or config.spacing_mm,
+        autoencoder=replace(config.autoencoder, epochs=epochs or config.autoencoder.epochs),
+    )
+    runtime.prepare()
+    try:
+        values = None if labels is None else parse_labels(labels)
+        trained = train_on_folder(masks, out, values, config, preset, validation, seed, devices)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(
+        f"{trained.run}: epoch {trained.description['epoch']} is the best; judge masks by it with qcjax score"
+    )
+    return 0
+
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "validate": validate,
+    "report": report,
+    "monitor": monitor,
+    "score": score,
+}
+
+
+def _printable(text: str) -> str:
+    """With a question mark for what isn't text, as in a file's name of another encoding."""
+    return text.encode(errors="replace").decode()
 
 
 def _print_findings(findings: Sequence[Finding], n_subjects: int, console: Console) -> int:

@@ -139,6 +139,53 @@ class Config:
         return "original" if self.preset == "original" else "paper"
 
 
+@dataclass(frozen=True)
+class AcdcConfig:
+    """Judges segmentations of cardiac MRI without ground truth, and measures how well that works.
+
+    Trains a monitor (an autoencoder of masks) on ground-truth masks, lets it judge the masks of several segmentation
+    methods, and compares its verdicts with the ground truth where there is one. Without --predictions it trains
+    methods of different quality itself; without --data it makes a synthetic cohort and runs a demonstration.
+    """
+
+    data: Path | None = None
+    """Folder of the ACDC data set, with training/ and testing/ or one of them; none: a synthetic cohort."""
+    predictions: tuple[str, ...] = ()
+    """Masks to judge, NAME=DIR for each method, DIR holding patient101_ED.nii.gz and so on in ACDC's label values;
+    none: a field of methods is trained here."""
+    out: Path | None = None
+    """Folder of the results; started again on the same one, a run goes on. Default: runs/acdc-<time>."""
+    preset: Preset = "paper"
+    """demo: synthetic data, minutes. small: real data on a CPU. paper: the paper, literally. original: what the
+    authors' public code does. Every other option overrides its preset."""
+    rca: int = 0
+    """Reverse classification accuracy (RCA) beside the monitor: how many reference subjects for each image; 0: none.
+    Needs the extra rca (SimpleITK), and seconds per reference."""
+    rca_subjects: int | None = None
+    """Of how many test subjects RCA judges the masks; None: all."""
+    seed: int = 0
+    """Of the split, the initial weights, the order, augmentation and dropout."""
+    devices: int | None = None
+    """How many devices share each batch; default all."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the arithmetic of the field's segmenters."""
+    skip_invalid: bool = False
+    """Leave subjects out whose files have errors, instead of stopping; they are named and counted."""
+    size: int = 256
+    """Height and width of the slices that the field's segmenters see, a multiple of 64."""
+    spacing_mm: float | None = None
+    """In-plane spacing of those slices; None: the training set's median."""
+    subjects: tuple[int, int] = (16, 10)
+    """Synthetic cohort: subjects for training and for the test."""
+    supervised: SegmenterConfig = field(default_factory=SegmenterConfig)
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
+
+    @property
+    def losses(self) -> Literal["paper", "original"]:
+        """Which of the two readings of the method applies; demo and small follow the paper."""
+        return "original" if self.preset == "original" else "paper"
+
+
 def to_json(config: Any) -> dict[str, Any]:
     """Plain values, paths as text."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))

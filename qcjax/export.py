@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from qcjax.labels import CARDIAC
 from qcjax.metrics.clinical import volume_ml
 from qcjax.metrics.surface import case_metrics
 from qcjax.report.cases import NUMBER_COLUMNS, CaseRow
+from qcjax.run_folder import beside
 from qcjax.train.refinement import Decision
 from qcjax.train.stages import Arm
 from qcjax.typing import Variables
@@ -126,10 +126,10 @@ def _score(
         "vendor": subject.vendor,
         "flag": "erroneous" if "erroneous" in kinds else "suspicious" if kinds else "",
         "reason": "; ".join(flag.reason for flag in raised),
-        "image_path": _beside(found.image_path, arm.folder),
-        "label_path": _beside(found.label_path, arm.folder),
-        "prediction_path": _beside(prediction_path, arm.folder),
-        "reconstruction_path": _beside(reconstruction_path, arm.folder),
+        "image_path": beside(found.image_path, arm.folder),
+        "label_path": beside(found.label_path, arm.folder),
+        "prediction_path": beside(prediction_path, arm.folder),
+        "reconstruction_path": beside(reconstruction_path, arm.folder),
     }
     row |= _volumes("volume_{}_ml", prediction, image.spacing_mm)
     for structure, dc, hd in zip(CARDIAC, pdc, phd, strict=True):
@@ -143,11 +143,3 @@ def _score(
 
 def _volumes(column: str, labels: np.ndarray, spacing_mm: tuple[float, float, float]) -> CaseRow:
     return {column.format(s.key): volume_ml(labels == s.id, spacing_mm) for s in CARDIAC}
-
-
-def _beside(path: Path | None, folder: Path) -> str:
-    """Relative to the run where it lies inside, absolute elsewhere, so that a run can be moved."""
-    if path is None:
-        return ""
-    path = path.resolve()
-    return str(path.relative_to(folder.resolve()) if path.is_relative_to(folder.resolve()) else path)

@@ -57,7 +57,7 @@ class Score:
     phd_mm: np.ndarray  # (k,) pseudo Hausdorff distance, NaN there
     slice_pdc: np.ndarray  # (slices, k); NaN where a slice has the structure in neither
     flags: list[qc.Flag]
-    measured: np.ndarray  # (3, k), see `suspicion.features`
+    measured: np.ndarray  # (4, k), see `suspicion.features`
     suspicion: float  # 1: as far out as ground-truth masks get; inf where a structure is absent
     reconstruction: np.ndarray  # (x, y, slices) uint8, on the mask's own grid
 

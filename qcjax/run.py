@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qcjax import runtime
-from qcjax.config import Config, to_json
+from qcjax.config import Config
 from qcjax.data import mnms2
 from qcjax.data.cohort import Cohort, prepare
 from qcjax.data.nifti import read_grid, read_image, read_labels
@@ -19,6 +19,7 @@ from qcjax.data.validate import validate_mnms2
 from qcjax.export import export_stage
 from qcjax.report.ablation import summarise, without_nan
 from qcjax.report.cases import CaseRow, write_cases
+from qcjax.run_folder import open_folder, usable
 from qcjax.train.checkpoint import Candidate, Checkpoints
 from qcjax.train.loop import Journal
 from qcjax.train.networks import Networks
@@ -28,8 +29,6 @@ from qcjax.train.refinement import Decision, Pool, refine
 from qcjax.train.refinement_original import OriginalPool, refine_original
 from qcjax.train.stages import Arm, ViewData
 from qcjax.typing import Variables
-
-UNSET_FOR_COMPARISON = ("out", "devices")  # may differ when a run goes on
 
 
 @dataclass(frozen=True)
@@ -72,22 +71,7 @@ class Run:
             raise ValueError(
                 f"--init-from: {len(config.segmenter)} segmenters found, expected one (--segmenter)"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "config.json"
-        ours = to_json(config) | {"versions": runtime.versions()}
-        if path.exists():
-            theirs = json.loads(path.read_text(encoding="utf-8"))
-            skip = (*UNSET_FOR_COMPARISON, "versions")
-            differ = [k for k in ours if k not in skip and ours[k] != theirs.get(k)]
-            if differ:
-                found = ", ".join(f"{k} = {theirs.get(k)} (now {ours[k]})" for k in differ)
-                raise ValueError(
-                    f"{folder}: holds a run with {found}; choose another --out, or the same options"
-                )
-            say(f"Going on with {folder}")
-        else:
-            path.write_text(json.dumps(ours, indent=2) + "\n", encoding="utf-8")
-            say(f"Results go to {folder}")
+        open_folder(config, folder)
         return cls(config, folder)
 
     def subjects(self) -> list[Subject]:
@@ -101,20 +85,8 @@ class Run:
         say(f"Checking {data}")
         subjects = mnms2.find(data, self.config.split)
         findings = validate_mnms2(data, self.config.split)
-        errors = [f for f in findings if f.level == "error"]
-        for finding in findings:
-            say(f"{finding.level}: {finding}")
-        broken = {f.subject for f in errors}
-        if errors and not (self.config.skip_invalid and "" not in broken):
-            raise ValueError(
-                f"{data}: {len(errors)} errors found, expected none (--skip-invalid leaves subjects out)"
-            )
-        self._skipped = sorted(broken)
-        if broken:
-            say(
-                f"Left out, because their files have errors: {len(broken)} subjects ({', '.join(self._skipped)})"
-            )
-        return [s for s in subjects if s.code not in broken]
+        kept, self._skipped = usable(subjects, findings, data, self.config.skip_invalid)
+        return kept
 
     def _phantom(self) -> Path:
         data = self.folder / "data"

@@ -2,7 +2,8 @@
 
 The monitoring paper's flags have fixed limits (50 mm, 0.5), far out, so that they raise few false alarms. Ranking
 cases, or finding subtler damage, needs a scale: here the spread of the same measures over ground-truth masks that the
-autoencoder was validated on. Arrays in, arrays out.
+autoencoder was validated on. The autoencoder sees one slice at a time; what only a neighbouring slice tells, a
+structure that is lost and comes back, is measured on the mask itself. Arrays in, arrays out.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,6 @@ import numpy as np
 from qcjax.labels import Structure
 from qcjax.metrics.surface import Spacing
 
-MEASURES = ("pseudo Dice", "pseudo Hausdorff distance", "largest disagreement within a slice")
 FALSE_ALARMS = 0.02  # share of the reference masks above suspicion 1
 
 
@@ -34,8 +34,9 @@ def features(
       pdc, phd_mm: (k,) of the case.
 
     Returns:
-      (3, k): 1 − pDC; pHD in mm; the square root of the largest area in mm² on which a slice of both differs. Infinite
-      where the structure is absent from the mask or its reconstruction.
+      (4, k): 1 − pDC; pHD in mm; the square root of the largest area in mm² on which a slice of both differs; the same
+      of the area that a slice of the mask lacks to the larger ones on either side of it. Infinite where the structure
+      is absent from the mask or its reconstruction.
     """
     pixel_mm2 = float(spacing_mm[1]) * float(spacing_mm[2])
     changed = mask != rebuilt
@@ -45,13 +46,21 @@ def features(
             for s in structures
         ]
     )
+    valley = np.array([_valley((mask == s.id).sum((1, 2)) * pixel_mm2) for s in structures])
     absent = ~np.isfinite(phd_mm)
-    return np.where(absent, np.inf, np.stack([1 - pdc, np.where(absent, np.inf, phd_mm), np.sqrt(area)]))
+    distance = np.where(absent, np.inf, phd_mm)
+    return np.where(absent, np.inf, np.stack([1 - pdc, distance, np.sqrt(area), np.sqrt(valley)]))
+
+
+def _valley(areas: np.ndarray) -> float:
+    """How far the area of a slice lies below the largest ones before and after it."""
+    before, after = np.maximum.accumulate(areas), np.maximum.accumulate(areas[::-1])[::-1]
+    return float((np.minimum(before, after) - areas).max(initial=0))
 
 
 @dataclass(frozen=True)
 class Reference:
-    """How the measures of ground-truth masks spread, each (3, k) as nested lists."""
+    """How the measures of ground-truth masks spread, each (4, k) as nested lists."""
 
     median: list[list[float]]
     spread: list[list[float]]  # from the median to the 95th percentile

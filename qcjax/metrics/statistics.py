@@ -34,7 +34,15 @@ class Correlation(TypedDict):
     n: int  # pairs in which both are defined
 
 
+class CorrelationInterval(Correlation):
+    """A correlation coefficient with its 95 % interval; None where undefined."""
+
+    low: float | None
+    high: float | None
+
+
 Values = Sequence[Any] | Float[np.ndarray, " n"]
+Groups = Sequence[Any] | np.ndarray
 
 
 def summary(values: Values) -> Summary:
@@ -122,6 +130,100 @@ def spearman(a: Values, b: Values) -> Correlation:
       ValueError: unequal lengths.
     """
     return _correlation(a, b, stats.spearmanr)
+
+
+def pearson_interval(
+    a: Values, b: Values, groups: Groups, n_resamples: int = 2000, seed: int = 0
+) -> CorrelationInterval:
+    """`pearson` with its 95 % percentile-bootstrap interval, whole groups drawn as in `paired_bootstrap`.
+
+    Args:
+      a, b: one value per case; pairs with a NaN or infinite value are dropped.
+      groups: the group of each case, such as its subject.
+      n_resamples: number of bootstrap samples; those in which a side is constant are left out.
+      seed: of the random numbers.
+
+    Returns:
+      ``r`` and ``n`` as `pearson`; ``low`` and ``high`` (None for fewer than two groups).
+
+    Raises:
+      ValueError: unequal lengths.
+    """
+    first, second, labels = _defined(a, b, groups=groups)
+    names, members = np.unique(labels, return_inverse=True)
+    found = pearson(first, second)
+    low = high = None
+    if found["r"] is not None and names.size > 1:
+        weights = bootstrap_weights(names.size, n_resamples, seed)
+        low, high = interval_95(_weighted_pearson(first, second, members, weights))
+    return {**found, "low": low, "high": high}
+
+
+def pearson_difference(
+    target: Values, a: Values, b: Values, groups: Groups, n_resamples: int = 2000, seed: int = 0
+) -> PairedDifference:
+    """r(target, b) - r(target, a) with its 95 % percentile-bootstrap interval, both on the same draws.
+
+    Args:
+      target, a, b: one value per case; cases in which one of the three is NaN or infinite are dropped.
+      groups, n_resamples, seed: as for `pearson_interval`.
+
+    Raises:
+      ValueError: unequal lengths.
+    """
+    reference, first, second, labels = _defined(target, a, b, groups=groups)
+    names, members = np.unique(labels, return_inverse=True)
+    n_missing = len(_vector(target, "target")) - reference.size
+    r_a, r_b = pearson(reference, first)["r"], pearson(reference, second)["r"]
+    if r_a is None or r_b is None:
+        return {"mean": None, "low": None, "high": None, "n": reference.size, "n_missing": n_missing}
+    low = high = None
+    if names.size > 1:
+        weights = bootstrap_weights(names.size, n_resamples, seed)
+        drawn_a = _weighted_pearson(reference, first, members, weights)
+        drawn_b = _weighted_pearson(reference, second, members, weights)
+        low, high = interval_95(drawn_b - drawn_a)
+    return {"mean": r_b - r_a, "low": low, "high": high, "n": reference.size, "n_missing": n_missing}
+
+
+def bootstrap_weights(n_groups: int, n_resamples: int, seed: int) -> Float[np.ndarray, "resamples groups"]:
+    """How often each group is drawn in each bootstrap sample of as many groups, with replacement."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_resamples).astype(np.float64)
+
+
+def interval_95(drawn: Float[np.ndarray, " resamples"]) -> tuple[float | None, float | None]:
+    """The 2.5 and 97.5 % quantiles of a statistic's bootstrap samples, undefined ones left out."""
+    defined = drawn[np.isfinite(drawn)]
+    if not defined.size:
+        return None, None
+    low, high = np.quantile(defined, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _weighted_pearson(a: np.ndarray, b: np.ndarray, members: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Pearson's r of each bootstrap sample, from sums over each group; NaN where a side is constant."""
+    x, y = a - a.mean(), b - b.mean()  # near 0, so that the differences of sums below lose no digits
+    sums = [np.bincount(members, weights=v) for v in (np.ones_like(x), x, y, x * x, y * y, x * y)]
+    n, sum_x, sum_y, sum_xx, sum_yy, sum_xy = (weights @ s for s in sums)
+    spread_x, spread_y = sum_xx - sum_x**2 / n, sum_yy - sum_y**2 / n
+    constant = (spread_x <= 1e-12 * np.maximum(sum_xx, 1e-300)) | (
+        spread_y <= 1e-12 * np.maximum(sum_yy, 1e-300)
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r = (sum_xy - sum_x * sum_y / n) / np.sqrt(spread_x * spread_y)
+    return np.where(constant, np.nan, np.clip(r, -1, 1))
+
+
+def _defined(*values: Values, groups: Groups) -> list[np.ndarray]:
+    """The cases in which every value is finite, and their groups last."""
+    vectors = [_vector(v, "values") for v in values]
+    labels = np.asarray(groups)
+    if any(v.shape != labels.shape for v in vectors):
+        sizes = ", ".join(str(v.size) for v in vectors)
+        raise ValueError(f"{sizes} values in {labels.size} groups found, expected one of each for each case")
+    defined = np.all([np.isfinite(v) for v in vectors], axis=0)
+    return [v[defined] for v in vectors] + [labels[defined]]
 
 
 def _correlation(a: Values, b: Values, function: Any) -> Correlation:

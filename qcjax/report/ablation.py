@@ -12,8 +12,9 @@ import numpy as np
 
 from qcjax.data.subject import PHASES, VIEWS
 from qcjax.metrics.statistics import paired_bootstrap, pearson, spearman, summary
-from qcjax.report.cases import STAGES, STRUCTURES, CaseRow, has_truth, present
+from qcjax.report.cases import STAGES, STRUCTURES, CaseRow, has_truth
 from qcjax.report.clinical import clinical
+from qcjax.report.columns import present
 
 MEASURES = {"dc": "dc_rv", "hd": "hd_rv_mm"}  # of the right ventricle: key in the results -> column
 VIEW_WEIGHTS = {"SA": 0.75, "LA": 0.25}  # the challenge's average

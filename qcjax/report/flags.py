@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from qcjax.data.subject import VIEWS
-from qcjax.report.cases import STAGES, CaseRow, case_name, has_truth, present
+from qcjax.report.cases import STAGES, CaseRow, case_name, has_truth
+from qcjax.report.columns import present
 from qcjax.report.figures import last_stage
 from qcjax.report.tables import DASH, STAGE_WORDS, Table, number
 

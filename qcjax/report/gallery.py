@@ -8,7 +8,8 @@ from typing import Any
 
 from qcjax.data.subject import VIEWS
 from qcjax.report import curves, figures, flags, pictures
-from qcjax.report.cases import CaseRow, case_name, present
+from qcjax.report.cases import CaseRow, case_name
+from qcjax.report.columns import present
 from qcjax.report.examples import refinement_examples
 from qcjax.report.run import Run
 
@@ -115,7 +116,7 @@ def flagged_cards(run: Run) -> dict[str, Any]:
         )
         caption = "Image, mask, its reconstruction and the inconsistency map, in the slice that differs most."
         tags = [word for word in (row["flag"], "out of distribution" if row["ood"] else "") if word]
-        cards.append(Card(name, tags, flags.describe(row), _picture(path, caption) if path else None))
+        cards.append(Card(name, tags, flags.describe(row), embed(path, caption) if path else None))
     text = f"Flagged or out of distribution at the last stage: {len(flagged)}; erroneous cases come first."
     if len(flagged) > len(cards):
         text += f" The first {len(cards)} are shown, the others listed below."
@@ -131,9 +132,10 @@ def _rows(rows: Sequence[CaseRow], segmenter: str, view: str, stage: str) -> lis
 
 
 def _pictures(*drawn: tuple[Path | None, str]) -> list[Picture]:
-    return [_picture(path, caption) for path, caption in drawn if path]
+    return [embed(path, caption) for path, caption in drawn if path]
 
 
-def _picture(path: Path, caption: str) -> Picture:
+def embed(path: Path, caption: str) -> Picture:
+    """A drawn PNG within the page itself; its caption also tells those who can't see it what it shows."""
     source = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
     return Picture(source, caption, caption)

@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from qcjax.data.subject import VIEWS
 from qcjax.report import flags, gallery, published, tables, words
-from qcjax.report.cases import present
+from qcjax.report.columns import present
+from qcjax.report.render import write_page
 from qcjax.report.run import Run, read_run
 
 SECTIONS = (
@@ -34,14 +33,14 @@ def write_report(run_dir: Path) -> Path:
     """Draw the figures of a run and write its page; a page and figures that exist are replaced.
 
     Args:
-      run_dir: holds `config.json`, `results.json`, `cases.csv` and, where there are learning curves,
+      run_dir: holds `results.json`, `cases.csv` and, where they were written, `config.json` and
         `metrics.jsonl`. Relative paths in `cases.csv` start there.
 
     Returns:
       The path of `report.html`, which holds everything that it shows.
 
     Raises:
-      FileNotFoundError: one of the first three files is not there.
+      FileNotFoundError: one of the first two files is not there.
     """
     run = read_run(run_dir)
     context = {
@@ -54,18 +53,7 @@ def write_report(run_dir: Path) -> Path:
         "curve_figures": gallery.curve_figures(run),
         **gallery.flagged_cards(run),
     }
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("qcjax.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-    )
-    environment.filters |= {"cell_class": _cell_class, "tag_class": _tag_class}
-    path = run_dir / "report.html"
-    path.write_text(
-        environment.get_template("report.html.j2").render(context).strip() + "\n", encoding="utf-8"
-    )
-    return path
+    return write_page(run_dir / "report.html", "report.html.j2", context)
 
 
 def _facts(run: Run) -> dict[str, Any]:
@@ -149,13 +137,3 @@ def _flat(seconds: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float
             _flat(value, f"{prefix}{name}, ") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
         )
     return pairs
-
-
-def _cell_class(cell: str) -> str:
-    """The class of a cell by the judgement that ends it, for its colour."""
-    judgement = cell.rsplit("\n", 1)[-1]
-    return {"better": "better", "worse": "worse", tables.NO_DIFFERENCE: "neutral"}.get(judgement, "")
-
-
-def _tag_class(tag: str) -> str:
-    return tag if tag in ("erroneous", "suspicious") else "ood"

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_rgb
 
-from qcjax.labels import CARDIAC, LV, MYO, RV
+from qcjax.labels import CARDIAC, LV, MYO, RV, Structure
 from qcjax.report import style
 from qcjax.report.cases import CaseRow
 
@@ -47,7 +47,7 @@ def draw_refinement(before: CaseRow, after: CaseRow, run_dir: Path, path: Path) 
     if loaded is None:
         return None
     image, labels, spacing_mm = loaded
-    shown = prepare_slice(image, labels, spacing_mm, _most_changed(labels[0], labels[2]))
+    shown = prepare_slice(image, labels, spacing_mm, most_changed(labels[0], labels[2]))
     titles = [f"before, slice {shown.number} of {shown.of}", "its reconstruction", "after", "ground truth"]
     figure, axes = style.new_figure(5.55, 2, 2)
     for axis, title, mask in zip((*axes[0], *axes[1]), titles, (*shown.labels, None), strict=False):
@@ -60,11 +60,8 @@ def draw_refinement(before: CaseRow, after: CaseRow, run_dir: Path, path: Path) 
     return style.save(figure, path, dpi=170)
 
 
-@matplotlib.rc_context(style.STYLE)
 def draw_flagged(row: CaseRow, run_dir: Path, path: Path) -> Path | None:
-    """Image, mask, reconstruction and inconsistency map of a case (monitoring paper, measure rho 2).
-
-    The slice is the one where mask and reconstruction differ most.
+    """`draw_inconsistency` of a case of a run, in the slice where mask and reconstruction differ most.
 
     Returns:
       The picture's path; None where a file that it needs is not named or not there.
@@ -72,18 +69,57 @@ def draw_flagged(row: CaseRow, run_dir: Path, path: Path) -> Path | None:
     loaded = _load(run_dir, row["image_path"], [row["prediction_path"], row["reconstruction_path"]])
     if loaded is None:
         return None
-    image, labels, spacing_mm = loaded
-    shown = prepare_slice(image, labels, spacing_mm, _most_changed(*labels))
-    mask, reconstruction = shown.labels
-    figure, axes = style.new_figure(5.3, 2, 2)
-    _image(axes[0][0], shown, f"image, slice {shown.number} of {shown.of}")
-    _image(axes[0][1], shown, "mask")
-    _overlay(axes[0][1], mask)
-    _image(axes[1][0], shown, "reconstruction")
-    _overlay(axes[1][0], reconstruction)
-    _image(axes[1][1], shown, "where they differ")
-    _paint(axes[1][1], mask != reconstruction, style.INCONSISTENT_COLOUR, 0.85)
-    return style.save(figure, path, dpi=150)
+    image, (mask, reconstruction), spacing_mm = loaded
+    return draw_inconsistency(
+        image, mask, reconstruction, spacing_mm, most_changed(mask, reconstruction), path
+    )
+
+
+@matplotlib.rc_context(style.STYLE)
+def draw_inconsistency(
+    image: np.ndarray | None,
+    mask: np.ndarray,
+    reconstruction: np.ndarray,
+    spacing_mm: tuple[float, float],
+    number: int,
+    path: Path,
+    structures: Sequence[Structure] = CARDIAC,
+    dpi: int = 150,
+    truth: np.ndarray | None = None,
+) -> Path:
+    """Image, mask, reconstruction and inconsistency map in one slice (monitoring paper, measure rho 2).
+
+    Args:
+      image: (x, y, slices); None where there is none: the others are drawn on black then.
+      mask, reconstruction: label maps of the same shape, ids of `structures`.
+      spacing_mm: in plane, (x, y).
+      number: the slice, counted from 0.
+      truth: label map of the same shape, for a further panel; None where there is none.
+
+    Returns:
+      `path`, where the picture is.
+    """
+    background = np.zeros(mask.shape, np.float32) if image is None else image
+    maps = (mask, reconstruction) if truth is None else (truth, mask, reconstruction)
+    shown = prepare_slice(background, maps, spacing_mm, number, structures)
+    *of_truth, of_mask, of_reconstruction = shown.labels
+    panels: list[tuple[str, np.ndarray | None]] = [("image", None)] if image is not None else []
+    panels += [("mask", of_mask), ("reconstruction", of_reconstruction), ("where they differ", None)]
+    panels += [("ground truth", labels) for labels in of_truth]
+    columns = 2 if len(panels) == 4 else 3
+    height_in = 5.3 if columns == 2 else 2.1 * -(-len(panels) // columns)
+    figure, rows = style.new_figure(height_in, -(-len(panels) // columns), columns)
+    axes = [axis for row in rows for axis in row]
+    for place, (axis, (title, labels)) in enumerate(zip(axes, panels, strict=False)):
+        _image(axis, shown, title if place else f"{title}, slice {shown.number} of {shown.of}")
+        if labels is not None:
+            _overlay(axis, labels, structures)
+        elif title != "image":
+            _paint(axis, of_mask != of_reconstruction, style.INCONSISTENT_COLOUR, 0.85)
+    for axis in axes[len(panels) :]:
+        axis.axis("off")
+        axis.legend(handles=style.structure_handles(structures), loc="center")
+    return style.save(figure, path, dpi=dpi)
 
 
 def _load(
@@ -105,7 +141,7 @@ def _load(
     return arrays[0].astype(np.float32), labels, (float(zooms[0]), float(zooms[1]))
 
 
-def _most_changed(first: np.ndarray, second: np.ndarray) -> int:
+def most_changed(first: np.ndarray, second: np.ndarray) -> int:
     """The slice where two label maps differ most; of equal ones the middle of the structures."""
     changed = (first != second).sum(axis=(0, 1))
     if changed.any():
@@ -115,12 +151,16 @@ def _most_changed(first: np.ndarray, second: np.ndarray) -> int:
 
 
 def prepare_slice(
-    image: np.ndarray, labels: tuple[np.ndarray, ...], spacing_mm: tuple[float, float], number: int
+    image: np.ndarray,
+    labels: tuple[np.ndarray, ...],
+    spacing_mm: tuple[float, float],
+    number: int,
+    structures: Sequence[Structure] = CARDIAC,
 ) -> Slice:
-    """Cut one slice to a square around the heart, the RV on the picture's left as is the custom."""
+    """Cut one slice to a square around the structures, the RV on the picture's left as is the custom."""
     planes = [np.swapaxes(array[:, :, number], 0, 1) for array in (image, *labels)]  # rows are y
     rows, columns = _heart_box(np.any([label > 0 for label in labels], axis=(0, 3)).T, spacing_mm[::-1])
-    quarter_turns = _quarter_turns(labels[-1] if (labels[-1] > 0).any() else labels[0])
+    quarter_turns = _quarter_turns(labels[-1] if (labels[-1] > 0).any() else labels[0], structures)
     turned = [np.rot90(plane[rows, columns], quarter_turns) for plane in planes]
     pixel_mm = spacing_mm[::-1] if quarter_turns % 2 == 0 else spacing_mm
     return Slice(turned[0], tuple(turned[1:]), pixel_mm, number + 1, image.shape[2])
@@ -143,16 +183,15 @@ def _heart_box(mask: np.ndarray, pixel_mm: tuple[float, float]) -> tuple[slice, 
     return box[0], box[1]
 
 
-def _quarter_turns(labels: np.ndarray) -> int:
+def _quarter_turns(labels: np.ndarray, structures: Sequence[Structure]) -> int:
     """Turns of 90 degrees (as `numpy.rot90`) that bring the RV to the left of the LV; 0 where one is absent.
 
     The files' affines are no guide: the same subject's views can follow different conventions.
     """
-    if not ((labels == LV.id).any() and (labels == RV.id).any()):
+    voxels = {s.key: np.argwhere(labels == s.id) for s in structures if s.key in (LV.key, RV.key)}
+    if len(voxels) < 2 or not all(map(len, voxels.values())):
         return 0
-    x, y = (
-        np.argwhere(labels == RV.id).mean(axis=0)[:2] - np.argwhere(labels == LV.id).mean(axis=0)[:2]
-    )  # from LV to RV; in the picture x is to the right and y down
+    x, y = (voxels[RV.key].mean(axis=0) - voxels[LV.key].mean(axis=0))[:2]  # in the picture y is down
     if abs(x) >= abs(y):
         return 0 if x <= 0 else 2
     return 1 if y < 0 else 3
@@ -172,11 +211,12 @@ def _image(axis: Axes, shown: Slice, title: str) -> None:
     axis.axis("off")
 
 
-def _overlay(axis: Axes, labels: np.ndarray) -> None:
+def _overlay(axis: Axes, labels: np.ndarray, structures: Sequence[Structure] = CARDIAC) -> None:
     """Structures as a light fill with a firm outline."""
-    for structure in CARDIAC:
+    for structure in structures:
         _paint(axis, labels == structure.id, structure.colour, 0.35)
-    for structure in (MYO, RV, LV):  # where outlines meet, the myocardium's lies below
+    # where outlines meet, the myocardium's lies below
+    for structure in sorted(reversed(structures), key=lambda s: s.key != MYO.key):
         mask = labels == structure.id
         if mask.any() and not mask.all():
             axis.contour(mask.astype(float), levels=[0.5], colors=[structure.colour], linewidths=1.4)

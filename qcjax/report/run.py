@@ -1,11 +1,13 @@
 """A run folder as the report reads it."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qcjax.report.cases import CaseRow, read_cases
+from qcjax.report.cases import read_cases
+from qcjax.report.columns import Row
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class Run:
     folder: Path
     config: dict[str, Any]
     results: dict[str, Any]
-    rows: list[CaseRow]
+    rows: list[Row]
     lines: list[dict[str, Any]]
     unreadable_lines: int
 
@@ -24,24 +26,35 @@ class Run:
         return self.folder / "figures" / f"{name}.png"
 
 
-def read_run(run_dir: Path) -> Run:
-    """Read `config.json`, `results.json`, `cases.csv` and, where it is there, `metrics.jsonl`.
+def read_run(
+    run_dir: Path, table: str = "cases.csv", read_rows: Callable[[Path], list[Row]] = read_cases
+) -> Run:
+    """Read `results.json`, the table of rows and, where they are there, `config.json` and `metrics.jsonl`
+    (the run's own, else that of the monitor that it trained).
 
     Raises:
-      FileNotFoundError: one of the first three is not there.
+      FileNotFoundError: one of the first two is not there.
+      ValueError: the table is not what `read_rows` reads.
     """
+    own, of_monitor = run_dir / "metrics.jsonl", run_dir / "monitor" / "metrics.jsonl"
+    lines, unreadable = _read_lines(own if own.is_file() else of_monitor)
+    config = run_dir / "config.json"
+    return Run(
+        run_dir,
+        json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {},
+        json.loads((run_dir / "results.json").read_text(encoding="utf-8")),
+        read_rows(run_dir / table),
+        lines,
+        unreadable,
+    )
+
+
+def _read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The lines of a file that may not be there, and how many could not be read."""
     lines, unreadable = [], 0
-    metrics = run_dir / "metrics.jsonl"
-    for text in metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else ():
+    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             lines.append(json.loads(text))
         except json.JSONDecodeError:  # a run that was killed can leave half a line
             unreadable += 1
-    return Run(
-        run_dir,
-        json.loads((run_dir / "config.json").read_text(encoding="utf-8")),
-        json.loads((run_dir / "results.json").read_text(encoding="utf-8")),
-        read_cases(run_dir / "cases.csv"),
-        lines,
-        unreadable,
-    )
+    return lines, unreadable

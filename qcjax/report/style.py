@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from qcjax.labels import CARDIAC
+from qcjax.labels import CARDIAC, Structure
 
 WIDTH_IN = 5.0  # at a phone's 390 pixels its 10 pt letters are 11 pixels high
 INK = "#222222"
@@ -18,6 +18,8 @@ INCONSISTENT_COLOUR = "#ff3bd4"
 STAGE_COLOURS = {"segmenter": "#8c8c8c", "selection": "#56b4e9", "control": "#e69f00", "refined": "#009e73"}
 SEGMENTER_COLOURS = ("#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 SEGMENTER_MARKERS = ("o", "s", "D", "^")
+METHOD_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#222222")  # Okabe & Ito
+METHOD_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")  # one more than colours: 56 methods look different
 PART_HATCHES = {"validation": "////", "test": ""}
 STAGE_TICKS = {"segmenter": "M", "selection": "{M}\n+QC", "control": "control", "refined": "full"}
 VIEW_NAMES = {"SA": "short axis", "LA": "long axis", "AVG": "average"}
@@ -73,6 +75,12 @@ def segmenter_style(segmenter: str, segmenters: Sequence[str]) -> tuple[str, str
     ]
 
 
-def structure_handles() -> list[Patch]:
+def method_style(method: str, methods: Sequence[str]) -> tuple[str, str]:
+    """Colour and marker of a segmentation method, by its place among those that are compared."""
+    place = list(methods).index(method)
+    return METHOD_COLOURS[place % len(METHOD_COLOURS)], METHOD_MARKERS[place % len(METHOD_MARKERS)]
+
+
+def structure_handles(structures: Sequence[Structure] = CARDIAC) -> list[Patch]:
     """Legend entries of the structures in their colours."""
-    return [Patch(facecolor=structure.colour, label=structure.key.upper()) for structure in CARDIAC]
+    return [Patch(facecolor=structure.colour, label=structure.key.upper()) for structure in structures]

@@ -1,7 +1,7 @@
 """Training of a monitor: an autoencoder on ground-truth masks alone (monitoring paper, Galati & Zuluaga, FIMH 2021)."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from qcjax import losses, runtime
 from qcjax.config import MonitorConfig
 from qcjax.data.augment import Augmentation, augment_batch
 from qcjax.data.batches import Batch, Plan, cycled, epoch_plan, in_batches, padded, sample_keys
-from qcjax.data.mask_cohort import MaskCase, MaskCohort
+from qcjax.data.mask_cohort import MaskCase, MaskCohort, prepare_masks
 from qcjax.data.nifti import read_labels
 from qcjax.labels import label_mapping, structures_named
 from qcjax.metrics.overlap import dice
@@ -26,6 +26,7 @@ from qcjax.train import updates
 from qcjax.train.checkpoint import LOSS, Checkpoints
 from qcjax.train.loop import Journal, Record, fit, run_steps, stream
 from qcjax.train.parallel import BROADCAST, REPLICATED, SHARDED, Devices
+from qcjax.train.progress import bar
 from qcjax.train.state import TrainState, adam, create, shapes
 from qcjax.typing import Array, Variables
 
@@ -33,6 +34,27 @@ STAGE = "autoencoder"
 GENTLE = Augmentation(mirror=0.0, rotation_deg=15.0, scale=(0.85, 1.15))  # masks keep their sides
 
 Reading = Literal["paper", "original"]
+
+
+def prepare_both(
+    training: Sequence[MaskCase],
+    validation: Sequence[MaskCase],
+    mapping: dict[int, int],
+    config: MonitorConfig,
+) -> tuple[MaskCohort, MaskCohort]:
+    """The masks of two parts on the monitor's grid.
+
+    Raises:
+      ValueError: a part without masks, or a file that can't be used.
+    """
+    with bar(
+        f"Preparing masks at {config.spacing_mm:g} mm, cases", len(training) + len(validation)
+    ) as advance:
+        first, second = (
+            prepare_masks(cases, mapping, config.spacing_mm, config.size, on_case=advance)
+            for cases in (training, validation)
+        )
+    return first, second
 
 
 class MonitorTraining:

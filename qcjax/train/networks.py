@@ -25,10 +25,10 @@ ORIGINAL_POLY_EPOCHS = 1000  # the refinement code's schedule doesn't know how m
 
 
 class Networks:
-    """M and R of one segmenter's name, on some devices."""
+    """M and R of one segmenter's name, on some devices; `title` tells apart what has the same architecture."""
 
-    def __init__(self, config: Config, name: str, devices: Devices) -> None:
-        self.config, self.name, self.devices = config, name, devices
+    def __init__(self, config: Config, name: str, devices: Devices, title: str | None = None) -> None:
+        self.config, self.name, self.title, self.devices = config, name, title or name, devices
         self.loss = losses.SUPERVISED[config.losses]
         original = config.losses == "original"
         dtype: Any = jnp.bfloat16 if config.dtype == "bfloat16" else jnp.float32

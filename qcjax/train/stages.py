@@ -80,7 +80,7 @@ class Arm:
         """Names a stage of this arm; the autoencoder serves every segmenter of the view."""
         if stage == "autoencoder":
             return {"stage": stage, "view": self.data.view}
-        return {"stage": stage, "segmenter": self.networks.name, "view": self.data.view}
+        return {"stage": stage, "segmenter": self.networks.title, "view": self.data.view}
 
     def key(self, stage: str) -> Array:
         """The root of a stage's random numbers."""

@@ -95,8 +95,8 @@ def test_refinement_on_one_device_and_on_eight(networks, slices, name):
             np.testing.assert_allclose(b[part], a[part], atol=1e-5)
         # one activation at the kink of a leaky ReLU, or one tie in max-pooling, is enough to see in the gradient
         np.testing.assert_allclose(b["grad_norm"], a["grad_norm"], rtol=1e-3)
-    # in the flat border that augmentation leaves, rounding decides which of equal values max-pooling takes
-    np.testing.assert_allclose(output_eight, output, atol=1e-4 if name == "acdc_unet" else 1e-5)
+    # the parameters of acdc_unet moved by 1e-7 of themselves, one rounding, move its outputs by 8e-6 here
+    np.testing.assert_allclose(output_eight, output, atol=3e-5 if name == "acdc_unet" else 1e-5)
     compare_params(one, eight)
     chex.assert_trees_all_close(one.batch_stats, eight.batch_stats, atol=1e-4)
     assert history[0]["loss"] != history[-1]["loss"]

@@ -1,0 +1,187 @@
+"""The masks of many methods on test cases: judged by the monitor, by other means, and against the truth."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from qcjax import rca
+from qcjax.anatomy import broken_rules
+from qcjax.damage import DAMAGES
+from qcjax.data.acdc import STORED_LABELS
+from qcjax.data.nifti import read_grid, read_image, read_labels, write_labels
+from qcjax.data.subject import Case, Subject, Volume
+from qcjax.labels import ACDC_LABELS, CARDIAC, remap
+from qcjax.metrics.agreement import mean_pairwise_dice
+from qcjax.metrics.selective import detection_rate, roc_auc
+from qcjax.metrics.surface import case_metrics
+from qcjax.monitor import Monitor, Score
+from qcjax.report.measures import NUMBER_COLUMNS, MeasureRow
+from qcjax.run_folder import beside
+
+AHEAD = 4  # cases read and judged at a time; bounds memory
+
+
+class Judged(NamedTuple):
+    """One case: a row per method and structure, and what judging a mask took."""
+
+    rows: list[MeasureRow]
+    seconds: list[float]  # per mask: preparing, rebuilding, measuring
+
+
+def judge_case(
+    monitor: Monitor,
+    case: Case,
+    disease: str,
+    masks: Mapping[str, Path],
+    run: Path,
+) -> Judged:
+    """Every method's mask of one image.
+
+    Args:
+      masks: method -> file in ACDC's label values; methods without a mask of this image are absent.
+      run: the run's folder, which the reconstructions go to.
+
+    Raises:
+      InvalidFile: an image or a mask that can't be used.
+    """
+    image = read_image(case.image_path)
+    volumes = {m: read_labels(p, ACDC_LABELS, like=image) for m, p in masks.items()}
+    stacks = [np.ascontiguousarray(v.array.transpose(2, 1, 0)) for v in volumes.values()]
+    agreement = (
+        mean_pairwise_dice(stacks) if len(stacks) > 1 else np.full((len(stacks), len(CARDIAC)), np.nan)
+    )
+    truth = None if case.label_path is None else read_labels(case.label_path, ACDC_LABELS, like=image)
+    rows: list[MeasureRow] = []
+    seconds = []
+    for i, (method, volume) in enumerate(volumes.items()):
+        started = time.perf_counter()
+        score = monitor.score(volume.array, image.spacing_mm)
+        seconds.append(time.perf_counter() - started)
+        path = run / "reconstructions" / method / f"{case.subject}_{case.phase}.nii.gz"
+        write_labels(path, remap(score.reconstruction, STORED_LABELS), image)
+        common = {
+            "method": method,
+            "subject": case.subject,
+            "phase": case.phase,
+            "disease": disease,
+            "image_path": beside(case.image_path, run),
+            "label_path": beside(case.label_path, run),
+            "mask_path": beside(masks[method], run),
+            "reconstruction_path": beside(path, run),
+        }
+        rows += [
+            common | row for row in _structure_rows(score, stacks[i], volume, image, truth, agreement[i])
+        ]
+    return Judged(rows, seconds)
+
+
+def _structure_rows(
+    score: Score,
+    stack: np.ndarray,
+    mask: Volume,
+    image: Volume,
+    truth: Volume | None,
+    agreement: np.ndarray,
+) -> Iterator[MeasureRow]:
+    broken = broken_rules(stack, image.spacing_mm[::-1])
+    real = {} if truth is None else case_metrics(mask.array, truth.array, image.spacing_mm)
+    for i, structure in enumerate(CARDIAC):
+        key = structure.key
+        flags = [flag for flag in score.flags if flag.structure == key]
+        rules = [b.reason for b in broken if b.structure == key]
+        row: MeasureRow = dict.fromkeys(NUMBER_COLUMNS, math.nan)
+        row |= {
+            "structure": key,
+            "pdc": float(score.pdc[i]),
+            "phd_mm": float(score.phd_mm[i]),
+            "flag": flags[0].kind if flags else "",
+            "reason": "; ".join(flag.reason for flag in flags),
+            "agreement": float(agreement[i]),
+            "rules": "; ".join(rules),
+            "n_rules": len(rules),
+            "suspicion": score.suspicion,
+        }
+        if truth is not None:
+            row |= {"dc": real[f"dc_{key}"], "hd_mm": real[f"hd_{key}_mm"]}
+        yield row
+
+
+def judge_by_rca(
+    case: Case, masks: Mapping[str, Path], training: Sequence[Subject], n: int
+) -> dict[str, list[tuple[float, float]]]:
+    """Reverse classification accuracy of every method's mask of one image.
+
+    Args:
+      training: subjects with truth; the references are the n nearest in size, in the same phase.
+
+    Returns:
+      method -> (Dice, Hausdorff distance in mm) per structure.
+
+    Raises:
+      ImportError: SimpleITK is missing.
+      ValueError: fewer than n subjects.
+    """
+    candidates = [c for s in training for c in s.cases if c.phase == case.phase and c.label_path]
+    grids = [read_grid(c.image_path) for c in candidates]
+    chosen = [candidates[i] for i in rca.nearest_in_size(read_grid(case.image_path), grids, n)]
+    references = []
+    for reference in chosen:
+        image = read_image(reference.image_path)
+        assert reference.label_path is not None
+        truth = read_labels(reference.label_path, ACDC_LABELS, like=image)
+        references.append(rca.Reference(image, truth.array))
+    test = read_image(case.image_path)
+    arrays = {m: read_labels(p, ACDC_LABELS, like=test).array for m, p in masks.items()}
+    found = rca.estimate(arrays, test, references)
+    return {m: list(zip(e.dc.tolist(), e.hd_mm.tolist(), strict=True)) for m, e in found.items()}
+
+
+def damage_study(
+    monitor: Monitor, cases: Sequence[Case], seed: int, on_case: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """Whether the monitor tells damaged ground-truth masks from untouched ones.
+
+    Returns:
+      `damage`: for each kind the area under the ROC curve of the suspicion, the share found where 2 % of the untouched
+      masks raise an alarm, the share that the paper's flags find, and n; `false_alarms_untouched`: how many of the n
+      untouched masks the flags name.
+    """
+
+    def one(numbered: tuple[int, Case]) -> tuple[Score, dict[str, Score]]:
+        number, case = numbered
+        assert case.label_path is not None
+        truth = read_labels(case.label_path, ACDC_LABELS)
+        stack = np.ascontiguousarray(truth.array.transpose(2, 1, 0))
+        damaged: dict[str, Score] = {}
+        for i, (key, damage) in enumerate(DAMAGES.items()):
+            try:
+                mask = damage(stack, truth.spacing_mm[::-1], np.random.default_rng([seed, number, i]))
+            except ValueError:  # what is to be damaged isn't there
+                continue
+            damaged[key] = monitor.score(np.ascontiguousarray(mask.transpose(2, 1, 0)), truth.spacing_mm)
+        intact = monitor.score(truth.array, truth.spacing_mm)
+        on_case()
+        return intact, damaged
+
+    with ThreadPoolExecutor(AHEAD) as pool:
+        results = list(pool.map(one, enumerate(cases)))
+    intact = np.array([score.suspicion for score, _ in results])
+    table = {}
+    for key in DAMAGES:
+        scores = [damaged[key] for _, damaged in results if key in damaged]
+        if not scores:
+            continue
+        suspicion = np.array([s.suspicion for s in scores])
+        table[key] = {
+            "auc": roc_auc(suspicion, intact),
+            "detection_2pct": detection_rate(suspicion, intact),
+            "flagged": sum(s.verdict != "" for s in scores) / len(scores),
+            "n": len(scores),
+        }
+    flagged = sum(score.verdict != "" for score, _ in results)
+    return {"damage": table, "false_alarms_untouched": {"flagged": flagged, "n": len(results)}}

@@ -1,0 +1,38 @@
+"""Sizes and schedules of a monitor: the paper's, the authors' code's, and two smaller ones."""
+
+from qcjax.config import AutoencoderConfig, MonitorConfig, Preset
+
+PAPER = MonitorConfig()
+
+SMALL = MonitorConfig(
+    size=128,
+    spacing_mm=1.8,
+    autoencoder=AutoencoderConfig(
+        width=16,
+        latent=64,
+        dropout=0.1,
+        epochs=60,
+        batch=16,
+        learning_rate=2e-3,
+        early_epochs=2,
+        augment=True,
+    ),
+)
+
+DEMO = MonitorConfig(
+    size=64,
+    spacing_mm=3.0,
+    autoencoder=AutoencoderConfig(
+        width=16,
+        latent=64,
+        dropout=0.1,
+        epochs=30,
+        steps=25,
+        batch=16,
+        learning_rate=4e-3,
+        early_epochs=1,
+        augment=True,
+    ),
+)
+
+MONITORS: dict[Preset, MonitorConfig] = {"demo": DEMO, "small": SMALL, "paper": PAPER, "original": PAPER}

@@ -1,0 +1,238 @@
+"""A run of the monitoring experiment on disk: what is done already, and what it leaves behind."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qcjax import runtime
+from qcjax.config import AcdcConfig
+from qcjax.data import acdc
+from qcjax.data.mask_cohort import MaskCase
+from qcjax.data.phantom import AcdcPhantomConfig, write_acdc
+from qcjax.data.subject import Case, Subject
+from qcjax.data.validate import validate_acdc
+from qcjax.field import FIELD, METHODS, THRESHOLDING, prepare_field, segment_by, segment_by_thresholding
+from qcjax.judge import damage_study, judge_by_rca, judge_case
+from qcjax.labels import ACDC_LABELS, CARDIAC
+from qcjax.monitor import Monitor
+from qcjax.report.ablation import without_nan
+from qcjax.report.measures import MeasureRow, write_measures
+from qcjax.report.monitoring import summarise_monitoring
+from qcjax.run_folder import open_folder, usable
+from qcjax.train.loop import Journal
+from qcjax.train.monitor import MonitorTraining, prepare_both
+from qcjax.train.parallel import Devices
+from qcjax.train.progress import bar, say
+
+LABELS = {s.key: acdc.STORED_LABELS[s.id] for s in CARDIAC}
+
+
+class MonitoringRun:
+    """One folder of results."""
+
+    def __init__(self, config: AcdcConfig, folder: Path) -> None:
+        """Make the folder, or go on with what is in it.
+
+        Raises ValueError for a size that networks can't take, or a folder that another configuration has used.
+        """
+        for name, size in (("--size", config.size), ("--monitor.size", config.monitor.size)):
+            if size % 64:
+                raise ValueError(f"{name}: {size} found, expected a multiple of 64")
+        self.given = _named(config.predictions)
+        open_folder(config, folder)
+        self.config, self.folder, self.devices = config, folder, Devices(config.devices)
+        self.skipped: list[str] = []
+
+    def subjects(self) -> list[Subject]:
+        """Find or make the data set, and check it.
+
+        Raises ValueError where files have errors and --skip-invalid isn't given.
+        """
+        data = self.config.data or self._phantom()
+        say(f"Checking {data}")
+        found = acdc.scan(data).subjects
+        kept, self.skipped = usable(found, validate_acdc(data), data, self.config.skip_invalid)
+        return kept
+
+    def _phantom(self) -> Path:
+        data, done = self.folder / "data", self.folder / "data" / ".complete"
+        if not done.exists():
+            train, test = self.config.subjects
+            with bar("Making a synthetic cohort", train + test) as advance:
+                write_acdc(data, AcdcPhantomConfig(train, test, seed=self.config.seed), lambda _: advance())
+            done.touch()
+        return data
+
+    def monitor(self, split: acdc.Split) -> Monitor:
+        """The monitor, trained on the ground truth of the training subjects."""
+        config, parts = self.config.monitor, (_mask_cases(split.train), _mask_cases(split.validation))
+        training, validation = prepare_both(*parts, ACDC_LABELS, config)
+        folder, seed, losses = self.folder / "monitor", self.config.seed, self.config.losses
+        run = MonitorTraining(config, LABELS, training, validation, folder, seed, losses, self.devices)
+        return run.run()
+
+    def masks(self, split: acdc.Split) -> dict[str, dict[str, Path]]:
+        """Method -> case name -> its mask: those given, or a field's own.
+
+        Raises ValueError where a given folder has none.
+        """
+        cases = [c for s in split.test for c in s.cases]
+        folders = self.given or self._field(split, cases)
+        found: dict[str, dict[str, Path]] = {}
+        for method, folder in folders.items():
+            predictions = acdc.find_predictions(folder, cases)
+            if predictions.missing or predictions.unknown:
+                say(
+                    f"{method}: {len(predictions.paths)} masks found; {len(predictions.missing)} of the test cases "
+                    f"have none, and {len(predictions.unknown)} files belong to no test case"
+                )
+            found[method] = predictions.paths
+        return found
+
+    def _field(self, split: acdc.Split, cases: Sequence[Case]) -> dict[str, Path]:
+        folders = {name: self.folder / "predictions" / name for name in METHODS}
+        data = None
+        for method in FIELD:
+            done = self.folder / "stages" / f"segmented-{method.name}"
+            if not done.exists():
+                data = data or prepare_field(self.config, split, self.devices)
+                segment_by(method, self.config, data, self.folder, self.devices, folders[method.name])
+                done.parent.mkdir(exist_ok=True)
+                done.touch()
+        segment_by_thresholding(cases, folders[THRESHOLDING])
+        return folders
+
+    def judge(
+        self, monitor: Monitor, split: acdc.Split, masks: Mapping[str, Mapping[str, Path]]
+    ) -> list[MeasureRow]:
+        """Every mask of every test case, by the monitor, agreement and rules, and against the truth."""
+        monitor.score(np.zeros((8, 8, 2), np.uint8), (1.0, 1.0, 8.0))  # compiles
+        pairs = [(s.disease, c) for s in split.test for c in s.cases]
+
+        def one(disease: str, case: Case) -> dict[str, Any]:
+            of_case = _of_case(masks, case)
+            return judge_case(monitor, case, disease, of_case, self.folder)._asdict()
+
+        records = self._each("judged", "Masks judged, cases", pairs, one)
+        self.seconds_per_case = statistics.median(s for r in records for s in r["seconds"])
+        return [row for record in records for row in record["rows"]]
+
+    def rca(
+        self, split: acdc.Split, masks: Mapping[str, Mapping[str, Path]], rows: Sequence[MeasureRow]
+    ) -> float | None:
+        """Fill in reverse classification accuracy, where asked for; median seconds per image, all methods at once."""
+        n, count = self.config.rca, self.config.rca_subjects
+        if not n:
+            return None
+        pairs = [(s.disease, c) for s in split.test[:count] for c in s.cases]
+
+        def one(_: str, case: Case) -> dict[str, Any]:
+            started = time.perf_counter()
+            found = judge_by_rca(case, _of_case(masks, case), split.train, n)
+            return {"found": found, "seconds": time.perf_counter() - started}
+
+        records = self._each("rca", f"RCA against {n} references, cases", pairs, one)
+        estimates = {c.name: r["found"] for (_, c), r in zip(pairs, records, strict=True)}
+        number = {s.key: i for i, s in enumerate(CARDIAC)}
+        for row in rows:
+            found = estimates.get(f"{row['subject']}_SA_{row['phase']}", {}).get(row["method"])
+            if found is not None:
+                row["rca_dc"], row["rca_hd_mm"] = found[number[row["structure"]]]
+        return statistics.median(r["seconds"] for r in records)
+
+    def damage(self, monitor: Monitor, split: acdc.Split) -> dict[str, Any]:
+        """Whether the monitor finds damaged masks among the ground truth of subjects that it wasn't trained on."""
+        cases = [c for s in split.test for c in s.cases if c.label_path]
+        cases = cases or [c for s in split.validation for c in s.cases if c.label_path]
+        path = self.folder / "stages" / "damage.json"
+        if not path.exists():
+            with bar("Damaged masks judged, cases", len(cases)) as advance:
+                _write_json(path, damage_study(monitor, cases, self.config.seed, advance))
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def write_results(
+        self,
+        split: acdc.Split,
+        rows: Sequence[MeasureRow],
+        damage: Mapping[str, Any],
+        rca_seconds: float | None,
+    ) -> None:
+        """`measures.csv` and `results.json`."""
+        write_measures(self.folder / "measures.csv", rows)
+        records = Journal(self.folder / "monitor" / "metrics.jsonl").read()
+        curve = [
+            {"epoch": r["epoch"]} | {s.key: r[f"validation_dice_{s.key}"] for s in CARDIAC} for r in records
+        ]
+        data = self.config.data.resolve().name if self.config.data else "synthetic cohort"
+        parts = {"train": split.train, "validation": split.validation, "test": split.test}
+        results = summarise_monitoring(rows, seed=self.config.seed) | {
+            "preset": self.config.preset,
+            "data": f"{data}, " + ", ".join(f"{name} {len(members)}" for name, members in parts.items()),
+            "split": split.note,
+            "reconstruction": curve,
+            "seconds": {
+                "train": sum(r["seconds"] for r in records),
+                "per_case": self.seconds_per_case,
+                "rca_per_case": rca_seconds,
+            },
+            "seed": self.config.seed,
+            "n_skipped": len(self.skipped),
+            "skipped": self.skipped,
+            "versions": runtime.versions(),
+            **damage,
+        }
+        _write_json(self.folder / "results.json", without_nan(results))
+
+    def _each(
+        self,
+        stage: str,
+        title: str,
+        pairs: Sequence[tuple[str, Case]],
+        one: Callable[[str, Case], dict[str, Any]],
+    ) -> list[dict[str, Any]]:
+        """A record per case; those that an earlier start has finished are read, not made again."""
+        folder = self.folder / "stages" / stage
+        records = []
+        with bar(title, len(pairs)) as advance:
+            for disease, case in pairs:
+                path = folder / f"{case.name}.json"
+                if not path.exists():
+                    _write_json(path, one(disease, case))
+                records.append(json.loads(path.read_text(encoding="utf-8")))
+                advance()
+        return records
+
+
+def _named(predictions: Sequence[str]) -> dict[str, Path]:
+    """NAME=DIR, each name once.
+
+    Raises ValueError for anything else.
+    """
+    found: dict[str, Path] = {}
+    for text in predictions:
+        name, separator, folder = text.partition("=")
+        if not separator or not name or not folder or name in found or "/" in name:
+            raise ValueError(f"--predictions: {text!r} found, expected NAME=DIR, each name once")
+        found[name] = Path(folder)
+    return found
+
+
+def _mask_cases(members: Sequence[Subject]) -> list[MaskCase]:
+    return [MaskCase(c.name, s.code, c.label_path) for s in members for c in s.cases if c.label_path]
+
+
+def _of_case(masks: Mapping[str, Mapping[str, Path]], case: Case) -> dict[str, Path]:
+    return {method: of[case.name] for method, of in masks.items() if case.name in of}
+
+
+def _write_json(path: Path, value: Any) -> None:
+    """Whole or not at all; NaN and infinity as Python's reader knows them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(value) + "\n", encoding="utf-8")
+    partial.replace(path)

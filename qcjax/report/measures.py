@@ -1,0 +1,77 @@
+"""The table `measures.csv`: one row per segmentation method, subject, phase and structure."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from qcjax.report.columns import Columns, Row
+
+MeasureRow = Row  # column -> str, int (`n_rules`) or float (NaN where undefined or not measured)
+
+IDENTITY_COLUMNS = ("method", "subject", "phase", "structure")
+COLUMNS = (
+    "method",
+    "subject",
+    "phase",
+    "disease",
+    "structure",  # key
+    "dc",  # against the truth; NaN without it
+    "hd_mm",  # NaN also where only one of mask and truth has the structure
+    "pdc",  # against the reconstruction; 0 where the structure is absent from either
+    "phd_mm",  # NaN there
+    "flag",  # "", "suspicious" or "erroneous"
+    "reason",
+    "agreement",  # mean Dice with the other methods' masks of the same image
+    "rules",  # the anatomical rules that are broken, "; " between them
+    "n_rules",
+    "rca_dc",  # NaN where RCA was not run
+    "rca_hd_mm",
+    "suspicion",  # of the case: 1 is the limit of what ground-truth masks show; infinite for an absence
+    "image_path",
+    "label_path",
+    "mask_path",
+    "reconstruction_path",
+)
+NUMBER_COLUMNS = ("dc", "hd_mm", "pdc", "phd_mm", "agreement", "rca_dc", "rca_hd_mm", "suspicion")
+_TABLE = Columns(COLUMNS, NUMBER_COLUMNS, ("n_rules",), IDENTITY_COLUMNS, "measure row")
+
+
+def has_truth(row: MeasureRow) -> bool:
+    """Whether the mask was scored against ground truth: its Dice is then always defined."""
+    return math.isfinite(row["dc"])
+
+
+def has_rca(row: MeasureRow) -> bool:
+    """Whether RCA was run on the mask: its Dice is then always defined."""
+    return math.isfinite(row["rca_dc"])
+
+
+def case_of(row: MeasureRow) -> tuple[str, str, str]:
+    """Method, subject and phase: one mask."""
+    return row["method"], row["subject"], row["phase"]
+
+
+def by_case(rows: Sequence[MeasureRow]) -> dict[tuple[str, str, str], list[MeasureRow]]:
+    """The rows of each mask, in their order."""
+    cases: dict[tuple[str, str, str], list[MeasureRow]] = {}
+    for row in rows:
+        cases.setdefault(case_of(row), []).append(row)
+    return cases
+
+
+def write_measures(path: Path, rows: Sequence[MeasureRow]) -> None:
+    """Write the table; what is missing or NaN becomes an empty field.
+
+    Raises:
+      ValueError: a row has a column that the table does not know, or lacks one that identifies it.
+    """
+    _TABLE.write(path, rows)
+
+
+def read_measures(path: Path) -> list[MeasureRow]:
+    """Read the table as `write_measures` wrote it; an empty number becomes NaN, an empty count 0.
+
+    Raises:
+      ValueError: columns are absent, or a number cannot be read; names file, line and column.
+    """
+    return _TABLE.read(path)

@@ -1,0 +1,158 @@
+"""The monitoring experiment from files to report, tiny."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from experiments import acdc as experiment
+from qcjax.data import acdc
+from qcjax.data.phantom import AcdcPhantomConfig, write_acdc
+from qcjax.field import METHODS
+
+TINY = (
+    *("--preset", "demo", "--size", "64", "--spacing-mm", "5", "--devices", "1"),
+    *("--supervised.width", "2", "--supervised.stages", "3", "--supervised.epochs", "1"),
+    *("--supervised.steps", "2", "--supervised.batch", "4"),
+    *("--monitor.spacing-mm", "5", "--monitor.autoencoder.width", "4", "--monitor.autoencoder.latent", "8"),
+    *("--monitor.autoencoder.epochs", "3", "--monitor.autoencoder.steps", "4"),
+    *("--monitor.autoencoder.batch", "4"),
+)
+TEST_CASES = 2 * 2
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_acdc(tmp_path_factory.mktemp("acdc"), AcdcPhantomConfig(5, 2, seed=0, matrix_scale=0.3))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, cohort: Path) -> Path:
+    out = tmp_path_factory.mktemp("run") / "run"
+    assert experiment.main([*TINY, "--data", str(cohort), "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory: pytest.TempPathFactory, cohort: Path) -> Path:
+    """The ground truth as if a method had made it."""
+    folder = tmp_path_factory.mktemp("truth")
+    for subject in acdc.find(cohort):
+        for case in subject.cases:
+            if subject.part == "test":
+                assert case.label_path is not None
+                shutil.copy(case.label_path, folder / f"{acdc.prediction_name(case)}.nii.gz")
+    return folder
+
+
+def table(run: Path) -> list[dict[str, str]]:
+    with (run / "measures.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def results(run: Path) -> dict[str, object]:
+    return {k: v for k, v in json.loads((run / "results.json").read_text()).items() if k != "seconds"}
+
+
+def test_every_method_case_and_structure_has_a_row_with_its_truth(run: Path) -> None:
+    rows = table(run)
+    assert len(rows) == len(METHODS) * TEST_CASES * 3
+    assert {row["method"] for row in rows} == set(METHODS)
+    assert all(row["dc"] and row["pdc"] and row["agreement"] for row in rows)
+    assert all(
+        (run / row["mask_path"]).is_file() and (run / row["reconstruction_path"]).is_file() for row in rows
+    )
+
+
+def test_results_hold_what_the_report_tells(run: Path) -> None:
+    found = json.loads((run / "results.json").read_text())
+    assert [point["epoch"] for point in found["reconstruction"]] == [1, 2, 3]
+    assert found["seconds"]["per_case"] > 0 and found["seconds"]["rca_per_case"] is None
+    assert found["false_alarms_untouched"]["n"] == TEST_CASES
+    assert {"lv_removed", "blob", "shifted"} <= set(found["damage"])
+    assert found["damage"]["lv_removed"]["auc"] == 1 and found["split"] == ""
+    assert "<html" in (run / "report.html").read_text()
+
+
+def test_started_again_it_ends_the_same_and_redoes_nothing(run: Path, cohort: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    before = {p: p.stat().st_mtime_ns for p in copy.rglob("stages/**/*") if p.is_file()}
+    assert before and experiment.main([*TINY, "--data", str(cohort), "--out", str(copy)]) == 0
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert results(copy) == results(run)
+    assert (copy / "measures.csv").read_bytes() == (run / "measures.csv").read_bytes()
+
+
+def test_given_masks_are_judged_instead_of_a_field(
+    run: Path, cohort: Path, truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    partial = Path(shutil.copytree(truth, tmp_path / "partial"))
+    (partial / "patient101_ED.nii.gz").unlink()
+    given = ("--predictions", f"expert={truth}", f"other={partial}")
+    out = tmp_path / "run"
+    shutil.copytree(run / "monitor", out / "monitor")
+    assert experiment.main([*TINY, "--data", str(cohort), "--out", str(out), *given]) == 0
+    rows = table(out)
+    assert [row["method"] for row in rows].count("expert") == TEST_CASES * 3
+    assert len(rows) == (2 * TEST_CASES - 1) * 3
+    assert {float(row["dc"]) for row in rows} == {1.0}
+    assert "1 of the test cases have none" in " ".join(capsys.readouterr().out.split())
+
+
+def test_without_a_test_part_the_training_part_is_split_and_says_so(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(cohort / "training", data / "training")
+    folder = tmp_path / "masks"
+    for subject in acdc.find(data):
+        for case in subject.cases:
+            assert case.label_path is not None
+            folder.mkdir(exist_ok=True)
+            shutil.copy(case.label_path, folder / f"{acdc.prediction_name(case)}.nii.gz")
+    out = tmp_path / "run"
+    options = ("--data", str(data), "--out", str(out), "--predictions", f"expert={folder}")
+    assert experiment.main([*TINY, *options]) == 0
+    assert "split by patient" in json.loads((out / "results.json").read_text())["split"]
+    assert "split by patient" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--predictions", "expert"), "expected NAME=DIR"),
+        (("--predictions", "expert=/nowhere"), "no such folder"),
+        (("--monitor.size", "100"), "expected a multiple of 64"),
+        (("--monitor.autoencoder.width", "5"), "holds a run with"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    run: Path,
+    cohort: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    message: str,
+) -> None:
+    out = Path(shutil.copytree(run / "monitor", tmp_path / "copy" / "monitor")).parent
+    if "holds" in message:
+        shutil.copy(run / "config.json", out / "config.json")
+    assert experiment.main([*TINY, "--data", str(cohort), "--out", str(out), *options]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_rca_fills_its_columns(
+    run: Path, cohort: Path, truth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("SimpleITK")
+    out = tmp_path / "run"
+    shutil.copytree(run / "monitor", out / "monitor")
+    given = ("--predictions", f"expert={truth}", "--rca", "1", "--rca-subjects", "1")
+    assert experiment.main([*TINY, "--data", str(cohort), "--out", str(out), *given]) == 0
+    rows = table(out)
+    judged = [row for row in rows if row["rca_dc"]]
+    assert len(judged) == 2 * 3 and {row["subject"] for row in judged} == {rows[0]["subject"]}
+    assert all(0 <= float(row["rca_dc"]) <= 1 for row in judged)
+    assert json.loads((out / "results.json").read_text())["seconds"]["rca_per_case"] > 0

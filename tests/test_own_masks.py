@@ -1,0 +1,105 @@
+"""A monitor of somebody's own masks, from the command line to a score."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from qcjax import cli
+from qcjax.config import AutoencoderConfig, MonitorConfig
+from qcjax.data.mask_cohort import MaskCase
+from qcjax.monitor import Monitor
+from qcjax.own_masks import split_by_subject, train_on_folder
+
+TINY = MonitorConfig(
+    size=64,
+    spacing_mm=2.0,
+    autoencoder=AutoencoderConfig(width=4, latent=8, dropout=0.0, epochs=1, steps=2, batch=4),
+)
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Organs numbered 5 and 9 in slices of several sizes, one of them a single slice."""
+    folder = tmp_path_factory.mktemp("organs")
+    for i, shape in enumerate([(40, 50, 3), (64, 64, 1), (90, 30, 2), (50, 40, 3)]):
+        mask = np.zeros(shape, np.int16)
+        mask[10:25, 8:20] = 5
+        mask[14:20, 12:16] = 9
+        path = folder / f"p{i}" / f"p{i}_seg.nii.gz"
+        path.parent.mkdir()
+        nib.save(nib.Nifti1Image(mask, np.diag((2.0, 2.0, 5.0, 1.0))), path)
+    return folder
+
+
+def train(masks: Path, out: Path, *options: str) -> int:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setitem(cli.MONITORS, "small", TINY)
+        cli.main(["monitor", "train", "--masks", str(masks), "--out", str(out), *options])
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def trained(masks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("own") / "monitor"
+    assert train(masks, out, "--labels", "liver=5,lesion=9") == 0
+    return out
+
+
+def test_any_labels_make_a_monitor_that_knows_them(trained: Path, masks: Path) -> None:
+    monitor = Monitor.load(trained, 1)
+    assert [(s.key, s.id) for s in monitor.structures] == [("liver", 1), ("lesion", 2)]
+    assert monitor.labels == {"liver": 5, "lesion": 9}
+    score = monitor.score(np.pad(np.ones((9, 9, 2), np.uint8), ((20, 20), (20, 20), (0, 0))), (2.0, 2.0, 5.0))
+    assert score.pdc.shape == (2,) and score.verdict == "erroneous"  # there is no lesion
+
+
+def test_without_labels_every_value_is_a_structure(masks: Path, tmp_path: Path) -> None:
+    assert train(masks, tmp_path / "monitor") == 0
+    assert json.loads((tmp_path / "monitor" / "monitor.json").read_text())["labels"] == {
+        "label5": 5,
+        "label9": 9,
+    }
+
+
+def test_started_again_with_other_settings_it_refuses(
+    trained: Path, masks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(masks, trained, "--labels", "liver=5,lesion=9", "--seed", "3") == 1
+    assert "seed = 0 (now 3)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--labels", "liver=5"), "label values"),
+        (("--labels", "liver"), "expected name=value"),
+        (("--size", "100"), "expected a multiple of 64"),
+        (("--validation", "0"), "expected a share"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    masks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str
+) -> None:
+    assert train(masks, tmp_path / "monitor", *options) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_subjects_masks_stay_together() -> None:
+    cases = [MaskCase(f"p{i}_{phase}", f"p{i}", Path("x")) for i in range(10) for phase in ("ED", "ES")]
+    training, held_out = split_by_subject(cases, 0.2, seed=0)
+    assert len(training) == 16 and len(held_out) == 4
+    assert not {c.group for c in training} & {c.group for c in held_out}
+    assert split_by_subject(cases, 0.2, seed=0) == (training, held_out)
+
+
+def test_masks_of_one_subject_alone_cant_be_split() -> None:
+    with pytest.raises(ValueError, match="at least two"):
+        split_by_subject([MaskCase("ED_1", "ED", Path("x")), MaskCase("ED_2", "ED", Path("y"))], 0.2, 0)
+
+
+def test_train_on_folder_names_a_folder_that_isnt_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        train_on_folder(tmp_path / "nowhere", tmp_path / "out", None, TINY, "small")

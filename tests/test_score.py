@@ -1,0 +1,172 @@
+"""Scoring a folder: its tables and volumes, and the command with its exit codes."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from fake_monitor import KEYS, SPACING_MM, FakeMonitor, draw_mask, rows_of, save_four, save_mask, score
+
+from qcjax import cli
+from qcjax.score_table import COLUMNS
+
+
+@pytest.fixture
+def monitor(tmp_path: Path) -> FakeMonitor:
+    return FakeMonitor(tmp_path / "monitor")
+
+
+@pytest.fixture
+def masks(tmp_path: Path) -> Path:
+    return save_four(tmp_path / "masks")
+
+
+def test_a_row_per_case_and_structure_in_the_order_of_the_names(
+    monitor: FakeMonitor, masks: Path, tmp_path: Path
+) -> None:
+    scores = score(monitor, masks, tmp_path / "out")
+    with (tmp_path / "out" / "scores.csv").open(newline="") as file:
+        table = list(csv.reader(file))
+    assert tuple(table[0]) == COLUMNS
+    names = ["a/b/p3_ES", "a/p2_ED", "p1_ED", "p4_ED"]
+    assert [row[:2] for row in table[1:]] == [[name, key] for name in names for key in KEYS]
+    rows = rows_of(tmp_path / "out")
+    sound, doubted, lost = rows["p1_ED", "rv"], rows["a/p2_ED", "rv"], rows["a/b/p3_ES", "rv"]
+    assert (sound["verdict"], sound["pdc"], sound["phd_mm"], sound["error"]) == ("", "1.0", "0.0", "")
+    assert doubted["verdict"] == "suspicious" and "pseudo Dice 0.29 is below 0.5" in doubted["reason"]
+    assert float(doubted["pdc"]) == pytest.approx(4 / 14, abs=1e-6)
+    assert float(doubted["phd_mm"]) == pytest.approx(15.0)
+    assert rows["a/p2_ED", "lv"]["verdict"] == "" and float(rows["a/p2_ED", "lv"]["suspicion"]) > 1
+    assert (lost["verdict"], lost["pdc"], lost["phd_mm"], lost["suspicion"]) == (
+        "erroneous",
+        "0.0",
+        "",
+        "inf",
+    )
+    assert {rows["p4_ED", key]["verdict"] for key in KEYS} == {"erroneous"}
+    assert rows["p4_ED", "lv"]["worst_slice"] == ""
+    assert [entry.name for entry in scores.flagged] == ["a/b/p3_ES", "p4_ED", "a/p2_ED"]
+
+
+def test_the_summary_counts_them(monitor: FakeMonitor, masks: Path, tmp_path: Path) -> None:
+    (masks / "broken.nii.gz").write_bytes(b"no")
+    score(monitor, masks, tmp_path / "out")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    counts = {"cases": 5, "scored": 4, "errors": 1, "erroneous": 2, "suspicious": 1, "untouched": 1}
+    assert {name: summary[name] for name in counts} == counts
+    assert summary["structures"]["rv"] == {"erroneous": 2, "suspicious": 1}
+    assert summary["structures"]["lv"] == {"erroneous": 1, "suspicious": 0}
+    assert 0 < summary["seconds_median"] <= summary["seconds_p95"]
+    assert summary["settings"]["labels"] == {"lv": 1, "myo": 2, "rv": 3}
+    assert "qcjax" in summary["versions"]
+
+
+def test_the_worst_slice_is_counted_from_one(monitor: FakeMonitor, tmp_path: Path) -> None:
+    labels = draw_mask(20)  # two of twelve rows get lost
+    labels[:, 26:34, 1] = 0
+    labels[28:40, 26:34, 1] = 3  # ten of twelve
+    save_mask(tmp_path / "masks" / "a.nii.gz", labels)
+    score(monitor, tmp_path / "masks", tmp_path / "out")
+    assert rows_of(tmp_path / "out")["a", "rv"]["worst_slice"] == "2"
+
+
+def test_volumes_lie_on_the_masks_grid_in_the_files_own_labels(monitor: FakeMonitor, tmp_path: Path) -> None:
+    affine = np.array([[0, -1.5, 0, 10], [1.5, 0, 0, -20], [0, 0, 8, 5], [0, 0, 0, 1.0]])
+    labels = draw_mask(28, rv=7, lv=200, myo=30)
+    source = save_mask(tmp_path / "masks" / "a.nii.gz", labels, affine)
+    score(monitor, source.parent, tmp_path / "out", labels={"lv": 200, "myo": 30, "rv": 7})
+    row = rows_of(tmp_path / "out")["a", "rv"]
+    assert row["mask_path"] == str(source)
+    assert row["reconstruction_path"] == "maps/a_reconstruction.nii.gz"
+    rebuilt, differs = (
+        nibabel.load(tmp_path / "out" / row[f"{name}_path"]) for name in ("reconstruction", "inconsistency")
+    )
+    expected = labels.copy()
+    expected[30:] = 0
+    assert np.array_equal(np.asarray(rebuilt.dataobj), expected)
+    assert np.array_equal(np.asarray(differs.dataobj), labels != expected)
+    for image in (rebuilt, differs):
+        assert np.allclose(image.affine, affine) and image.get_data_dtype() == np.uint8
+        assert np.allclose(image.header.get_zooms(), SPACING_MM)
+
+
+def test_the_limits_are_those_asked_for(monitor: FakeMonitor, masks: Path, tmp_path: Path) -> None:
+    score(monitor, masks, tmp_path / "loose", dc_limit=0.2)
+    assert rows_of(tmp_path / "loose")["a/p2_ED", "rv"]["verdict"] == ""
+    score(monitor, masks, tmp_path / "strict", hd_limit_mm=14.0, dc_limit=0.2)
+    assert "15.0 mm is above 14 mm" in rows_of(tmp_path / "strict")["a/p2_ED", "rv"]["reason"]
+
+
+@pytest.fixture
+def command(monitor: FakeMonitor, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The command, with its exit code."""
+    monkeypatch.setattr("qcjax.monitor.Monitor.load", lambda run, devices=None: monitor)
+
+    def run(*args: str | Path) -> int:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["score", "--monitor", str(monitor.run), *map(str, args)])
+        return int(stop.value.code or 0)
+
+    return run
+
+
+def test_exit_codes(
+    command: Callable[..., int], masks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def out(name: str, *args: str, source: Path = masks) -> int:
+        return command("--masks", source, "--out", tmp_path / name, "--pictures", "0", *args)
+
+    assert out("any") == 0
+    printed = capsys.readouterr()
+    assert "a/b/p3_ES" in printed.out and "report.html" in printed.out and "2 erroneous" in printed.out
+    assert printed.err == ""
+    assert out("any", "--fail-on", "suspicious") == out("any", "--fail-on", "erroneous") == 2
+    sound, doubted, broken = tmp_path / "sound", tmp_path / "doubted", tmp_path / "broken"
+    save_mask(sound / "a.nii.gz", draw_mask())
+    save_mask(doubted / "a.nii.gz", draw_mask(28))
+    save_mask(broken / "a.nii.gz", draw_mask(rv=9))
+    assert out("sound", "--fail-on", "suspicious", source=sound) == 0
+    assert out("doubted", "--fail-on", "suspicious", source=doubted) == 2
+    assert out("doubted", "--fail-on", "erroneous", source=doubted) == 0
+    capsys.readouterr()
+    assert out("broken", source=broken) == 0
+    assert "1 masks couldn't be scored" in capsys.readouterr().err
+    assert out("broken", "--fail-on", "erroneous", source=broken) == 2
+    assert out("relabelled", "--labels", "lv=1,myo=2,rv=9", "--fail-on", "suspicious", source=broken) == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["--masks", "nowhere"], "nowhere"),
+        (["--masks", "empty"], "found no masks"),
+        (["--masks", "masks", "--labels", "lv=1"], "expected lv, myo, rv"),
+        (["--masks", "masks", "--labels", "lv"], "expected name=value"),
+        (["--masks", "masks", "--images", "nowhere"], "nowhere"),
+        (["--masks", "masks", "--out", "masks/p1_ED.nii.gz"], "p1_ED.nii.gz"),
+    ],
+)
+def test_a_run_that_cannot_start_exits_with_1(
+    command: Callable[..., int],
+    masks: Path,
+    tmp_path: Path,
+    args: list[str],
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert command("--out", "out", *args) == 1
+    assert told in capsys.readouterr().err
+
+
+def test_no_monitor_exits_with_1(masks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["score", "--monitor", str(masks), "--masks", str(masks), "--out", str(tmp_path / "out")])
+    assert stop.value.code == 1
+    assert "expected the folder of a trained monitor" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,59 @@
+"""The scale of doubt, by hand."""
+
+import numpy as np
+import pytest
+
+from qcjax.labels import LV, MYO
+from qcjax.suspicion import Reference, features
+
+TWO = (LV, MYO)
+
+
+def test_features_by_hand() -> None:
+    mask, rebuilt = np.zeros((2, 2, 6, 6), np.uint8)
+    mask[:, 1:3, 1:3] = 1
+    mask[:, 4, :] = 2
+    rebuilt[:] = mask
+    rebuilt[1, 1, 1:3] = 0  # two pixels of 2 × 3 mm
+    found = features(mask, rebuilt, (8.0, 2.0, 3.0), np.array([0.9, 1.0]), np.array([2.0, 0.0]), TWO)
+    expected = [[0.1, 0.0], [2.0, 0.0], [12**0.5, 0.0], [0.0, 0.0]]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_a_structure_that_is_lost_and_comes_back_shows_by_its_area() -> None:
+    mask = np.zeros((5, 6, 6), np.uint8)
+    for s, size in enumerate((2, 4, 1, 3, 2)):
+        mask[s, :size, 0] = 1
+    mask[:, 5, 0] = 2
+    found = features(mask, mask, (8.0, 2.0, 3.0), np.ones(2), np.zeros(2), TWO)
+    np.testing.assert_allclose(found[3], [(2 * 6.0) ** 0.5, 0.0])  # slice 3 lacks two pixels to slice 4
+
+
+def test_an_absent_structure_is_infinitely_suspicious() -> None:
+    mask = np.zeros((1, 4, 4), np.uint8)
+    found = features(mask, mask, (8.0, 1.0, 1.0), np.zeros(2), np.array([np.nan, np.nan]), TWO)
+    assert np.isinf(found).all()
+    reference = Reference.of([np.full((4, 2), v) for v in (0.0, 1.0, 2.0)])
+    assert reference.suspicion(found) == np.inf
+
+
+def test_the_limit_lets_two_in_a_hundred_through() -> None:
+    rng = np.random.default_rng(0)
+    measured = list(rng.exponential(size=(500, 4, 2)))
+    reference = Reference.of(measured)
+    above = np.mean([reference.suspicion(m) > 1 for m in measured])
+    assert above == pytest.approx(0.02, abs=0.003)
+    assert reference.suspicion(np.array(reference.median)) == 0
+    assert Reference.from_json(reference.to_json()) == reference
+
+
+def test_one_measure_far_out_is_enough() -> None:
+    reference = Reference.of(list(np.random.default_rng(1).normal(size=(100, 4, 2))))
+    far = np.array(reference.median)
+    far[2, 1] += 100
+    assert reference.suspicion(far) > 10
+
+
+def test_masks_without_every_structure_set_no_scale() -> None:
+    with pytest.raises(ValueError, match="expected at least one"):
+        Reference.of([np.full((4, 2), np.inf)])
