@@ -25,6 +25,8 @@ from qcjax.run_folder import beside
 
 AHEAD = 4  # cases read and judged at a time; bounds memory
 
+Judgement = tuple[float, bool, bool]
+
 
 class Judged(NamedTuple):
     """One case: a row per method and structure, and what judging a mask took."""
@@ -148,40 +150,47 @@ def damage_study(
 
     Returns:
       `damage`: for each kind the area under the ROC curve of the suspicion, the share found where 2 % of the untouched
-      masks raise an alarm, the share that the paper's flags find, and n; `false_alarms_untouched`: how many of the n
-      untouched masks the flags name.
+      masks raise an alarm, the share that the paper's flags find, the share that breaks a rule of anatomy, and n;
+      `false_alarms_untouched`: of the n untouched masks, how many are flagged, and how many break a rule.
     """
 
-    def one(numbered: tuple[int, Case]) -> tuple[Score, dict[str, Score]]:
+    def judge(stack: np.ndarray, spacing_mm: Sequence[float]) -> tuple[float, bool, bool]:
+        """Suspicion; whether it is flagged; whether it breaks a rule."""
+        score = monitor.score(np.ascontiguousarray(stack.transpose(2, 1, 0)), spacing_mm[::-1])
+        return score.suspicion, score.verdict != "", bool(broken_rules(stack, spacing_mm))
+
+    def one(numbered: tuple[int, Case]) -> tuple[Judgement, dict[str, Judgement]]:
         number, case = numbered
         assert case.label_path is not None
         truth = read_labels(case.label_path, ACDC_LABELS)
         stack = np.ascontiguousarray(truth.array.transpose(2, 1, 0))
-        damaged: dict[str, Score] = {}
+        spacing_mm = truth.spacing_mm[::-1]
+        damaged: dict[str, Judgement] = {}
         for i, (key, damage) in enumerate(DAMAGES.items()):
             try:
-                mask = damage(stack, truth.spacing_mm[::-1], np.random.default_rng([seed, number, i]))
+                mask = damage(stack, spacing_mm, np.random.default_rng([seed, number, i]))
             except ValueError:  # what is to be damaged isn't there
                 continue
-            damaged[key] = monitor.score(np.ascontiguousarray(mask.transpose(2, 1, 0)), truth.spacing_mm)
-        intact = monitor.score(truth.array, truth.spacing_mm)
+            damaged[key] = judge(mask, spacing_mm)
+        untouched = judge(stack, spacing_mm)
         on_case()
-        return intact, damaged
+        return untouched, damaged
 
     with ThreadPoolExecutor(AHEAD) as pool:
         results = list(pool.map(one, enumerate(cases)))
-    intact = np.array([score.suspicion for score, _ in results])
+    intact, flagged, ruled = (np.array(column) for column in zip(*(u for u, _ in results), strict=True))
     table = {}
     for key in DAMAGES:
-        scores = [damaged[key] for _, damaged in results if key in damaged]
-        if not scores:
+        found = [damaged[key] for _, damaged in results if key in damaged]
+        if not found:
             continue
-        suspicion = np.array([s.suspicion for s in scores])
+        suspicion, by_flags, by_rules = (np.array(column) for column in zip(*found, strict=True))
         table[key] = {
             "auc": roc_auc(suspicion, intact),
             "detection_2pct": detection_rate(suspicion, intact),
-            "flagged": sum(s.verdict != "" for s in scores) / len(scores),
-            "n": len(scores),
+            "flagged": float(by_flags.mean()),
+            "rules": float(by_rules.mean()),
+            "n": len(found),
         }
-    flagged = sum(score.verdict != "" for score, _ in results)
-    return {"damage": table, "false_alarms_untouched": {"flagged": flagged, "n": len(results)}}
+    untouched = {"flagged": int(flagged.sum()), "rules": int(ruled.sum()), "n": len(results)}
+    return {"damage": table, "false_alarms_untouched": untouched}

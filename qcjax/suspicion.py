@@ -60,11 +60,14 @@ def _valley(areas: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Reference:
-    """How the measures of ground-truth masks spread, each (4, k) as nested lists."""
+    """How the measures of ground-truth masks spread, each (4, k) as nested lists.
+
+    A mask's excess is the root of the summed squares of what its measures exceed the median by, in spreads.
+    """
 
     median: list[list[float]]
     spread: list[list[float]]  # from the median to the 95th percentile
-    limit: float  # the largest excess of a mask, in spreads, that all but 2 % of the masks stay below
+    limit: float  # the excess that all but 2 % of the masks stay below
     n: int  # masks
 
     @classmethod
@@ -81,14 +84,12 @@ class Reference:
         median = np.median(table, axis=0)
         spread = np.quantile(table, 0.95, axis=0) - median
         spread = np.maximum(spread, 1e-3 * np.maximum(median, 1e-6) + 1e-9)
-        excess = ((table - median) / spread).max((1, 2))
-        limit = float(np.quantile(excess, 1 - FALSE_ALARMS))
+        limit = float(np.quantile(_excess(table, median, spread), 1 - FALSE_ALARMS))
         return cls(median.tolist(), spread.tolist(), max(limit, 1.0), len(complete))
 
     def suspicion(self, measured: np.ndarray) -> float:
         """0 at the reference's median, 1 at its limit; infinite where a structure is absent."""
-        excess = (measured - np.array(self.median)) / np.array(self.spread)
-        return max(float(excess.max()) / self.limit, 0.0)
+        return float(_excess(measured, np.array(self.median), np.array(self.spread))) / self.limit
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -98,3 +99,9 @@ class Reference:
     def from_json(cls, values: dict[str, Any]) -> "Reference":
         """The inverse of `to_json`."""
         return cls(**values)
+
+
+def _excess(measured: np.ndarray, median: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """(..., 4, k) -> (...)."""
+    above = np.maximum((measured - median) / spread, 0)
+    return np.sqrt(np.square(above).sum((-2, -1)))

@@ -184,11 +184,17 @@ def risk_tables(results: Results) -> list[Table]:
 
 def damage_table(damage: Mapping[str, Mapping[str, Any]] | None) -> Table | None:
     """Damaged against untouched ground-truth masks."""
+    columns = {
+        "auc": "area under the ROC curve",
+        "detection_2pct": "detected at 2 % false alarms",
+        "flagged": "flagged",
+        "rules": "breaks a rule of anatomy",
+    }
     rows = [
-        [damage_name(key), number(c.get("auc"), 3), number(c.get("detection_2pct"), 3), str(c.get("n", DASH))]
-        for key, c in (damage or {}).items()
+        [damage_name(key), *(number(cells.get(column), 3) for column in columns), str(cells.get("n", DASH))]
+        for key, cells in (damage or {}).items()
     ]
-    header = ["damage", "area under the ROC curve", "detected at 2 % false alarms", "n"]
+    header = ["damage", *columns.values(), "n"]
     return (
         Table("Ground-truth masks, damaged on purpose, against untouched ones", header, rows)
         if rows

@@ -91,7 +91,7 @@ def test_damage_raises_suspicion_and_flags(monitor: Monitor) -> None:
     far[50:58, 2:8, 0] = 3
     no_pool = np.where(intact == 3, 0, intact).astype(np.uint8)
     before = monitor.score(intact, SPACING).suspicion
-    assert monitor.score(far, SPACING).suspicion > 1.5 * max(before, 1)
+    assert monitor.score(far, SPACING).suspicion > max(1.5 * before, 1)
     missing = monitor.score(no_pool, SPACING)
     assert missing.verdict == "erroneous" and missing.suspicion == np.inf
     assert [f.structure for f in missing.flags if f.kind == "erroneous"] == ["lv"]
