@@ -175,7 +175,7 @@ class AcdcConfig:
     """Height and width of the slices that the field's segmenters see, a multiple of 64."""
     spacing_mm: float | None = None
     """In-plane spacing of those slices; None: the training set's median."""
-    subjects: tuple[int, int] = (16, 10)
+    subjects: tuple[int, int] = (32, 10)
     """Synthetic cohort: subjects for training and for the test."""
     supervised: SegmenterConfig = field(default_factory=SegmenterConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)

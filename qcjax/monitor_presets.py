@@ -20,14 +20,14 @@ SMALL = MonitorConfig(
 )
 
 DEMO = MonitorConfig(
-    size=64,
-    spacing_mm=3.0,
+    size=128,  # in 64 pixels a myocardium is too thin to be rebuilt
+    spacing_mm=1.8,
     autoencoder=AutoencoderConfig(
         width=16,
         latent=64,
-        dropout=0.1,
-        epochs=30,
-        steps=25,
+        dropout=0.0,
+        epochs=40,
+        steps=30,
         batch=16,
         learning_rate=4e-3,
         early_epochs=1,
