@@ -304,7 +304,7 @@ def _counts(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {count}" for name, count in value.items()) or DASH
+        return ", ".join(f"{name or 'unknown'} {count}" for name, count in value.items()) or DASH
     if isinstance(value, list | tuple):
         return ", ".join(str(item) for item in value) or DASH
     return DASH if value is None or value == "" else str(value)

@@ -63,7 +63,17 @@ def _finding(results: Mapping[str, Any], segmenter: str, view: str) -> str:
                 for measure, name, unit in (("dc", "Dice", ""), ("hd", "distance", " mm"))
             )
             parts.append(f"Against the {_REFERENCE[reference]}: {'; '.join(told)}.")
+    selection = results["differences"].get(segmenter, {}).get(view, {}).get("refined - selection")
+    if selection and all(_nothing(cell) for cell in selection.values()):
+        parts.append(
+            "Refinement changed no case: every measure is that of selection without it, as where no refined model is "
+            "among the best by validation loss."
+        )
     return " ".join([f"{start}.", *parts])
+
+
+def _nothing(difference: Mapping[str, Any]) -> bool:
+    return difference["mean"] == difference["low"] == difference["high"] == 0
 
 
 _REFERENCE = {"segmenter": "single best segmenter", "control": "control"}

@@ -165,3 +165,22 @@ def test_published_rows_are_complete() -> None:
     assert set(published.BY_DISEASE) == {"NOR", "FALL", "CIA", "ARR", "HCM", "LV", "TRI", "RV"}
     assert published.BY_DISEASE["CIA"].of("SA")[0].sd == 0.137
     assert published.BY_DISEASE["RV"].of("LA")[1].mean == 9.68
+
+
+def test_a_refinement_that_changed_nothing_is_told(whole_run: Path) -> None:
+    results = json.loads((whole_run / "results.json").read_text())
+    told = "Refinement changed no case"
+    assert not any(told in sentence for sentence in findings(results))
+    for views in results["differences"].values():
+        for pairs in views.values():
+            for cell in pairs["refined - selection"].values():
+                cell.update(mean=0.0, low=0.0, high=0.0)
+    assert any(told in sentence for sentence in findings(results))
+
+
+def test_an_unknown_disease_has_a_name(new_run: NewRun) -> None:
+    run = new_run()
+    results = json.loads((run / "results.json").read_text())
+    results["cohort"][0]["diseases"] = {"": 25, "RV": 20}
+    (run / "results.json").write_text(json.dumps(results))
+    assert "unknown 25, RV 20" in text_of(write_report(run))
