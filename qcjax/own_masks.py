@@ -54,7 +54,7 @@ def train_on_folder(
         raise ValueError(
             f"validation: {validation} found, expected a share of the subjects, above 0 and below 1"
         )
-    cases = find_masks(masks)
+    cases = find_masks(masks, say)
     values = dict(labels) if labels else {f"label{v}": v for v in label_values([c.path for c in cases])}
     structures = structures_named(tuple(values))
     open_folder(OwnMasks(masks, values, config, preset, validation, seed), out)

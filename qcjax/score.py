@@ -79,7 +79,7 @@ class Scoring:
         labels = dict(labels or monitor.labels)
         label_mapping(monitor.structures, labels)
         own = (out / "maps").resolve()
-        files = [f for f in find_masks(masks) if not f.path.resolve().is_relative_to(own)]
+        files = [f for f in find_masks(masks, say) if not f.path.resolve().is_relative_to(own)]
         if not files:
             raise ValueError(f"{masks}: found no masks but those in {own}; expected .nii or .nii.gz files")
         settings = {

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +19,7 @@ MOST_LABELS = 255  # different values in one file; more than that is an image
 _NIFTI = re.compile(r"([^.].*?)\.nii(\.gz)?")
 
 
-def find_masks(folder: Path) -> list[MaskCase]:
+def find_masks(folder: Path, tell: Callable[[str], None] = lambda sentence: None) -> list[MaskCase]:
     """The masks in a folder and all below it, by name; none is read.
 
     A mask's name is its path in the folder without .nii or .nii.gz, with "/" between folders. Its group, the
@@ -28,6 +28,9 @@ def find_masks(folder: Path) -> list[MaskCase]:
     Where masks lie beside their images, the masks alone are taken: those named ``*_gt`` wherever a folder has a file
     of the same name without it, and in ACDC's folders, which have an Info.cfg. Left out are also ``*_4d``, hidden
     files and folders, linked folders, and files that link out of the folder.
+
+    Args:
+      tell: called with a sentence on the files left out, if there are any, so that none goes missing unnoticed.
 
     Raises:
       FileNotFoundError: no such folder.
@@ -63,8 +66,10 @@ def find_masks(folder: Path) -> list[MaskCase]:
             above = place.relative_to(folder)
             group = above / (stem.partition("_")[0] or stem)
             masks[(above / stem).as_posix()] = MaskCase((above / stem).as_posix(), group.as_posix(), paths[0])
+    others = [f"{n_images} images"] * bool(n_images) + [f"{n_links} links"] * bool(n_links)
+    if masks and others:
+        tell(f"{folder}: left out, as no masks: {' and '.join(others)}")
     if not masks:
-        others = [f"{n_images} images"] * bool(n_images) + [f"{n_links} links"] * bool(n_links)
         found = "no masks" + (f", only {' and '.join(others)}" if others else "")
         raise ValueError(f"{folder}: found {found}; expected files that end in .nii or .nii.gz")
     return [masks[name] for name in sorted(masks)]

@@ -47,12 +47,14 @@ def test_masks_beside_their_images(tmp_path: Path) -> None:
         "testing/patient101/Info.cfg", "testing/patient101/patient101_frame01.nii.gz",
         "testing/patient101/patient101_4d.nii.gz",
     )  # fmt: skip
-    assert [m.name for m in find_masks(folder)] == [
+    told: list[str] = []
+    assert [m.name for m in find_masks(folder, told.append)] == [
         "one/p1_gt",
         "three/p4_gt",
         "training/patient001/patient001_frame01_gt",
         "two/p3",
     ]
+    assert told == [f"{folder}: left out, as no masks: 4 images"]
     assert find_masks(folder)[2].group == "training/patient001/patient001"
     with pytest.raises(ValueError, match="found no masks, only 2 images; expected files that end in .nii"):
         find_masks(folder / "testing")
