@@ -18,7 +18,7 @@ import numpy as np
 
 from qcjax.data.findings import Finding, InvalidFile
 from qcjax.data.listing import Scan, aligned, counted, some
-from qcjax.data.nifti import encode_labels, write_labels
+from qcjax.data.nifti import encode_labels
 from qcjax.data.subject import PARTS, PHASES, VIEWS, Case, Subject, Volume
 from qcjax.labels import RV
 
@@ -186,18 +186,6 @@ def describe(subjects: Sequence[Subject]) -> str:
         if blind:
             lines.append(f"{part}: {blind} subjects without ground truth.")
     return "\n".join(lines)
-
-
-def write_prediction(folder: Path, case: Case, labels: np.ndarray, like: Volume) -> Path:
-    """Write all structures of a case as ``<folder>/<id>/<id>_<view>_<phase>_pred.nii.gz``, on its grid.
-
-    Args:
-      labels: (x, y, slices), qcjax's label values, which are those of M&Ms-2.
-      like: the case's image.
-    """
-    path = Path(folder) / case.subject / f"{case.name}_pred.nii.gz"
-    write_labels(path, labels, like)
-    return path
 
 
 def write_submission(predictions: Iterable[tuple[Case, np.ndarray, Volume]], out_zip: Path) -> Path:

@@ -1,12 +1,9 @@
-"""Overlap of label maps: Dice per structure, on the host for volumes and jitted for batches of slices."""
+"""Overlap of label maps: Dice per structure, on the host."""
 
 from collections.abc import Sequence
-from functools import partial
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Float, Integer
 
 from qcjax.labels import CARDIAC, Structure
 
@@ -64,62 +61,3 @@ def dice(
         total = np.count_nonzero(in_a) + np.count_nonzero(in_b)
         scores[i] = 2 * np.count_nonzero(in_a & in_b) / total if total else both_empty
     return scores
-
-
-@partial(jax.jit, static_argnames="n_classes")
-def class_counts(
-    a: Integer[Array, "*space"], b: Integer[Array, "*space"], n_classes: int
-) -> Integer[Array, "k 3"]:
-    """Pixels per foreground class of two label maps: in both, in the first, in the second.
-
-    Counts add up: those of a volume are the sum of its slices'. Map over a batch with `jax.vmap`.
-
-    Args:
-      a, b: label maps of one shape with values 0 … n_classes - 1.
-      n_classes: number of classes, background included.
-
-    Returns:
-      (n_classes - 1, 3) int32: |A ∩ B|, |A|, |B| of the classes 1 … n_classes - 1.
-    """
-    members = [(a == label, b == label) for label in range(1, n_classes)]
-    pixels = [m.astype(jnp.int32) for in_a, in_b in members for m in (in_a & in_b, in_a, in_b)]
-    # one reduction of all counts together: XLA on a CPU takes a hundred times as long over one for each
-    counts = jax.lax.reduce(
-        pixels,
-        [jnp.int32(0)] * len(pixels),
-        lambda total, more: [t + m for t, m in zip(total, more, strict=True)],
-        tuple(range(a.ndim)),
-    )
-    return jnp.stack(counts).reshape(n_classes - 1, 3)
-
-
-def case_counts(
-    slice_counts: Integer[Array, "s k 3"], case_of_slice: Integer[Array, " s"], n_cases: int
-) -> Integer[Array, "n k 3"]:
-    """Counts of slices, summed per case.
-
-    Args:
-      slice_counts: (s, k, 3), from `class_counts` over a batch of slices.
-      case_of_slice: (s,) index of each slice's case; one outside 0 … n_cases - 1 (padding) counts nowhere.
-      n_cases: number of cases n.
-
-    Returns:
-      (n, k, 3) counts.
-    """
-    return jax.ops.segment_sum(slice_counts, case_of_slice, num_segments=n_cases)
-
-
-def dice_from_counts(
-    counts: Integer[Array, "*batch k 3"], both_empty: float = 1.0
-) -> Float[Array, "*batch k"]:
-    """Dice coefficient 2|A ∩ B| / (|A| + |B|) from counts.
-
-    Args:
-      counts: (…, k, 3) |A ∩ B|, |A|, |B|, from `class_counts` or `case_counts`.
-      both_empty: the value where |A| = |B| = 0: 1, or 0 for the preset `original`.
-
-    Returns:
-      (…, k) float32 in [0, 1].
-    """
-    total = counts[..., 1] + counts[..., 2]
-    return jnp.where(total == 0, both_empty, 2 * counts[..., 0] / jnp.maximum(total, 1))

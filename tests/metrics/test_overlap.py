@@ -1,5 +1,3 @@
-import jax
-import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
@@ -57,36 +55,6 @@ def test_joint_box():
     a[1, 2, 3], b[3, 2, 6] = 2, 1
     assert overlap.joint_box(a, b) == (slice(1, 4), slice(2, 3), slice(3, 7))
     assert overlap.joint_box(a > 0, b > 0) == (slice(1, 4), slice(2, 3), slice(3, 7))
-
-
-@pytest.mark.parametrize("both_empty", [1.0, 0.0])
-def test_counts_of_slices_give_the_dice_of_their_volumes(both_empty):
-    rng = np.random.default_rng(3)
-    a, b = (rng.integers(0, 4, (7, 5, 6)).astype(np.uint8) for _ in range(2))
-    a[4:], b[4:] = 0, 0
-    a[4, 0, 0] = RV.id  # the second case: RV in one map, LV and MYO in none
-    case_of_slice = np.array([0, 0, 0, 0, 1, 1, 2])
-    per_slice = jax.vmap(lambda x, y: overlap.class_counts(x, y, 4))(jnp.asarray(a), jnp.asarray(b))
-    assert per_slice.shape == (7, 3, 3)
-    counts = overlap.case_counts(per_slice, jnp.asarray(case_of_slice), 3)
-    scores = np.asarray(overlap.dice_from_counts(counts, both_empty))
-    for case in range(3):
-        of_case = case_of_slice == case
-        np.testing.assert_allclose(
-            scores[case], overlap.dice(a[of_case], b[of_case], both_empty=both_empty), rtol=1e-6
-        )
-
-
-@pytest.mark.parametrize("padding", [-1, 2, 99])
-def test_padding_slices_count_nowhere(padding):
-    counts = jnp.ones((3, 2, 3), jnp.int32)
-    total = overlap.case_counts(counts, jnp.array([0, padding, 1]), 2)
-    np.testing.assert_array_equal(total, np.ones((2, 2, 3)))
-
-
-def test_counts_are_exact_beyond_float32():
-    pixels = jnp.ones((4097, 4097), jnp.uint8)
-    np.testing.assert_array_equal(overlap.class_counts(pixels, pixels, 2), [[4097**2] * 3])
 
 
 @pytest.mark.usefixtures("unchecked")
