@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -57,10 +58,18 @@ class AutoencoderConfig:
     """Masks per step, over all devices."""
     learning_rate: float = 2e-4
     """Of Adam."""
+    final_rate: float = 1.0
+    """Share of the learning rate that is left in the last epoch; it falls along half a cosine. 1: constant."""
     early_epochs: int = 10
     """Epochs in which the Dice loss leaves the background out."""
     augment: bool = False
     """Rotate, scale and shift the masks (never mirror them)."""
+
+    def rate(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 1."""
+        passed = (epoch - 1) / max(self.epochs - 1, 1)
+        share = self.final_rate + (1 - self.final_rate) * (1 + math.cos(math.pi * passed)) / 2
+        return self.learning_rate * share
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 from qcjax.labels import Structure
 from qcjax.metrics.surface import Spacing
 
+LEAST_SPREAD = (0.02, 2.0, 3.0, 4.0)  # of each measure, in its unit: a pixel more or less tells nothing
 FALSE_ALARMS = 0.02  # share of the reference masks above suspicion 1
 
 
@@ -66,7 +67,7 @@ class Reference:
     """
 
     median: list[list[float]]
-    spread: list[list[float]]  # from the median to the 95th percentile
+    spread: list[list[float]]  # standard deviation
     limit: float  # the excess that all but 2 % of the masks stay below
     n: int  # masks
 
@@ -82,8 +83,7 @@ class Reference:
             raise ValueError("reference masks: none with every structure found, expected at least one")
         table = np.stack(complete)
         median = np.median(table, axis=0)
-        spread = np.quantile(table, 0.95, axis=0) - median
-        spread = np.maximum(spread, 1e-3 * np.maximum(median, 1e-6) + 1e-9)
+        spread = np.maximum(table.std(axis=0), np.array(LEAST_SPREAD)[:, None])
         limit = float(np.quantile(_excess(table, median, spread), 1 - FALSE_ALARMS))
         return cls(median.tolist(), spread.tolist(), max(limit, 1.0), len(complete))
 

@@ -31,7 +31,7 @@ from qcjax.train.state import TrainState, adam, create, shapes
 from qcjax.typing import Array, Variables
 
 STAGE = "autoencoder"
-GENTLE = Augmentation(mirror=0.0, rotation_deg=15.0, scale=(0.85, 1.15))  # masks keep their sides
+GENTLE = Augmentation(mirror=0.0, rotation_deg=30.0, scale=(0.85, 1.15))  # masks keep their sides
 
 Reading = Literal["paper", "original"]
 
@@ -125,7 +125,7 @@ class MonitorTraining:
                 for i, pair in enumerate(zip(*self.plan(epoch), strict=True)):
                     key = jax.random.fold_in(jax.random.fold_in(self.key, epoch), i)
                     early = np.bool_(epoch <= config.early_epochs)
-                    yield masks, *devices.shard(pair), key, np.float32(config.learning_rate), early
+                    yield masks, *devices.shard(pair), key, np.float32(config.rate(epoch)), early
 
             return run_steps(self._step, state, batches())
 

@@ -147,7 +147,7 @@ def train_autoencoder(arm: Arm) -> Variables:
             for i, (indices, weight) in enumerate(zip(*plan, strict=True)):
                 batch = networks.take(arm.data.slices, *devices.shard((indices, weight)))
                 early = np.bool_(epoch <= config.early_epochs)
-                yield batch, arm.step_key(stage, epoch, i), np.float32(config.learning_rate), early
+                yield batch, arm.step_key(stage, epoch, i), np.float32(config.rate(epoch)), early
 
         return run_steps(step, state, batches())
 

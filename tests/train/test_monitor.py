@@ -1,7 +1,9 @@
 """Training a monitor on drawn masks, and what it then makes of intact and damaged ones."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -11,6 +13,7 @@ import qcjax
 from qcjax.config import AutoencoderConfig, MonitorConfig
 from qcjax.data.mask_cohort import MaskCase, MaskCohort, prepare_masks
 from qcjax.monitor import Monitor
+from qcjax.train.loop import Journal
 from qcjax.train.monitor import MonitorTraining
 from qcjax.train.parallel import Devices
 
@@ -54,13 +57,11 @@ def cohort(cases: list[MaskCase]) -> MaskCohort:
     return prepare_masks(cases, {0: 0, 1: 1, 2: 2, 3: 3}, SMALL.spacing_mm, SMALL.size)
 
 
-def training(cases: list[MaskCase], folder: Path, epochs: int = 3, reading: str = "paper") -> MonitorTraining:
-    config = MonitorConfig(
-        SMALL.size,
-        SMALL.spacing_mm,
-        AutoencoderConfig(**{**SMALL.autoencoder.__dict__, "epochs": epochs}),
-    )
-    devices = Devices(1)
+def training(
+    cases: list[MaskCase], folder: Path, epochs: int = 3, reading: str = "paper", count: int = 1, **more: Any
+) -> MonitorTraining:
+    autoencoder = replace(SMALL.autoencoder, epochs=epochs, **more)
+    config, devices = MonitorConfig(SMALL.size, SMALL.spacing_mm, autoencoder), Devices(count)
     return MonitorTraining(config, LABELS, cohort(cases[:8]), cohort(cases[8:]), folder, 0, reading, devices)  # type: ignore[arg-type]
 
 
@@ -131,6 +132,17 @@ def test_a_training_cut_short_goes_on_to_the_same_weights(
     for name in a.files:
         np.testing.assert_array_equal(a[name], b[name])
     assert whole.description["reference"] == resumed.description["reference"]
+
+
+def test_eight_devices_train_what_one_does(cases: list[MaskCase], tmp_path: Path) -> None:
+    runs = [
+        training(cases, tmp_path / f"{n}", 2, count=n, augment=True, dropout=0.2, learning_rate=1e-3).run()
+        for n in (1, 8)
+    ]
+    one, eight = (Journal(run.run / "metrics.jsonl").read() for run in runs)
+    for a, b in zip(one, eight, strict=True):
+        for name in ("train_loss", "validation_loss", "validation_dice_myo"):
+            assert b[name] == pytest.approx(a[name], abs=1e-3), name
 
 
 def test_original_takes_subject_by_subject_in_order(cases: list[MaskCase], tmp_path: Path) -> None:
