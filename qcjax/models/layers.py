@@ -2,7 +2,8 @@
 
 Written out where Flax's own layer is slow or counts differently: transposed convolutions (as sub-pixel
 convolutions), batch norm (PyTorch's running variance, padded samples, several devices), dropout (fewer random
-bits, masks that don't depend on the number of devices), max-pooling (a cheap gradient).
+bits, masks that don't depend on the number of devices), max-pooling (a cheap gradient), and on a CPU the kernel's
+gradient of large convolutions (`conv_cpu`).
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.nn.initializers import Initializer
 
+from qcjax.models import conv_cpu
 from qcjax.typing import Array
 
 SPATIAL = {2: "HW", 3: "DHW"}
@@ -72,14 +74,19 @@ class Conv(nn.Module):
         kernel = self.param(
             "kernel", self.kernel_init, (*self.kernel, x.shape[-1], self.features), jnp.float32
         )
-        pads = [(k - 1) // 2 if self.padding is None else self.padding for k in self.kernel]
-        y = lax.conv_general_dilated(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            window_strides=self.stride or (1,) * ndim,
-            padding=[(p, p) for p in pads],
-            dimension_numbers=_dimensions(ndim),
-        )
+        stride = self.stride or (1,) * ndim
+        pads = tuple((k - 1) // 2 if self.padding is None else self.padding for k in self.kernel)
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        if conv_cpu.pays(x.shape, self.features, self.kernel, stride, pads):
+            y = conv_cpu.conv3x3(x, kernel)
+        else:
+            y = lax.conv_general_dilated(
+                x,
+                kernel,
+                window_strides=stride,
+                padding=[(p, p) for p in pads],
+                dimension_numbers=_dimensions(ndim),
+            )
         if self.use_bias:
             init = uniform_bias(fan_in) if self.random_bias else nn.initializers.zeros
             y = y + self.param("bias", init, (self.features,), jnp.float32).astype(self.dtype)
