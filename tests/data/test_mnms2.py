@@ -149,9 +149,7 @@ def test_the_description(make_cohort: CohortMaker) -> None:
     ]
 
 
-def test_the_submission(
-    make_cohort: CohortMaker, heart: Callable[[str], np.ndarray], tmp_path: Path
-) -> None:
+def test_the_submission(make_cohort: CohortMaker, heart: Callable[[str], np.ndarray], tmp_path: Path) -> None:
     cases = [c for s in mnms2.find(make_cohort(codes=(161, 162))) for c in s.cases]
     predictions = [(c, heart(c.view), read_image(c.image_path)) for c in cases]
     first = mnms2.write_submission(predictions, tmp_path / "a" / "submission.zip")
