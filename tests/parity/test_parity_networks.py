@@ -187,7 +187,8 @@ def test_parameters_after_three_clipped_adam_steps(acdc_unet_run: Run) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_training_losses(name: str, request: pytest.FixtureRequest) -> None:
     run = request.getfixturevalue(f"{name}_run")
-    np.testing.assert_allclose(run.losses, load(name)["losses"], rtol=LOSS_TOLERANCE)
+    # a negative Dice term plus cross-entropy: where their sum crosses zero it has no relative error of its own
+    np.testing.assert_allclose(run.losses, load(name)["losses"], rtol=LOSS_TOLERANCE, atol=1e-5)
 
 
 def test_monitoring_autoencoder_training_losses() -> None:
