@@ -1,9 +1,11 @@
 """How fast it is, beside the authors' PyTorch code: `python -m experiments.benchmark --help`."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from experiments.benchmarks.workload import Workload
 from qcjax import runtime
 from qcjax.train.progress import say
 
+Measurements = Mapping[str, Callable[[], Row]]
+
 
 @dataclass(frozen=True)
 class Options:
@@ -30,6 +34,8 @@ class Options:
     """Clone of robustml-eurecom/quality_control_CMR, the monitoring paper's code."""
     data: Path | None = None
     """Folder of an M&Ms-2 data set for the cohort; none: a synthetic one."""
+    rows: tuple[str, ...] = ()
+    """Only rows with one of these texts in their name, such as "train step" or nnunet; none: all."""
     out: Path | None = None
     """Folder of the results. Default: runs/benchmark-<time>."""
     quick: bool = False
@@ -62,39 +68,65 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     s = sizes(options.quick, found is not None)
     results["repeats"] = s.repeats
+    started = time.monotonic()
+    wanted = chosen(measurements(s, options.data, folder, found, originals), options.rows)
     rows: list[Row] = []
-    for name, measure in measurements(s, options.data, folder, found, originals):
-        say(f"Measuring: {name}")
+    for name, measure in wanted.items():
+        say(f"[{(time.monotonic() - started) / 60:.1f} min] Measuring: {name}")
         rows.append(measure())
         report.write(folder, results, rows)  # so that a run cut short leaves what it has
-    results["ceiling_tflop_s"] = dict(networks.matmul_ceiling(s, originals))
-    results["shares"] = networks.shares(rows, results["ceiling_tflop_s"])
+    if any("tflop" in row.extra for row in rows):
+        results["ceiling_tflop_s"] = dict(networks.matmul_ceiling(s, originals))
+        results["shares"] = networks.shares(rows, results["ceiling_tflop_s"])
+    results["minutes"] = (time.monotonic() - started) / 60
     report.write(folder, results, rows)
     say((folder / "benchmark.txt").read_text(encoding="utf-8"))
-    say(f"Results are in {folder}")
+    say(f"Results are in {folder}, after {results['minutes']:.1f} min")
     return 0
+
+
+def chosen(measurements: Measurements, texts: Sequence[str]) -> Measurements:
+    """Those with one of the texts in their name; all of them where there are no texts.
+
+    Raises ValueError for a text that is in none.
+    """
+    for text in texts:
+        if not any(text in name for name in measurements):
+            names = ", ".join(f'"{name}"' for name in measurements)
+            raise ValueError(f"--rows {text}: no such row, expected a part of one of {names}")
+    return {
+        name: measure
+        for name, measure in measurements.items()
+        if not texts or any(text in name for text in texts)
+    }
 
 
 def measurements(
     s: Sizes, data: Path | None, folder: Path, found: clones.Clones | None, originals: Any | None
-) -> Iterator[tuple[str, Callable[[], Row]]]:
+) -> Measurements:
     """The rows of the table, by name, to be measured one after another."""
+
+    @cache
+    def cohort() -> tuple[Ours, Theirs | None]:
+        say("Preparing the cohort, and training for a few steps")
+        workload = Workload.open(s, data, folder)
+        ours = Ours.open(workload, folder / "ours")
+        return ours, None if originals is None else Theirs.open(originals, workload, ours, folder / "theirs")
+
+    rows: dict[str, Callable[[], Row]] = {}
     for kind in ("train step", "inference"):
         for name in (*NETWORKS, *NETWORKS_3D):
-            yield f"{kind}, {name}", lambda: networks.network_row(name, kind, s, originals)  # noqa: B023
+            rows[f"{kind}, {name}"] = partial(networks.network_row, name, kind, s, originals)
     for name in NETWORKS:
-        yield f"peak memory, {name}", lambda: memory.memory_row(name, s, found)  # noqa: B023
-
-    say("Preparing the cohort, and training for a few steps")
-    workload = Workload.open(s, data, folder)
-    ours = Ours.open(workload, folder / "ours")
-    theirs = None if originals is None else Theirs.open(originals, workload, ours, folder / "theirs")
-    yield "loading and augmentation", lambda: cases.loading_row(ours, theirs)
-    yield "validation", lambda: cases.validation_row(ours, theirs)
-    yield "QC of one case", lambda: cases.qc_row(ours, theirs)
-    yield "Dice and HD of one case", lambda: cases.metrics_row(ours, theirs)
-    yield "writing a prediction", lambda: cases.writing_row(ours, theirs, folder)
-    yield "one refinement epoch", lambda: refinement.epoch_row(ours, theirs, folder)
+        rows[f"peak memory, {name}"] = partial(memory.memory_row, name, s, found)
+    return rows | {
+        "loading and augmentation": lambda: cases.loading_row(*cohort()),
+        "validation": lambda: cases.validation_row(*cohort()),
+        "QC of one case": lambda: cases.qc_row(*cohort()),
+        "Dice and HD of one case": lambda: cases.metrics_row(*cohort()),
+        "writing a prediction": lambda: cases.writing_row(*cohort(), folder),
+        "one refinement epoch": lambda: refinement.epoch_row(*cohort(), folder),
+    }
 
 
 if __name__ == "__main__":

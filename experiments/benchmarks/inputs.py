@@ -23,21 +23,24 @@ class Sizes:
     size: int = 256
     batch: int = 20
     autoencoder_batch: int = 8
-    volume: tuple[int, int, int, int] = (2, 16, 128, 128)  # of the 3-D network: batch, slices, h, w
+    volume: tuple[int, int, int, int] = (1, 16, 96, 96)  # of the 3-D network: batch, slices, h, w
     width: int | None = None
     stages: int = 7  # of nnunet
     repeats: int = 5
-    training: int = 8  # subjects
-    validation: int = 3
-    unlabelled: int = 4
+    training: int = 2  # subjects
+    validation: int = 1
+    unlabelled: int = 1
+    slices: int = (
+        10  # of each synthetic stack, so that a subject fills a batch as most are filled in a large cohort
+    )
     matrix_scale: float = 1.0  # of the synthetic cohort's images
-    warm_up_steps: tuple[int, int] = (12, 150)  # of M and R, so that there are masks like hearts to measure
+    warm_up_steps: tuple[int, int] = (40, 150)  # of M and R, so that there are masks like hearts to measure
 
 
 FULL = Sizes()
 QUICK = Sizes(
     size=64, batch=16, autoencoder_batch=2, volume=(1, 8, 32, 32), repeats=2,
-    training=1, validation=1, unlabelled=2,
+    training=1, validation=1, unlabelled=2, slices=8,
     matrix_scale=0.25, warm_up_steps=(2, 2),
 )  # fmt: skip
 

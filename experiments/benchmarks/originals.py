@@ -1,13 +1,10 @@
-"""The authors' PyTorch code, imported from clones and run as it is.
+"""The authors' PyTorch code, to be timed.
 
 Needs PyTorch and what the clones import (extra `benchmark`). Imported only where there are clones.
 """
 
-import importlib.util
 import os
 import pickle
-import sys
-import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,44 +15,32 @@ import numpy as np
 import torch
 from torch import nn
 
+from experiments.benchmarks.authors import Authors
 from experiments.benchmarks.clones import Clones
 from experiments.benchmarks.inputs import MAX_WIDTH_3D, NETWORK_3D, STRIDES_3D, threads
 from qcjax.data.subject import PHASES, Case
 
-LATENT = [4, 2, 1]  # kernel, stride, padding of the last encoder layer, as in the notebook
 INFO = Path("preprocessed") / "patient_info.pkl"  # where the code looks, from the working directory
 
 
-class Originals:
-    """The modules of both repositories, and their models on the device that the code chooses."""
+class Originals(Authors):
+    """The authors' code on the device that it chooses, and the steps that are timed."""
 
     def __init__(self, clones: Clones) -> None:
         torch.set_num_threads(threads())
         torch.backends.cuda.matmul.allow_tf32 = True  # as for convolutions, and as jax does
-        if importlib.util.find_spec("torchvision") is None:
-            _stand_in_for_torchvision()
-        self.utils = _load("utils", clones.refinement / "utils.py")
-        sys.modules["utils"] = self.utils  # the others of this repository import it by that name
-        self.baseline_1 = _load("baseline_1", clones.refinement / "baseline_1.py", torch=torch, nn=nn)
-        self.baseline_2 = _load("baseline_2", clones.refinement / "baseline_2.py")
-        self.reconstructor = _load("reconstructor", clones.refinement / "reconstructor.py")
-        self.monitoring = _load("CA", clones.monitoring / "CA.py")
+        super().__init__(clones)
         self.device = self.utils.device
 
-    def network(self, name: str) -> nn.Module:
+    def network(self, name: str) -> Any:
         """By name, at its own sizes; the autoencoder is the monitoring code's."""
-        if name == "nnunet":
-            return self.baseline_2.Baseline_2(self._args()).to(self.device)
-        if name == "acdc_unet":
-            return self._acdc_unet().to(self.device)
-        if name == NETWORK_3D:
-            return self._nnunet_3d().to(self.device)
-        return self.monitoring.AE().to(self.device)
-
-    def refinement_autoencoder(self) -> nn.Module:
-        """R as the refinement code has it."""
-        args = {"lr": 2e-4, "in_channels": 4, "latent_size": 100, "last_layer": LATENT}
-        return self.reconstructor.Reconstructor(self.utils.AttrDict(args)).to(self.device)
+        make = {
+            "nnunet": self.nnunet,
+            "acdc_unet": self.acdc_unet,
+            NETWORK_3D: self._nnunet_3d,
+            "autoencoder": self.monitoring_autoencoder,
+        }[name]
+        return make().to(self.device)
 
     def _nnunet_3d(self) -> nn.Module:
         """The code's `Generic_UNet` with 3-D layers, otherwise configured as `Baseline_2`."""
@@ -118,22 +103,6 @@ class Originals:
         """Channels last to channels first, on the device."""
         return torch.from_numpy(np.moveaxis(np.asarray(array, np.float32), -1, 1).copy()).to(self.device)
 
-    def _args(self) -> Any:
-        u = self.utils
-        functions = {"functions": [u.GDLoss, u.CELoss], "functions_RV": [u.GDLoss_RV, u.CELoss_RV]}
-        return u.AttrDict({"lr": 0.01, **functions})
-
-    def _acdc_unet(self) -> nn.Module:
-        base = self.baseline_1.Baseline_1
-
-        class WithWeights(base):  # type: ignore[misc, valid-type]
-            weights = (1.0,)  # the training loop expects these, and a list of outputs
-
-            def forward(self, x: Any) -> list[Any]:
-                return [super().forward(x)]
-
-        return WithWeights(self._args())
-
     def compose(self, size: int, augment: bool, downsample: bool) -> Callable[[Any], Any]:
         """The code's transforms for slices of size × size; it has them at module level, for 256."""
         u = self.utils
@@ -191,32 +160,3 @@ def prepare_data(
     with (folder / INFO).open("wb") as file:
         pickle.dump(information, file)
     return information
-
-
-def _load(name: str, path: Path, **names: Any) -> types.ModuleType:
-    """A module from a file, with the imports that it forgot."""
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path}: cannot be imported")
-    module = importlib.util.module_from_spec(spec)
-    module.__dict__.update(names)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _stand_in_for_torchvision() -> None:
-    """The authors use one class of it."""
-
-    class Compose:
-        def __init__(self, steps: list[Callable[[Any], Any]]) -> None:
-            self.steps = steps
-
-        def __call__(self, sample: Any) -> Any:
-            for step in self.steps:
-                sample = step(sample)
-            return sample
-
-    module, transforms = types.ModuleType("torchvision"), types.ModuleType("torchvision.transforms")
-    transforms.Compose = Compose  # type: ignore[attr-defined]
-    module.transforms = transforms  # type: ignore[attr-defined]
-    sys.modules.update({"torchvision": module, "torchvision.transforms": transforms})

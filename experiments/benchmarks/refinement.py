@@ -2,6 +2,7 @@
 
 import shutil
 import time
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -119,7 +120,8 @@ def their_epoch(theirs: Theirs) -> float:
     validator = u.Validator(5)
     validator.get_anomalies = partial(_same_cases, first)
 
-    with theirs.at_home():
+    with theirs.at_home(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # their quartiles of infinite distances
         u.semisupervised_refinement(
             theirs.segmenter(),
             theirs.autoencoder,

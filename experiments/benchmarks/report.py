@@ -13,10 +13,12 @@ from experiments.benchmarks.timing import OURS, THEIRS, Measured, Row
 from qcjax.report import style
 
 BETTER, WORSE = style.SEGMENTER_COLOURS[0], style.SEGMENTER_COLOURS[3]
+TICKS = (0.01, 0.03, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 100, 300, 1000)
 HEADER = ("", "what", OURS, THEIRS, "ratio", "goal", "compile")
 CAPTION = (
     "Median (lowest–highest) of {repeats}, taking turns after a warm-up. Ratio: PyTorch over qcjax; above 1, "
-    "qcjax is faster, or needs less memory. Compile: qcjax's, once, before the first step, not in the times."
+    "qcjax is faster, or needs less memory. Compile: qcjax's, once, before the first step, not in the times. Peak "
+    "memory: of a process each, once."
 )
 
 
@@ -101,15 +103,28 @@ def draw(path: Path, rows: Sequence[Row], caption: str) -> None:
     """Bars of the ratios, on a logarithmic axis around 1."""
     compared = [(row.name, row.ratio) for row in rows if row.ratio is not None][::-1]
     names, ratios = [name for name, _ in compared], [ratio for _, ratio in compared]
+    low, high = min(0.5, *ratios) / 2, max(2.0, *ratios) * 2  # room for the numbers beside the bars
     with matplotlib.rc_context(style.STYLE):
         figure, [[axes]] = style.new_figure(1.4 + 0.3 * len(compared))
-        bars = axes.barh(names, ratios, color=[BETTER if ratio >= 1 else WORSE for ratio in ratios])
-        axes.bar_label(bars, [f"{ratio:.2g}" for ratio in ratios], padding=3)
+        axes.barh(
+            names,
+            [ratio - 1 for ratio in ratios],
+            left=1,
+            color=[BETTER if ratio >= 1 else WORSE for ratio in ratios],
+        )
+        for place, ratio in enumerate(ratios):
+            side, shift = ("left", 3) if ratio >= 1 else ("right", -3)
+            axes.annotate(
+                f"{ratio:.2g}", (ratio, place), (shift, 0), textcoords="offset points", ha=side, va="center"
+            )
         axes.axvline(1, color=style.INK, linewidth=1)
         axes.set_xscale("log")
-        axes.set_xlim(min(0.5, *ratios) / 1.3, max(2.0, *ratios) * 2)
-        axes.set_xlabel(f"{THEIRS} over {OURS}: right of 1, {OURS} is\nfaster or needs less memory")
-        figure.supxlabel("\n".join(textwrap.wrap(caption, 90)), fontsize=6, color=style.GREY)
+        axes.set_xlim(low, high)
+        axes.set_xticks([t for t in TICKS if low <= t <= high], minor=False)
+        axes.set_xticks([], minor=True)
+        axes.xaxis.set_major_formatter("{x:g}")
+        about = f"{THEIRS} over {OURS}: right of 1, {OURS} is faster or needs less memory. {caption}"
+        figure.supxlabel("\n".join(textwrap.wrap(about, 90)), fontsize=6, color=style.GREY)
         style.save(figure, path)
 
 

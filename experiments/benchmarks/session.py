@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.workload import VIEW, Workload, config
 from qcjax import interop
-from qcjax.data.batches import epoch_plan
-from qcjax.train.loop import Journal, run_steps
+from qcjax.data.batches import Batch, cycled
+from qcjax.train.loop import Journal
 from qcjax.train.networks import Networks
 from qcjax.train.parallel import Devices
 from qcjax.train.stages import Arm
-from qcjax.train.state import TrainState
+from qcjax.train.state import TrainState, adam, create
+from qcjax.train.updates import make_supervised_update
 from qcjax.typing import Variables
 
-STAGES = ("segmenter", "autoencoder")
-WARM_RATES = np.float32(0.01), np.float32(2e-3)  # of M and R
+WARM_RATE = np.float32(2e-3)
+WARM_BATCH, WARM_SIDE = 8, 128  # of M: the middles of a few slices cost an eighth of a whole batch
 
 
 @dataclass(frozen=True)
@@ -35,41 +37,43 @@ class Ours:
 
     @classmethod
     def open(cls, workload: Workload, folder: Path) -> "Ours":
-        """Build the networks; train both for a few steps on the labelled slices."""
+        """Build the networks; train both for a few steps on the labelled slices, without augmentation."""
         networks = Networks(config(workload.sizes), "nnunet", Devices(1))
         arm = Arm(networks, workload.view, folder, Journal(folder / "metrics.jsonl"))
-        m, r = (
-            _trained(arm, stage, n) for stage, n in zip(STAGES, workload.sizes.warm_up_steps, strict=True)
-        )
+        of_m, of_r = workload.sizes.warm_up_steps
+        m, r = _segmenter(arm, of_m), _autoencoder(arm, of_r)
         return cls(arm, _on_host(m.variables), _on_host(r.variables), workload.sizes.repeats)
 
 
-def _trained(arm: Arm, stage: str, steps: int) -> TrainState:
-    """After some steps on the labelled slices."""
-    state = arm.state(stage)
-    if steps:
-        networks = arm.networks
-        step = networks.supervised_step if stage == "segmenter" else networks.autoencoder_step
-        state, _ = run_steps(step, state, _batches(arm, stage, steps))
+def _segmenter(arm: Arm, steps: int) -> TrainState:
+    """M after some steps of Adam."""
+    networks, tx = arm.networks, adam(clip=12.0)
+    state = create(networks.segmenter, tx, arm.key("segmenter"), jnp.zeros((1, WARM_SIDE, WARM_SIDE, 1)))
+    step = jax.jit(make_supervised_update(networks.segmenter, tx, networks.loss), donate_argnums=0)
+    margin = max(0, (networks.config.size - WARM_SIDE) // 2)
+    middle = slice(margin, networks.config.size - margin)
+    for i, batch in enumerate(_batches(arm, WARM_BATCH, steps)):
+        batch = batch._replace(image=batch.image[:, middle, middle], label=batch.label[:, middle, middle])
+        state, _ = step(state, batch, arm.step_key("segmenter", 0, i), WARM_RATE)
     return state
 
 
-def _batches(arm: Arm, stage: str, steps: int) -> Iterator[tuple[Any, ...]]:
-    networks = arm.networks
-    size = networks.config.supervised.batch if stage == "segmenter" else networks.config.autoencoder.batch
-    done = 0
-    for epoch in range(steps):
-        plan = epoch_plan(len(arm.data.training_indices), size, arm.seed, epoch)
-        for indices, weight in zip(*plan, strict=True):
-            if done == steps:
-                return
-            batch = networks.take(arm.data.slices, indices, weight)
-            key = arm.step_key(stage, epoch, done)
-            if stage == "segmenter":
-                yield batch, key, WARM_RATES[0]
-            else:
-                yield batch, key, WARM_RATES[1], np.bool_(False)
-            done += 1
+def _autoencoder(arm: Arm, steps: int) -> TrainState:
+    """R after some steps of its training."""
+    state = arm.state("autoencoder")
+    for i, batch in enumerate(_batches(arm, arm.networks.config.autoencoder.batch, steps)):
+        key = arm.step_key("autoencoder", 0, i)
+        state, _ = arm.networks.autoencoder_step(state, batch, key, WARM_RATE, np.bool_(False))
+    return state
+
+
+def _batches(arm: Arm, size: int, steps: int) -> Iterator[Batch]:
+    """Of labelled slices, round and round."""
+    if not steps:
+        return
+    plan = cycled(arm.data.training_indices, size, steps, arm.seed, 0)
+    for indices, weight in zip(*plan, strict=True):
+        yield arm.networks.take(arm.data.slices, indices, weight)
 
 
 def _on_host(tree: Any) -> Any:

@@ -3,8 +3,11 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
+import nibabel as nib
+import numpy as np
 
 from experiments.benchmarks.inputs import Sizes, images, labels
 from qcjax.config import AutoencoderConfig, Config, SegmenterConfig
@@ -60,6 +63,8 @@ class Workload:
             data = folder / "data"
             if not (data / mnms2.INFORMATION).exists():  # written last
                 write_mnms2(data, PhantomConfig(n, 0, s.unlabelled, matrix_scale=s.matrix_scale))
+            for path in data.rglob("*.nii.gz"):
+                _keep_middle(path, s.slices)
         usable = [x for subject in mnms2.find(data) if (x := _short_axis(subject))]
         labelled = [x for x in usable if x.part == "train" and all(c.label_path for c in x.cases)]
         rest = [x for x in usable if x.part != "train"] + labelled[n:]
@@ -99,3 +104,12 @@ def _short_axis(subject: Subject) -> Subject | None:
     """With its short-axis cases alone; None unless there are both phases."""
     cases = tuple(c for c in subject.cases if c.view == VIEW)
     return replace(subject, cases=cases) if {c.phase for c in cases} == set(PHASES) else None
+
+
+def _keep_middle(path: Path, slices: int) -> None:
+    """Rewrite a stack that has more slices than that."""
+    image: Any = nib.load(path)
+    if image.shape[2] > slices:
+        first = (image.shape[2] - slices) // 2
+        kept = image.slicer[:, :, first : first + slices]
+        nib.save(nib.Nifti1Image(np.asarray(kept.dataobj), kept.affine, kept.header), path)

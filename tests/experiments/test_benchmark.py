@@ -12,6 +12,8 @@ from experiments import benchmark
 from experiments.benchmarks import clones, inputs, machine, memory, networks, report
 from experiments.benchmarks.inputs import NETWORK_3D, QUICK, Sizes
 from experiments.benchmarks.timing import OURS, THEIRS, Contestant, Measured, Row, alternate
+from experiments.benchmarks.workload import Workload
+from qcjax.data.nifti import read_image
 
 MACHINE = machine.describe({})
 
@@ -109,6 +111,36 @@ def test_wrong_clones_are_named(tmp_path: Path):
         (tmp_path / name).touch()
     with pytest.raises(ValueError, match=r"--quality-control .*: no CA.py found"):
         clones.find(tmp_path, tmp_path)
+
+
+def test_rows_are_chosen_by_a_part_of_their_name():
+    rows = {name: lambda: pytest.fail("measured") for name in ("train step, a", "inference, a", "QC")}
+    assert list(benchmark.chosen(rows, ())) == list(rows)
+    assert list(benchmark.chosen(rows, ("QC", "train"))) == ["train step, a", "QC"]
+    with pytest.raises(
+        ValueError, match='--rows memory: no such row, expected a part of one of "train step, a"'
+    ):
+        benchmark.chosen(rows, ("QC", "memory"))
+
+
+def test_synthetic_subjects_fill_a_batch(tmp_path: Path):
+    s = replace(QUICK, matrix_scale=0.15, unlabelled=1, slices=7)
+    workload = Workload.open(s, None, tmp_path)
+    subjects = (*workload.training, *workload.validation, *workload.unlabelled)
+    assert len(subjects) == 3
+    for case in (case for subject in subjects for case in subject.cases):
+        image, label = read_image(case.image_path), read_image(case.label_path)
+        assert image.array.shape == label.array.shape and image.array.shape[2] == 7
+        assert label.array.any((0, 1)).sum() >= 6
+
+
+def test_one_row_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(benchmark, "measurements", lambda *_: {"fast": lambda: row, "slow": pytest.fail})
+    row = Row("fast", "a case", "s", {OURS: Measured((2.0, 1.0, 3.0))})
+    assert benchmark.main(["--quick", "--rows", "fa", "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "benchmark.json").read_text())
+    assert [r["row"] for r in found["rows"]] == ["fast"] and found["minutes"] >= 0
+    assert "ceiling_tflop_s" not in found  # of rows that have operations to count
 
 
 def test_benchmark_of_ours_alone(
