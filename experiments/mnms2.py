@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     runtime.prepare()
     try:
         run_experiment(config)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, TypeError, OSError, FloatingPointError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

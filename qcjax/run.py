@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qcjax import runtime
+from qcjax import interop, runtime
 from qcjax.config import Config
 from qcjax.data import mnms2
 from qcjax.data.cohort import Cohort, prepare
@@ -63,7 +63,8 @@ class Run:
     def open(cls, config: Config, folder: Path) -> "Run":
         """Make the folder, or go on with what is in it.
 
-        Raises ValueError where the folder belongs to a run with another configuration; says what differs.
+        Raises ValueError where the folder belongs to a run with another configuration (says what differs), and what
+        `interop.load_torch_checkpoint` does for a file that it can't read.
         """
         if config.size % 64:
             raise ValueError(f"--size: {config.size} found, expected a multiple of 64")
@@ -71,6 +72,8 @@ class Run:
             raise ValueError(
                 f"--init-from: {len(config.segmenter)} segmenters found, expected one (--segmenter)"
             )
+        if config.init_from is not None:
+            interop.load_torch_checkpoint(config.init_from)  # a file that can't be read is told of now
         open_folder(config, folder)
         return cls(config, folder)
 

@@ -102,3 +102,13 @@ def test_a_checkpoint_of_other_sizes_is_refused(
 def test_one_segmenter_is_asked_for(refusal: Callable[..., str], tmp_path: Path, checkpoint: Path):
     said = refusal(tmp_path / "run", "--preset", "original", "--init-from", str(checkpoint))
     assert "--init-from: 2 segmenters found, expected one" in said
+
+
+def test_a_file_that_isnt_there_is_told_of_before_anything_runs(
+    refusal: Callable[..., str], cohort: Path, tmp_path: Path
+) -> None:
+    missing, out = tmp_path / "nowhere.pth", tmp_path / "run"
+    assert f"{missing}: no such checkpoint" in refusal(
+        out, "--data", str(cohort), *OPTIONS, "--init-from", str(missing)
+    )
+    assert not out.exists()
