@@ -103,7 +103,7 @@ def draw(path: Path, rows: Sequence[Row], caption: str) -> None:
     """Bars of the ratios, on a logarithmic axis around 1."""
     compared = [(row.name, row.ratio) for row in rows if row.ratio is not None][::-1]
     names, ratios = [name for name, _ in compared], [ratio for _, ratio in compared]
-    low, high = min(0.5, *ratios) / 2, max(2.0, *ratios) * 2  # room for the numbers beside the bars
+    low, high = min(0.5, *ratios) / 3, max(2.0, *ratios) * 2  # room for the numbers beside the bars
     with matplotlib.rc_context(style.STYLE):
         figure, [[axes]] = style.new_figure(1.4 + 0.3 * len(compared))
         axes.barh(
