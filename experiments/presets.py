@@ -1,5 +1,7 @@
 """The presets of the experiments: what the paper says, what the authors' code does, and two smaller sizes."""
 
+from dataclasses import replace
+
 from qcjax.config import AcdcConfig, AutoencoderConfig, Config, Preset, RefinementConfig, SegmenterConfig
 from qcjax.monitor_presets import MONITORS
 
@@ -19,16 +21,7 @@ SMALL = Config(
     supervised=SegmenterConfig(
         width=12, stages=6, epochs=14, batch=16, optimiser="adam", learning_rate=5e-3, mirror=0.0
     ),
-    autoencoder=AutoencoderConfig(
-        width=16,
-        latent=64,
-        dropout=0.1,
-        epochs=20,
-        batch=16,
-        learning_rate=2e-3,
-        early_epochs=2,
-        augment=True,
-    ),
+    autoencoder=replace(MONITORS["small"].autoencoder, epochs=20, final_rate=1.0),
     refinement=RefinementConfig(epochs=6, steps=40, labelled=8, unlabelled=8, learning_rate_factor=0.02),
 )
 
@@ -49,17 +42,7 @@ DEMO = Config(
         rotation_deg=20.0,
         scale=(0.8, 1.25),
     ),
-    autoencoder=AutoencoderConfig(
-        width=16,
-        latent=64,
-        dropout=0.1,
-        epochs=30,
-        steps=25,
-        batch=16,
-        learning_rate=4e-3,
-        early_epochs=1,
-        augment=True,
-    ),
+    autoencoder=replace(MONITORS["demo"].autoencoder, dropout=0.1, epochs=30, steps=25, final_rate=1.0),
     refinement=RefinementConfig(epochs=4, steps=12, labelled=8, unlabelled=8, learning_rate_factor=0.02),
 )
 
@@ -67,30 +50,17 @@ PRESETS: dict[Preset, Config] = {"demo": DEMO, "small": SMALL, "paper": PAPER, "
 
 ACDC_SMALL = AcdcConfig(
     preset="small",
-    size=128,
-    spacing_mm=1.8,
-    supervised=SegmenterConfig(
-        width=12, stages=6, epochs=8, batch=16, optimiser="adam", learning_rate=5e-3, mirror=0.0
-    ),
+    size=SMALL.size,
+    spacing_mm=SMALL.spacing_mm,
+    supervised=replace(SMALL.supervised, epochs=8),
     monitor=MONITORS["small"],
 )
 
 ACDC_DEMO = AcdcConfig(
     preset="demo",
-    size=64,
-    spacing_mm=3.0,
-    supervised=SegmenterConfig(
-        width=12,
-        stages=5,
-        epochs=12,
-        steps=20,
-        batch=16,
-        optimiser="adam",
-        learning_rate=1e-2,
-        mirror=0.0,
-        rotation_deg=20.0,
-        scale=(0.8, 1.25),
-    ),
+    size=DEMO.size,
+    spacing_mm=DEMO.spacing_mm,
+    supervised=replace(DEMO.supervised, steps=20),
     monitor=MONITORS["demo"],
 )
 

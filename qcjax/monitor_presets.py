@@ -1,5 +1,7 @@
 """Sizes and schedules of a monitor: the paper's, the authors' code's, and two smaller ones."""
 
+from dataclasses import replace
+
 from qcjax.config import AutoencoderConfig, MonitorConfig, Preset
 
 PAPER = MonitorConfig()
@@ -20,20 +22,11 @@ SMALL = MonitorConfig(
     ),
 )
 
-DEMO = MonitorConfig(
-    size=128,  # in 64 pixels a myocardium is too thin to be rebuilt
-    spacing_mm=1.8,
-    autoencoder=AutoencoderConfig(
-        width=16,
-        latent=64,
-        dropout=0.0,
-        epochs=40,
-        steps=30,
-        batch=16,
-        learning_rate=4e-3,
-        final_rate=0.02,
-        early_epochs=1,
-        augment=True,
+# of the same size: in 64 pixels a myocardium is too thin to be rebuilt
+DEMO = replace(
+    SMALL,
+    autoencoder=replace(
+        SMALL.autoencoder, dropout=0.0, epochs=40, steps=30, learning_rate=4e-3, early_epochs=1
     ),
 )
 

@@ -17,6 +17,7 @@ from qcjax.data.phantom import AcdcPhantomConfig, write_acdc
 from qcjax.data.subject import Case, Subject
 from qcjax.data.validate import validate_acdc
 from qcjax.field import FIELD, METHODS, THRESHOLDING, prepare_field, segment_by, segment_by_thresholding
+from qcjax.files import write_whole
 from qcjax.judge import damage_study, judge_by_rca, judge_case
 from qcjax.labels import ACDC_LABELS, CARDIAC
 from qcjax.monitor import Monitor
@@ -102,9 +103,11 @@ class MonitoringRun:
             if not done.exists():
                 data = data or prepare_field(self.config, split, self.devices)
                 segment_by(method, self.config, data, self.folder, self.devices, folders[method.name])
-                done.parent.mkdir(exist_ok=True)
-                done.touch()
-        segment_by_thresholding(cases, folders[THRESHOLDING])
+                write_whole(done, "")
+        done = self.folder / "stages" / f"segmented-{THRESHOLDING}"
+        if not done.exists():
+            segment_by_thresholding(cases, folders[THRESHOLDING])
+            write_whole(done, "")
         return folders
 
     def judge(
@@ -152,7 +155,8 @@ class MonitoringRun:
         path = self.folder / "stages" / "damage.json"
         if not path.exists():
             with bar("Damaged masks judged, cases", len(cases)) as advance:
-                _write_json(path, damage_study(monitor, cases, self.config.seed, advance))
+                study = damage_study(monitor, cases, self.config.seed, advance)
+            write_whole(path, json.dumps(study) + "\n")
         return json.loads(path.read_text(encoding="utf-8"))
 
     def write_results(
@@ -186,7 +190,7 @@ class MonitoringRun:
             "versions": runtime.versions(),
             **damage,
         }
-        _write_json(self.folder / "results.json", without_nan(results))
+        write_whole(self.folder / "results.json", json.dumps(without_nan(results), indent=2) + "\n")
 
     def _each(
         self,
@@ -202,7 +206,7 @@ class MonitoringRun:
             for disease, case in pairs:
                 path = folder / f"{case.name}.json"
                 if not path.exists():
-                    _write_json(path, one(disease, case))
+                    write_whole(path, json.dumps(one(disease, case)) + "\n")  # NaN as Python reads it
                 records.append(json.loads(path.read_text(encoding="utf-8")))
                 advance()
         return records
@@ -228,11 +232,3 @@ def _mask_cases(members: Sequence[Subject]) -> list[MaskCase]:
 
 def _of_case(masks: Mapping[str, Mapping[str, Path]], case: Case) -> dict[str, Path]:
     return {method: of[case.name] for method, of in masks.items() if case.name in of}
-
-
-def _write_json(path: Path, value: Any) -> None:
-    """Whole or not at all; NaN and infinity as Python's reader knows them."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value) + "\n", encoding="utf-8")
-    partial.replace(path)

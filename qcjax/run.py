@@ -17,6 +17,7 @@ from qcjax.data.preprocess import median_spacing
 from qcjax.data.subject import PARTS, VIEWS, Case, Subject
 from qcjax.data.validate import validate_mnms2
 from qcjax.export import export_stage
+from qcjax.files import write_whole
 from qcjax.report.ablation import summarise, without_nan
 from qcjax.report.cases import CaseRow, write_cases
 from qcjax.run_folder import open_folder, usable
@@ -190,10 +191,7 @@ class Run:
                 "ood_cases": [c.name for c, is_ood in zip(cases, result.decision.ood, strict=True) if is_ood],
                 "seconds": time.monotonic() - started,
             }
-            done.parent.mkdir(exist_ok=True)
-            partial = done.with_suffix(".partial")
-            partial.write_text(json.dumps(record), encoding="utf-8")
-            partial.replace(done)
+            write_whole(done, json.dumps(record))
         self._rows += record["rows"]
         self._seconds[f"{title} (predict and score)"] = record["seconds"]
         if stage == "selection":  # the candidates before refinement

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from qcjax import runtime
 from qcjax.data.mask_cohort import MaskCase
 from qcjax.data.masks import find_masks
+from qcjax.files import write_whole
 from qcjax.labels import label_mapping
 from qcjax.monitor import DESCRIPTION, WEIGHTS, Monitor
 from qcjax.report.scores import Scored, write_scores_page
@@ -100,7 +100,7 @@ class Scoring:
                 raise ValueError(
                     f"{out}: holds scores with {found}; choose another --out, or the same options"
                 )
-        _write_json(path, settings)
+        write_whole(path, json.dumps(settings, indent=2) + "\n")
         return cls(monitor, files, out, settings, images)
 
     def run(self, pictures: int = 40) -> Scores:
@@ -131,7 +131,7 @@ class Scoring:
             "settings": self.settings,
             "versions": runtime.versions(),
         }
-        _write_json(self.out / "summary.json", summary)
+        write_whole(self.out / "summary.json", json.dumps(summary, indent=2) + "\n")
         structures = self.monitor.structures
         scored = Scored(self.out, self.settings, summary, self.journal, entries, structures, self.images)
         write_scores_page(scored, pictures)
@@ -170,9 +170,3 @@ def _sha256(run: Path) -> str:
     for name in (DESCRIPTION, WEIGHTS):
         digest.update((run / name).read_bytes())
     return digest.hexdigest()
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)

@@ -20,6 +20,7 @@ from qcjax.data.findings import Finding, InvalidFile
 from qcjax.data.listing import Scan, aligned, counted, some
 from qcjax.data.nifti import encode_labels
 from qcjax.data.subject import PARTS, PHASES, VIEWS, Case, Subject, Volume
+from qcjax.files import write_whole
 from qcjax.labels import RV
 
 DISEASES = ("NOR", "LV", "HCM", "ARR", "FALL", "CIA", "RV", "TRI")
@@ -213,10 +214,7 @@ def write_submission(predictions: Iterable[tuple[Case, np.ndarray, Volume]], out
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, entries[name])
     out_zip = Path(out_zip)
-    out_zip.parent.mkdir(parents=True, exist_ok=True)
-    partial = out_zip.with_name(f".{out_zip.name}.partial")
-    partial.write_bytes(content.getvalue())
-    os.replace(partial, out_zip)
+    write_whole(out_zip, content.getvalue())
     return out_zip
 
 

@@ -4,7 +4,6 @@ Nothing is allocated on the word of a header alone: the declared size is held ag
 """
 
 import gzip
-import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from qcjax.data.findings import InvalidFile
 from qcjax.data.subject import Volume
+from qcjax.files import write_whole
 from qcjax.labels import MNMS2_LABELS, remap
 
 LABEL_TOLERANCE = 1e-2  # a stored label may lie this far from the integer it stands for
@@ -143,10 +143,7 @@ def write_labels(path: Path, array: np.ndarray, like: Volume, level: int = 6) ->
     """
     path = Path(path)
     data = encode_labels(array, like)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(gzip.compress(data, level, mtime=0) if path.suffix == ".gz" else data)
-    os.replace(partial, path)  # a run that is killed here leaves no half a file
+    write_whole(path, gzip.compress(data, level, mtime=0) if path.suffix == ".gz" else data)
 
 
 def _open(path: Path) -> IO[bytes]:

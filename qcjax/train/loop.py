@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from qcjax.files import write_whole
 from qcjax.train.checkpoint import Checkpoints
 from qcjax.train.parallel import Devices
 from qcjax.train.progress import bar, done_at, say
@@ -47,9 +48,7 @@ class Journal:
         records = [r for r in self.read() if not mine(r) or r["epoch"] <= epoch]
         if last is not None and not any(mine(r) and r["epoch"] == epoch for r in records):
             records.append(last)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
-        partial.replace(self.path)
+        write_whole(self.path, "".join(json.dumps(r) + "\n" for r in records))
 
 
 def stream(key: jax.Array, *names: str | int) -> jax.Array:

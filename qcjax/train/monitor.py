@@ -1,5 +1,6 @@
 """Training of a monitor: an autoencoder on ground-truth masks alone (monitoring paper, Galati & Zuluaga, FIMH 2021)."""
 
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from qcjax.data.augment import Augmentation, augment_batch
 from qcjax.data.batches import Batch, Plan, cycled, epoch_plan, in_batches, padded, sample_keys
 from qcjax.data.mask_cohort import MaskCase, MaskCohort, prepare_masks
 from qcjax.data.nifti import read_labels
+from qcjax.files import write_whole
 from qcjax.labels import label_mapping, structures_named
 from qcjax.metrics.overlap import dice
 from qcjax.monitor import DESCRIPTION, WEIGHTS, Monitor, build_autoencoder
@@ -212,16 +214,14 @@ class MonitorTraining:
             "versions": runtime.versions(),
         }
         flat = traverse_util.flatten_dict(variables, sep="/")
-        partial = self.folder / f".{WEIGHTS}.partial"
-        with partial.open("wb") as file:
-            np.savez(file, **flat)
-        partial.replace(self.folder / WEIGHTS)
+        packed = io.BytesIO()
+        np.savez(packed, **flat)
+        write_whole(self.folder / WEIGHTS, packed.getvalue())
         monitor = Monitor(self.folder, description, self.network, variables, self.devices)
-        description["reference"] = self._reference(monitor).to_json()
-        partial = self.folder / f".{DESCRIPTION}.partial"
-        partial.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        partial.replace(self.folder / DESCRIPTION)
-        return Monitor(self.folder, description, self.network, variables, self.devices)
+        monitor.reference = self._reference(monitor)
+        description["reference"] = monitor.reference.to_json()
+        write_whole(self.folder / DESCRIPTION, json.dumps(description, indent=2) + "\n")
+        return monitor
 
     def _reference(self, monitor: Monitor) -> Reference:
         mapping = label_mapping(self.structures, self.labels)
