@@ -3,18 +3,18 @@
 The Dice losses are functions of class sums (Σ p·y, Σ p, Σ y), so that one formula serves a batch, a sample, or the
 volume of a subject whose slices were evaluated in pieces. `axis_name` makes the sums those of the whole batch over
 several devices. Sources: refinement paper (Galati & Zuluaga, STACOM 2021), monitoring paper (Galati & Zuluaga, FIMH
-2021), and their public code where the name says `original`.
+2021), their public code where the name says `original`, and uncertainty paper (Arega et al., UNSURE 2021).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from qcjax.typing import AnyArray, Array, Labels, Logits, Probabilities, Scalar, Weights
+from qcjax.typing import AnyArray, Array, Bool, Labels, Logits, Probabilities, Scalar, Weights
 
 RV_WEIGHTS = (0.0, 0.25, 0.25, 0.5)  # background, LV, MYO, RV: favours the RV; the paper gives no figures
 TINY = 1e-8
@@ -28,9 +28,11 @@ class Sums(NamedTuple):
     target: AnyArray  # Σ y
 
 
-def class_sums(probabilities: Probabilities, target: Probabilities) -> Sums:
-    """Per sample: (b, *space, k) twice -> sums of shape (b, k)."""
+def class_sums(probabilities: Probabilities, target: Probabilities, mask: Array | None = None) -> Sums:
+    """Per sample: (b, *space, k) twice -> sums of shape (b, k), over the voxels of `mask` (b, *space) if given."""
     axes = tuple(range(1, probabilities.ndim - 1))
+    if mask is not None:
+        probabilities, target = (jnp.where(mask[..., None], x, 0) for x in (probabilities, target))
     return Sums((probabilities * target).sum(axes), probabilities.sum(axes), target.sum(axes))
 
 
@@ -70,6 +72,11 @@ def soft_dice_loss_original(sums: Sums) -> AnyArray:
     return _soft_dice_per_class(sums)[..., 1:].mean(-1)
 
 
+def soft_dice_loss(sums: Sums) -> AnyArray:
+    """1 − mean over the foreground of (2TP + ε)/(2TP + FP + FN + ε), ε = 1e-5: soft Dice; (*batch)."""
+    return 1 + soft_dice_loss_original(sums)
+
+
 def soft_dice_loss_rv_original(sums: Sums) -> AnyArray:
     """The refinement code's Dice loss on out-of-distribution cases: the RV's term alone; (*batch)."""
     return _soft_dice_per_class(sums)[..., -1]
@@ -93,11 +100,17 @@ def monitoring_dice_loss_original(sums: Sums, foreground_term: Array | bool = Fa
     return term(0) + jnp.where(foreground_term, term(1), 0)
 
 
-def pixel_mean(values: Array, weight: Weights | None = None, axis_name: str | None = None) -> Scalar:
-    """Mean over the samples that count and their pixels: (b, *space) -> ()."""
-    per_sample = values.reshape(values.shape[0], -1).mean(1)
+def pixel_mean(
+    values: Array, weight: Weights | None = None, axis_name: str | None = None, mask: Array | None = None
+) -> Scalar:
+    """Mean over the samples that count and their pixels (those of `mask`, if given): (b, *space) -> ()."""
     weight = jnp.ones(values.shape[0]) if weight is None else weight
-    total, count = _over_devices(((per_sample * weight).sum(), weight.sum()), axis_name)
+    if mask is None:
+        per_sample, pixels = values.reshape(values.shape[0], -1).mean(1), jnp.ones(values.shape[0])
+    else:
+        axes = tuple(range(1, values.ndim))
+        per_sample, pixels = jnp.where(mask, values, 0).sum(axes), mask.sum(axes).astype(jnp.float32)
+    total, count = _over_devices(((per_sample * weight).sum(), (pixels * weight).sum()), axis_name)
     return total / jnp.maximum(count, 1)
 
 
@@ -126,20 +139,27 @@ class SegmentationLoss:
     ]  # logits, probabilities, target -> per pixel
 
     def __call__(
-        self, logits: Logits, label: Labels, weight: Weights | None = None, axis_name: str | None = None
+        self,
+        logits: Logits,
+        label: Labels,
+        weight: Weights | None = None,
+        axis_name: str | None = None,
+        mask: Array | None = None,
     ) -> Scalar:
-        """Of a batch: sums and means over all its pixels. logits (b, *space, k), label (b, *space)."""
+        """Of a batch: sums and means over all its pixels. logits (b, *space, k), label and mask (b, *space)."""
         probabilities = jax.nn.softmax(logits)
         target = jax.nn.one_hot(label, logits.shape[-1])
-        sums = batch_sums(class_sums(probabilities, target), weight, axis_name)
-        return self.dice(sums) + pixel_mean(self.entropy(logits, probabilities, target), weight, axis_name)
+        sums = batch_sums(class_sums(probabilities, target, mask), weight, axis_name)
+        entropy = self.entropy(logits, probabilities, target)
+        return self.dice(sums) + pixel_mean(entropy, weight, axis_name, mask)
 
-    def per_sample(self, logits: Logits, label: Labels) -> tuple[Sums, Array]:
-        """What the loss of a volume is made of: class sums (b, k) and mean cross-entropy (b,) of each slice."""
+    def per_sample(self, logits: Logits, label: Labels, mask: Array | None = None) -> tuple[Sums, Array]:
+        """What the loss of a volume is made of: class sums (b, k) and mean cross-entropy (b,) of each sample."""
         probabilities = jax.nn.softmax(logits)
         target = jax.nn.one_hot(label, logits.shape[-1])
         entropy = self.entropy(logits, probabilities, target)
-        return class_sums(probabilities, target), entropy.reshape(entropy.shape[0], -1).mean(1)
+        axes = tuple(range(1, entropy.ndim))
+        return class_sums(probabilities, target, mask), entropy.mean(axes, where=mask)
 
 
 # L_SUP = L_GD + L_CE, Eq. 1 of the refinement paper
@@ -147,6 +167,28 @@ SUPERVISED = {
     "paper": SegmentationLoss(generalised_dice_loss, lambda logits, p, y: cross_entropy(logits, y)),
     "original": SegmentationLoss(soft_dice_loss_original, lambda logits, p, y: cross_entropy_original(p, y)),
 }
+
+# L_Seg = L_Dice + L_CE, Eq. 3 of the uncertainty paper, which is built on nnU-Net: its plain soft Dice
+SEGMENTATION = SegmentationLoss(soft_dice_loss, lambda logits, p, y: cross_entropy(logits, y))
+
+
+def log_mean(logits: Array) -> Array:
+    """Logarithm of the mean of n samples' probabilities, μ in Eq. 1 of the uncertainty paper.
+
+    logits (n, b, *space, k) -> (b, *space, k). As logits, it gives μ back, so that every loss takes it.
+    """
+    if logits.shape[0] == 1:
+        return logits[0]
+    return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0) - jnp.log(logits.shape[0])
+
+
+def sample_variance(probabilities: Array, over_classes: Literal["mean", "sum"] = "mean") -> Array:
+    """σ² over n samples, with 1/n (Eq. 2 of the uncertainty paper): (n, b, *space, k) -> (b, *space).
+
+    The paper leaves open whether the classes' variances are averaged or summed.
+    """
+    variance = probabilities.var(0)
+    return variance.mean(-1) if over_classes == "mean" else variance.sum(-1)
 
 
 def deep_supervision_weights(outputs: int) -> tuple[float, ...]:
@@ -163,18 +205,19 @@ def deep_supervision(
     label: Labels,
     weight: Weights | None = None,
     axis_name: str | None = None,
+    mask: Array | None = None,
 ) -> Scalar:
-    """Weighted sum of the loss at every resolution, the finest first; targets by nearest neighbour."""
+    """Weighted sum of the loss at every resolution, the finest first; targets and mask by nearest neighbour."""
     total = jnp.float32(0)
     for logits, share in zip(scales, deep_supervision_weights(len(scales)), strict=True):
         if share > 0:
-            total = total + share * loss(
-                logits, downsample_label(label, logits.shape[1:-1]), weight, axis_name
-            )
+            space = logits.shape[1:-1]
+            real = None if mask is None else downsample_label(mask, space)
+            total = total + share * loss(logits, downsample_label(label, space), weight, axis_name, real)
     return total
 
 
-def downsample_label(label: Labels, shape: tuple[int, ...]) -> Array:
+def downsample_label(label: Labels | Bool[Array, "b *space"], shape: tuple[int, ...]) -> Array:
     """Nearest neighbour to a shape that divides the label's: (b, *space) -> (b, *shape)."""
     factors = [n // m for n, m in zip(label.shape[1:], shape, strict=True)]
     return label[(slice(None), *(slice(f // 2, None, f) for f in factors))]

@@ -20,9 +20,10 @@ class Slices(NamedTuple):
 class Batch(NamedTuple):
     """What an update learns from."""
 
-    image: AnyArray  # (b, h, w, 1) float32
-    label: AnyArray  # (b, h, w) int32
+    image: AnyArray  # (b, *space, 1) float32; the space is (h, w) or (s, h, w)
+    label: AnyArray  # (b, *space) int32
     weight: AnyArray  # (b,) 1, or 0 for padding
+    mask: AnyArray | None = None  # (b, *space) True for real voxels, False for padding; None: all are real
 
 
 class Plan(NamedTuple):

@@ -5,11 +5,12 @@ then see the whole batch's sums, and gradients are averaged.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import chex
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import optax
 from jax import lax
 
@@ -56,7 +57,55 @@ def make_supervised_update(
         scales, batch_stats = _train_logits(
             model, params, batch_stats, batch.image, batch.weight, key, dropout
         )
-        return losses.deep_supervision(loss, scales, batch.label, batch.weight, axis_name), batch_stats
+        value = losses.deep_supervision(loss, scales, batch.label, batch.weight, axis_name, batch.mask)
+        return value, batch_stats
+
+    return _make_update(objective, tx, axis_name)
+
+
+def make_uncertainty_update(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    loss: losses.SegmentationLoss,
+    samples: int,
+    axis_name: str | None = None,
+    over_classes: Literal["mean", "sum"] = "mean",
+    loss_of: Literal["mean", "each"] = "mean",
+) -> Update:
+    """L_Seg + α·L_Uncertainty (uncertainty paper, Eq. 5) of `samples` dropout samples of a `Batch`, in one step.
+
+    The samples are vmapped, so what lies before the first dropout is computed once. Each is normalised by its own
+    batch's statistics; the running ones are updated once, by their mean. The first sample's dropout is that of
+    `make_supervised_update` with the same key: one sample and α = 0 are that update.
+
+    Args:
+      over_classes: how the classes' variances make a voxel's.
+      loss_of: L_Seg of the samples' mean (the paper), or the mean of each sample's L_Seg.
+
+    The update takes a fifth argument, `alpha` (). Metrics: loss, segmentation, variance, grad_norm.
+    """
+
+    def objective(
+        params: Any, batch_stats: Any, batch: Batch, key: PRNGKey, alpha: Array | float
+    ) -> tuple[Scalar, tuple[Any, Metrics]]:
+        def sample(key: PRNGKey) -> Any:
+            return _train_logits(model, params, batch_stats, batch.image, batch.weight, key, True)
+
+        keys = jnp.stack([key, *(jax.random.fold_in(key, n) for n in range(1, samples))])
+        scales, changed = jax.vmap(sample)(keys)  # each (n, b, *space, k)
+
+        def segmentation(scales: tuple[Array, ...]) -> Scalar:
+            return losses.deep_supervision(loss, scales, batch.label, batch.weight, axis_name, batch.mask)
+
+        if loss_of == "mean":
+            value = segmentation(tuple(losses.log_mean(x) for x in scales))
+        else:
+            each = [segmentation(tuple(x[n] for x in scales)) for n in range(samples)]
+            value = jnp.stack(each).mean()
+        per_voxel = losses.sample_variance(jax.nn.softmax(scales[0]), over_classes)
+        variance = losses.pixel_mean(per_voxel, batch.weight, axis_name, batch.mask)
+        changed = jax.tree.map(lambda x: x.mean(0), changed)
+        return value + alpha * variance, (changed, {"segmentation": value, "variance": variance})
 
     return _make_update(objective, tx, axis_name)
 

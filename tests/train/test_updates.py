@@ -128,7 +128,7 @@ def test_padding_changes_nothing(batch, start, supervised, refinement, autoencod
     one = supervised(start, batch._replace(weight=weight), KEY, RATE)
     other = supervised(start, junk, KEY, RATE)
     chex.assert_trees_all_close(one, other, atol=1e-6)
-    three = Batch(*(x[:3] for x in batch))
+    three = jax.tree.map(lambda x: x[:3], batch)
     chex.assert_trees_all_close(one, supervised(start, three, KEY, RATE), atol=1e-6)
     parts = ([1, 1, 0, 0], [0, 0, 1, 0])
     one = refinement(start, refinement_batch(batch, autoencoder, *parts), KEY, RATE)
@@ -238,3 +238,130 @@ def test_training_lowers_the_loss(batch, start, supervised):
 def test_one_hot_argmax_by_hand():
     p = jnp.array([[0.2, 0.5, 0.3], [0.4, 0.4, 0.2]])
     np.testing.assert_array_equal(updates.one_hot_argmax(p), [[0, 1, 0], [1, 0, 0]])
+
+
+class Dropped(Small):
+    """With dropout before its one convolution, so that the gradient can be written by hand."""
+
+    @nn.compact
+    def logits(self, x, batch_stats=False, dropout=False, weight=None):
+        BatchNorm(name="norm")(x, batch_stats, weight)
+        return (Conv(self.classes, (1, 1), name="last")(Dropout(0.25)(x, dropout)),)
+
+
+def uncertainty_update(model, samples, **options):
+    return jax.jit(updates.make_uncertainty_update(model, SGD, losses.SEGMENTATION, samples, **options))
+
+
+def test_one_sample_without_its_variance_is_the_supervised_update(batch, start):
+    supervised = jax.jit(updates.make_supervised_update(MODEL, SGD, losses.SEGMENTATION))
+    expected, metrics = supervised(start, batch, KEY, RATE)
+    found, parts = uncertainty_update(MODEL, 1)(start, batch, KEY, RATE, jnp.float32(0))
+    chex.assert_trees_all_close(found, expected, atol=1e-7)
+    np.testing.assert_allclose(parts["loss"], metrics["loss"], rtol=1e-6)
+    assert parts["variance"] == 0
+
+
+def test_alpha_weighs_the_variance_of_the_samples(batch, start):
+    update = uncertainty_update(MODEL, 3)
+    _, without = update(start, batch, KEY, RATE, jnp.float32(0))
+    _, with_it = update(start, batch, KEY, RATE, jnp.float32(3))
+    assert without["variance"] > 1e-5
+    np.testing.assert_allclose(with_it["loss"], without["loss"] + 3 * without["variance"], rtol=1e-6)
+    _, summed = uncertainty_update(MODEL, 3, over_classes="sum")(start, batch, KEY, RATE, jnp.float32(3))
+    np.testing.assert_allclose(summed["variance"], 4 * without["variance"], rtol=1e-5)
+
+
+def test_the_samples_share_one_update_of_the_running_statistics(batch, start):
+    after, _ = uncertainty_update(MODEL, 3)(start, batch, KEY, RATE, jnp.float32(3))
+    once, _ = uncertainty_update(MODEL, 1)(start, batch, KEY, RATE, jnp.float32(0))
+    # the only norm lies before the dropout: its statistics don't depend on the sample
+    chex.assert_trees_all_close(after.batch_stats, once.batch_stats, atol=1e-7)
+
+
+def test_the_mean_of_the_losses_is_not_the_loss_of_the_mean(batch, start):
+    _, mean = uncertainty_update(MODEL, 3)(start, batch, KEY, RATE, jnp.float32(0))
+    _, each = uncertainty_update(MODEL, 3, loss_of="each")(start, batch, KEY, RATE, jnp.float32(0))
+    assert each["segmentation"] > mean["segmentation"], "the loss is convex in the probabilities"
+
+
+def test_padded_voxels_change_nothing(batch, start):
+    update = uncertainty_update(MODEL, 2)
+    mask = jnp.ones((4, 8, 8), bool).at[:, 6:].set(False)
+    junk = batch._replace(label=batch.label.at[:, 6:].set(1), mask=mask)
+    one, first = update(start, batch._replace(mask=mask), KEY, RATE, jnp.float32(3))
+    other, second = update(start, junk, KEY, RATE, jnp.float32(3))
+    chex.assert_trees_all_equal((one, first), (other, second))
+
+
+def variance_by_hand(kernel, bias, x, masks):
+    """σ² averaged over classes and voxels, and its gradient with respect to kernel and bias, in numpy."""
+    logits = masks * x @ kernel + bias  # (n, voxels, k)
+    p = np.exp(logits - logits.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    n, voxels, k = p.shape
+    deviation = p - p.mean(0)
+    value = (deviation**2).sum() / (n * voxels * k)
+    of_p = 2 * deviation / (n * voxels * k)  # Σ deviations = 0, so the mean adds nothing
+    of_logits = p * (of_p - (of_p * p).sum(-1, keepdims=True))
+    return value, np.einsum("nvc,nvk->ck", masks * x, of_logits), of_logits.sum((0, 1))
+
+
+def test_the_variance_terms_gradient_by_hand_and_by_finite_differences(batch):
+    model, samples, key = Dropped(), 4, jax.random.key(5)
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(4, 8, 8, 3)).astype(np.float32)
+    params = {
+        "last": {
+            "kernel": rng.normal(size=(1, 1, 3, 4)).astype(np.float32),
+            "bias": rng.normal(size=4).astype(np.float32),
+        },
+        "norm": {"scale": np.ones(3, np.float32), "bias": np.zeros(3, np.float32)},
+    }
+    keys = [key, *(jax.random.fold_in(key, n) for n in range(1, samples))]
+    ones = jnp.ones((4, 8, 8, 3))
+
+    plain = optax.identity()
+    start = states.from_variables(
+        {"params": params, "batch_stats": {"norm": {"mean": jnp.zeros(3), "var": jnp.ones(3)}}}, plain
+    )
+    update = jax.jit(
+        updates.make_uncertainty_update(
+            model,
+            plain,
+            losses.SegmentationLoss(lambda s: s.target.sum() * 0, lambda z, p, y: 0 * z[..., 0]),
+            samples,
+        )
+    )
+    data = Batch(jnp.asarray(x), batch.label, batch.weight)
+
+    def step(values):
+        return update(start.replace(params=values), data, key, jnp.float32(1), jnp.float32(1))
+
+    after, metrics = step(params)
+    found = jax.tree.map(lambda p, q: np.asarray(p - q), params, after.params)["last"]
+
+    # the dropout that the network drew, seen through a kernel of ones
+    seen = {"last": {"kernel": np.eye(3, 4, dtype=np.float32)[None, None], "bias": np.zeros(4, np.float32)}}
+    variables = {"params": seen | {"norm": params["norm"]}, "batch_stats": start.batch_stats}
+
+    def masks(k):
+        logits = model.apply(variables, ones, False, True, method="logits", rngs={"dropout": k})[0]
+        return np.asarray(logits)[..., :3]
+
+    stack = np.stack([masks(k) for k in keys]).reshape(samples, -1, 3).astype(np.float64)
+    flat = x.reshape(-1, 3).astype(np.float64)
+    kernel, bias = (
+        params["last"]["kernel"][0, 0].astype(np.float64),
+        params["last"]["bias"].astype(np.float64),
+    )
+    value, of_kernel, of_bias = variance_by_hand(kernel, bias, flat, stack)
+    np.testing.assert_allclose(metrics["variance"], value, rtol=1e-5)
+    np.testing.assert_allclose(found["kernel"][0, 0], of_kernel, atol=1e-6)
+    np.testing.assert_allclose(found["bias"], of_bias, atol=1e-6)
+
+    for c, k in ((0, 0), (1, 2), (2, 3)):
+        moved = np.zeros_like(kernel)
+        moved[c, k] = 1e-5
+        up, down = (variance_by_hand(kernel + s * moved, bias, flat, stack)[0] for s in (1, -1))
+        np.testing.assert_allclose(found["kernel"][0, 0, c, k], (up - down) / 2e-5, atol=1e-6)
