@@ -22,12 +22,23 @@ class Augmentation:
     placement: float = 0.1  # shift, uniform within ± this share of the side
 
 
+# of ground-truth masks for an autoencoder: they keep their sides, and nearly their size
+REFINEMENT_MASKS = Augmentation(mirror=0.0, rotation_deg=15.0, scale=(0.85, 1.15))
+MONITORING_MASKS = Augmentation(mirror=0.0, rotation_deg=30.0, scale=(0.85, 1.15))
+
+
 def augment(key: PRNGKey, image: Array, label: Array, options: Augmentation) -> tuple[Array, Array]:
     """Mirror, rotate, scale and shift a slice: image (h, w), label (h, w) -> the same shapes.
 
     Images by cubic convolution (Keys 1981, a = −½), labels by nearest neighbour; 0 outside.
     """
     h, w = image.shape
+    row, column = coordinates(key, h, w, options)
+    return sample_cubic(image, row, column), sample_nearest(label, row, column)
+
+
+def coordinates(key: PRNGKey, h: int, w: int, options: Augmentation) -> tuple[Array, Array]:
+    """Where in a slice each pixel of the augmented one comes from: rows (h, w) and columns (h, w), in pixels."""
     keys = jax.random.split(key, 5)
     flip = jnp.where(jax.random.bernoulli(keys[0], options.mirror, (2,)), -1.0, 1.0)
     angle = jnp.deg2rad(
@@ -43,7 +54,7 @@ def augment(key: PRNGKey, image: Array, label: Array, options: Augmentation) -> 
     cos, sin = jnp.cos(angle) * scale, jnp.sin(angle) * scale
     row = cos * y - sin * x + (h - 1) / 2 + shift[0] * h
     column = sin * y + cos * x + (w - 1) / 2 + shift[1] * w
-    return _sample_cubic(image, row, column), _sample_nearest(label, row, column)
+    return row, column
 
 
 def augment_batch(keys: Array, batch: Batch, options: Augmentation) -> Batch:
@@ -52,14 +63,16 @@ def augment_batch(keys: Array, batch: Batch, options: Augmentation) -> Batch:
     return Batch(image[..., None], label, batch.weight)
 
 
-def _sample_nearest(label: Array, row: Array, column: Array) -> Array:
+def sample_nearest(label: Array, row: Array, column: Array) -> Array:
+    """Labels (h, w) at rows and columns of any shape, by nearest neighbour; 0 outside."""
     h, w = label.shape
     r, c = jnp.round(row).astype(jnp.int32), jnp.round(column).astype(jnp.int32)
     inside = (r >= 0) & (r < h) & (c >= 0) & (c < w)
     return jnp.where(inside, label.reshape(-1)[jnp.clip(r, 0, h - 1) * w + jnp.clip(c, 0, w - 1)], 0)
 
 
-def _sample_cubic(image: Array, row: Array, column: Array) -> Array:
+def sample_cubic(image: Array, row: Array, column: Array) -> Array:
+    """An image (h, w) at rows and columns of any shape, by cubic convolution; 0 outside."""
     h, w = image.shape
     padded = jnp.pad(image, 2).reshape(-1)  # neighbours outside are 0
     r0, c0 = jnp.floor(row), jnp.floor(column)

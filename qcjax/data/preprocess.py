@@ -137,13 +137,13 @@ def resample_labels(volume: Volume, geometry: Geometry, preset: Preset = "paper"
     """
     labels = _boxed(volume, geometry)
     (h, w), (rows, columns) = labels.shape[1:], geometry.resampled
-    return _resample(labels, _linear(h, rows), _linear(w, columns), preset, ties="last")
+    return resample(labels, linear_matrix(h, rows), linear_matrix(w, columns), preset, ties="last")
 
 
 def to_square(resampled: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Pad or crop a resampled label map, (slices, h, w), to the square."""
     (from_h, to_h), (from_w, to_w) = _place(geometry)
-    stack = np.zeros(geometry.stack_shape, np.uint8)
+    stack = np.zeros(geometry.stack_shape, resampled.dtype)
     stack[:, to_h, to_w] = resampled[:, from_h, from_w]
     return stack
 
@@ -151,7 +151,7 @@ def to_square(resampled: np.ndarray, geometry: Geometry) -> np.ndarray:
 def from_square(stack: np.ndarray, geometry: Geometry) -> np.ndarray:
     """The inverse of `to_square`; what the crop had cut off is background."""
     (from_h, to_h), (from_w, to_w) = _place(geometry)
-    resampled = np.zeros((len(stack), *geometry.resampled), np.uint8)
+    resampled = np.zeros((len(stack), *geometry.resampled), stack.dtype)
     resampled[:, from_h, from_w] = stack[:, to_h, to_w]
     return resampled
 
@@ -177,10 +177,10 @@ def restore_labels(stack: np.ndarray, geometry: Geometry, preset: Preset = "pape
         stack = stack.argmax(axis=-1).astype(np.uint8)
     (x0, x1), (y0, y1), (s0, s1) = geometry.box
     (from_h, to_h), (from_w, to_w) = _place(geometry)
-    rows = _linear(geometry.resampled[0], y1 - y0)[:, from_h]
-    columns = _linear(geometry.resampled[1], x1 - x0)[:, from_w]
+    rows = linear_matrix(geometry.resampled[0], y1 - y0)[:, from_h]
+    columns = linear_matrix(geometry.resampled[1], x1 - x0)[:, from_w]
     labels = np.zeros(geometry.shape[::-1], np.uint8)
-    labels[s0:s1, y0:y1, x0:x1] = _resample(stack[:, to_h, to_w], rows, columns, preset, ties="first")
+    labels[s0:s1, y0:y1, x0:x1] = resample(stack[:, to_h, to_w], rows, columns, preset, ties="first")
     return labels.T
 
 
@@ -231,7 +231,7 @@ def _cubic(n: int, m: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=256)
-def _linear(n: int, m: int) -> np.ndarray:
+def linear_matrix(n: int, m: int) -> np.ndarray:
     """The matrix (m, n) from n pixels to m by linear interpolation, the edge's value repeated outside."""
     at = np.clip((np.arange(m) + 0.5) * n / m - 0.5, 0, n - 1)
     low = np.minimum(at.astype(int), max(n - 2, 0))
@@ -246,7 +246,7 @@ def _constant(matrix: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def _resample(
+def resample(
     stack: np.ndarray, rows: np.ndarray, columns: np.ndarray, preset: Preset, ties: Literal["first", "last"]
 ) -> np.ndarray:
     """Labels (s, h, w) or probabilities (s, h, w, k) to labels (s, H, W), by rows (H, h) and columns (W, w).
