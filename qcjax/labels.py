@@ -25,11 +25,47 @@ RV = Structure(3, "rv", "right ventricular cavity", "#0072b2")
 CARDIAC = (LV, MYO, RV)  # M&Ms-2's numbering, which is qcjax's own
 N_CLASSES = 1 + len(CARDIAC)
 
+CAVITY = Structure(1, "cavity", "left ventricular cavity", "#d55e00")
+NORMAL_MYO = Structure(2, "myo", "normal myocardium", "#f0e442")
+INFARCTION = Structure(3, "infarction", "infarction", "#0072b2")
+NO_REFLOW = Structure(4, "no_reflow", "no-reflow", "#cc79a7")
+
+EMIDEC = (
+    CAVITY,
+    NORMAL_MYO,
+    INFARCTION,
+    NO_REFLOW,
+)  # tissues of late gadolinium enhancement, EMIDEC's numbering
+
 OTHER_COLOURS = ("#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#999999")  # of structures that aren't cardiac
 
 # label value in the file -> label value inside qcjax
 MNMS2_LABELS = {0: 0, 1: 1, 2: 2, 3: 3}
 ACDC_LABELS = {0: 0, 1: 3, 2: 2, 3: 1}
+EMIDEC_LABELS = {0: 0, 1: 1, 2: 2, 3: 3, 4: 4}
+
+
+@dataclass(frozen=True)
+class Region:
+    """What is scored as one: the union of some structures."""
+
+    key: str
+    name: str  # for people
+    ids: frozenset[int]  # label values of its structures
+    colour: str  # hex
+
+    def inside(self, labels: np.ndarray) -> np.ndarray:
+        """Where a label map lies in the region: bool, of the same shape."""
+        return np.isin(labels, list(self.ids))
+
+
+# as EMIDEC scores: the myocardium is the whole wall, an infarction includes its no-reflow
+EMIDEC_REGIONS = (
+    Region("myocardium", "myocardium", frozenset({2, 3, 4}), NORMAL_MYO.colour),
+    Region("infarction", "infarction", frozenset({3, 4}), INFARCTION.colour),
+    Region("no_reflow", "no-reflow", frozenset({4}), NO_REFLOW.colour),
+    Region("cavity", "left ventricular cavity", frozenset({1}), CAVITY.colour),
+)
 
 
 def remap(labels: np.ndarray, mapping: dict[int, int]) -> np.ndarray:

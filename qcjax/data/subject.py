@@ -7,7 +7,8 @@ import nibabel as nib
 import numpy as np
 
 VIEWS = ("SA", "LA")  # short-axis stack, long-axis (4-chamber) slice
-PHASES = ("ED", "ES")  # end of diastole, end of systole
+PHASES = ("ED", "ES")  # of a cine: end of diastole, end of systole
+LGE = "LGE"  # in a phase's place: late gadolinium enhancement, a still image at about end of diastole
 PARTS = ("train", "validation", "test")  # the data set's own, official split
 
 
@@ -17,7 +18,7 @@ class Case:
 
     subject: str  # as in the file names, e.g. "001"
     view: str  # one of VIEWS
-    phase: str  # one of PHASES
+    phase: str  # one of PHASES, or LGE
     image_path: Path
     label_path: Path | None  # None where the truth is not public
 

@@ -14,7 +14,7 @@ from typing import Literal
 import nibabel as nib
 import numpy as np
 
-from qcjax.data import acdc, mnms2
+from qcjax.data import acdc, emidec, mnms2
 from qcjax.data.compare import (
     Facts,
     contradicting_steps,
@@ -27,7 +27,7 @@ from qcjax.data.findings import Finding, InvalidFile
 from qcjax.data.listing import Scan
 from qcjax.data.nifti import read_grid, read_image, read_labels_checked
 from qcjax.data.subject import PHASES, VIEWS, Case, Subject, Volume
-from qcjax.labels import ACDC_LABELS, CARDIAC, MNMS2_LABELS
+from qcjax.labels import ACDC_LABELS, CARDIAC, EMIDEC_LABELS, MNMS2_LABELS
 
 __all__ = [
     "Finding",
@@ -37,6 +37,7 @@ __all__ = [
     "check_subject",
     "invalid_subjects",
     "validate_acdc",
+    "validate_emidec",
     "validate_mnms2",
 ]
 
@@ -71,6 +72,18 @@ def validate_acdc(folder: Path, on_subject: Callable[[], None] = lambda: None) -
     """
     known = {"disease": acdc.GROUPS}
     return sorted(_check_all(acdc.scan(folder), Path(folder), ACDC_LABELS, known, on_subject), key=_order)
+
+
+def validate_emidec(folder: Path, on_subject: Callable[[], None] = lambda: None) -> list[Finding]:
+    """Every check over an EMIDEC data set: errors first, by subject.
+
+    Args:
+      folder: the data set's, as for `emidec.find`; the groups and the masks' presence are checked by its scan.
+      on_subject: called after each subject, for a progress bar.
+    """
+    scan = emidec.scan(folder)
+    texts = [f for s in scan.subjects for case in s.cases for f in emidec.check_clinical(case)]
+    return sorted(texts + _check_all(scan, Path(folder), EMIDEC_LABELS, {}, on_subject), key=_order)
 
 
 def _check_all(
@@ -124,7 +137,7 @@ def check_subject(subject: Subject, mapping: dict[int, int]) -> tuple[list[Findi
         for phase, case in cases.items():
             image, found_here = check_image(case)
             findings += found_here
-            findings += check_mask(case, subject.part, mapping, image)
+            findings += check_mask(case, subject, mapping, image)
             if image is not None:
                 images[phase] = image
                 digest = hashlib.blake2b(image.array.tobytes(order="F"), digest_size=16).hexdigest()
@@ -209,37 +222,37 @@ def check_image(case: Case) -> tuple[Volume | None, list[Finding]]:
     return image, findings
 
 
-def check_mask(case: Case, part: str, mapping: dict[int, int], image: Volume | None) -> list[Finding]:
+def check_mask(case: Case, subject: Subject, mapping: dict[int, int], image: Volume | None) -> list[Finding]:
     """The mask of a case: there where training needs it, on the image's grid, known labels, not empty."""
     if case.label_path is None:
-        if part == "train":
+        if subject.part == "train":
             return [
                 Finding(
                     "error", case.image_path, "no mask beside it", "ground truth for training", case.subject
                 )
             ]
         return []
-    path, subject = case.label_path, case.subject
+    path, code = case.label_path, case.subject
     try:
         mask, rounded_by = read_labels_checked(path, mapping, image)
     except InvalidFile as error:
-        return [error.finding(subject)]
+        return [error.finding(code)]
     except OSError as error:
-        return [Finding("error", path, _found(error), "a readable file", subject)]
+        return [Finding("error", path, _found(error), "a readable file", code)]
     findings = []
     if rounded_by > ROUNDING:
         found = f"float labels, up to {rounded_by:.2g} beside an integer"
-        findings.append(Finding("warning", path, found, "integers (they are rounded)", subject))
+        findings.append(Finding("warning", path, found, "integers (they are rounded)", code))
     present = set(np.flatnonzero(np.bincount(mask.array.ravel())).tolist())
     if present <= {0}:
-        findings.append(
-            Finding("error", path, "a mask with no foreground", "at least one structure", subject)
-        )
+        findings.append(Finding("error", path, "a mask with no foreground", "at least one structure", code))
+    elif mapping == EMIDEC_LABELS:
+        findings += emidec.check_tissues(mask, subject)
     elif mapping in (MNMS2_LABELS, ACDC_LABELS):
         absent = [s.name for s in CARDIAC if s.id not in present]
         if absent:
             found = f"no {' and no '.join(absent)} in the mask"
-            findings.append(Finding("warning", path, found, "all three structures", subject))
+            findings.append(Finding("warning", path, found, "all three structures", code))
     return findings
 
 
