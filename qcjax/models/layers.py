@@ -3,10 +3,12 @@
 Written out where Flax's own layer is slow or counts differently: transposed convolutions (as sub-pixel
 convolutions), batch norm (PyTorch's running variance, padded samples, several devices), dropout (fewer random
 bits, masks that don't depend on the number of devices), max-pooling (a cheap gradient), and on a CPU the kernel's
-gradient of large convolutions (`conv_cpu`).
+gradient of large convolutions, and 3-D convolutions (`conv_cpu`).
 """
 
 from collections.abc import Callable, Sequence
+from functools import reduce
+from itertools import accumulate
 from math import prod
 from typing import Any
 
@@ -55,7 +57,9 @@ def uniform_bias(fan_in: int) -> Initializer:
 class Conv(nn.Module):
     """Convolution with PyTorch's symmetric padding of half a kernel (or of `padding`).
 
-    Args of call: x (b, *space, c), any dtype. Returns (b, *space / stride, features).
+    Args of call: x (b, *space, c), any dtype; more inputs of the same space, as if concatenated to x's channels, each
+    convolved by itself: under `vmap` one that is common to the samples is then convolved once. Returns
+    (b, *space / stride, features).
     """
 
     features: int
@@ -68,29 +72,38 @@ class Conv(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        ndim = len(self.kernel)
-        fan_in = x.shape[-1] * prod(self.kernel)
-        kernel = self.param(
-            "kernel", self.kernel_init, (*self.kernel, x.shape[-1], self.features), jnp.float32
-        )
+    def __call__(self, *inputs: Array) -> Array:
+        ndim, channels = len(self.kernel), [x.shape[-1] for x in inputs]
+        fan_in = sum(channels) * prod(self.kernel)
+        shape = (*self.kernel, sum(channels), self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
         stride = self.stride or (1,) * ndim
         pads = tuple((k - 1) // 2 if self.padding is None else self.padding for k in self.kernel)
-        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        if conv_cpu.pays(x.shape, self.features, self.kernel, stride, pads):
-            y = conv_cpu.conv3x3(x, kernel)
-        else:
-            y = lax.conv_general_dilated(
-                x,
-                kernel,
-                window_strides=stride,
-                padding=[(p, p) for p in pads],
-                dimension_numbers=_dimensions(ndim),
-            )
+        parts = jnp.split(kernel, list(accumulate(channels))[:-1], axis=-2)
+        terms = [convolve(x.astype(self.dtype), w, stride, pads) for x, w in zip(inputs, parts, strict=True)]
+        y = reduce(jnp.add, terms)
         if self.use_bias:
             init = uniform_bias(fan_in) if self.random_bias else nn.initializers.zeros
             y = y + self.param("bias", init, (self.features,), jnp.float32).astype(self.dtype)
         return y
+
+
+def convolve(x: Array, kernel: Array, stride: tuple[int, ...], pads: tuple[int, ...]) -> Array:
+    """Convolution with symmetric padding, in the form that is fast on the backend at hand.
+
+    x (b, *space, c), kernel (*size, c, k) -> (b, *space / stride, k).
+    """
+    if conv_cpu.folds(kernel.shape):
+        return conv_cpu.fold_depth(convolve, x, kernel, stride, pads)
+    if conv_cpu.pays(x.shape, kernel.shape[-1], kernel.shape[:-2], stride, pads):
+        return conv_cpu.conv3x3(x, kernel)
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=stride,
+        padding=[(p, p) for p in pads],
+        dimension_numbers=_dimensions(len(stride)),
+    )
 
 
 def _dimensions(ndim: int) -> tuple[str, str, str]:

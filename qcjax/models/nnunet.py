@@ -23,7 +23,9 @@ class _ConvBlock(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Array, batch_stats: bool, dropout: bool, weight: Array | None) -> Array:
+    def __call__(
+        self, inputs: tuple[Array, ...], batch_stats: bool, dropout: bool, weight: Array | None
+    ) -> Array:
         x = Conv(
             self.features,
             self.kernel,
@@ -31,7 +33,7 @@ class _ConvBlock(nn.Module):
             kernel_init=he_normal(SLOPE),
             dtype=self.dtype,
             name="conv",
-        )(x)
+        )(*inputs)
         x = Dropout(self.dropout_rate, self.axis_name)(x, dropout)
         x = BatchNorm(axis_name=self.axis_name, name="norm")(x, batch_stats, weight)
         return leaky_relu(SLOPE)(x)
@@ -68,7 +70,7 @@ class NnUNet(nn.Module):
         kernels = self.kernels or ((3,) * ndim,) * n
         ones = (1,) * ndim
 
-        def stage(x: Array, i: int, name: str, stride: tuple[int, ...]) -> Array:
+        def stage(inputs: tuple[Array, ...], i: int, name: str, stride: tuple[int, ...]) -> Array:
             features = min(self.width * 2**i, self.max_width)
             rate = self.dropout_rate if i in self.dropout_stages else 0.0
             for j in range(2):
@@ -81,13 +83,13 @@ class NnUNet(nn.Module):
                     self.dtype,
                     name=f"{name}_{i}_{j}",
                 )
-                x = block(x, batch_stats, dropout, weight)
-            return x
+                inputs = (block(inputs, batch_stats, dropout, weight),)
+            return inputs[0]
 
         x = x.astype(self.dtype)
         skips = []
         for i in range(n):
-            x = stage(x, i, "down", self.strides[i])
+            x = stage((x,), i, "down", self.strides[i])
             skips.append(x)
         outputs = []
         for i in reversed(range(n - 1)):
@@ -101,7 +103,10 @@ class NnUNet(nn.Module):
                 dtype=self.dtype,
                 name=f"upsample_{i}",
             )(x)
-            x = stage(jnp.concatenate([x, skips[i]], -1), i, "up", ones)
+            # what comes before the first dropout is common to all samples of a vmap over keys: convolved apart
+            apart = dropout and self.dropout_rate > 0 and i < min(self.dropout_stages, default=0)
+            joined = (x, skips[i]) if apart else (jnp.concatenate([x, skips[i]], -1),)
+            x = stage(joined, i, "up", ones)
             head = Conv(
                 self.classes,
                 ones,

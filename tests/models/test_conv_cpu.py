@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from qcjax.models import conv_cpu
+from qcjax.models import conv_cpu, layers
 from qcjax.models.layers import Conv
 
 
@@ -99,12 +99,9 @@ def test_several_devices_give_the_gradient_of_one(monkeypatch):
     assert_same(jax.tree.leaves(found), jax.tree.leaves(expected))
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"stride": (2, 2)}, {"padding": 0}, {"kernel": (1, 1)}, {"kernel": (3, 3, 3)}]
-)
+@pytest.mark.parametrize("options", [{}, {"stride": (2, 2)}, {"padding": 0}, {"kernel": (1, 1)}])
 def test_layer_uses_it_where_it_is_the_same_convolution(monkeypatch, options):
-    shape = (2, 4, 8, 8, 3) if len(options.get("kernel", ())) == 3 else (2, 8, 8, 3)
-    x = normal(*shape)
+    x = normal(2, 8, 8, 3)
     params, gradient = gradient_of_layer(x, **options)
     expected = gradient(params, x)
     monkeypatch.setattr(conv_cpu, "MIN_PIXELS", 64)
@@ -121,3 +118,71 @@ def test_small_images_few_features_and_other_backends_keep_the_plain_one(monkeyp
     assert not conv_cpu.pays((1, 64, 64, 3), 31, *arguments)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert not conv_cpu.pays((1, 64, 64, 3), 32, *arguments)
+
+
+VOLUMES = [
+    # kernel, stride, padding, (s, h, w)
+    ((1, 3, 3), (1, 1, 1), (0, 1, 1), (3, 6, 8)),
+    ((1, 3, 3), (1, 2, 2), (0, 1, 1), (3, 6, 8)),
+    ((3, 3, 3), (1, 1, 1), (1, 1, 1), (3, 6, 8)),
+    ((3, 3, 3), (1, 2, 2), (1, 1, 1), (3, 6, 8)),
+    ((3, 3, 3), (2, 2, 2), (1, 1, 1), (4, 6, 8)),
+    ((3, 3, 3), (2, 2, 2), (1, 1, 1), (5, 7, 9)),
+    ((1, 1, 1), (1, 1, 1), (0, 0, 0), (3, 6, 8)),
+    ((1, 1, 1), (2, 2, 2), (0, 0, 0), (5, 6, 8)),
+    ((3, 1, 1), (2, 1, 1), (1, 0, 0), (4, 6, 8)),
+    ((4, 4, 4), (2, 2, 2), (1, 1, 1), (4, 6, 8)),
+    ((3, 3, 3), (1, 1, 1), (0, 0, 0), (3, 6, 8)),
+]
+
+
+def plain_3d(stride, pads):
+    return lambda x, kernel: lax.conv_general_dilated(
+        x, kernel, stride, [(p, p) for p in pads], dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
+    )
+
+
+@pytest.mark.parametrize(("size", "stride", "pads", "space"), VOLUMES)
+def test_folded_depth_gives_the_3d_convolutions_value_and_gradients(monkeypatch, size, stride, pads, space):
+    monkeypatch.setattr(
+        conv_cpu, "MIN_PIXELS", 1
+    )  # so that the slices are convolved by conv3x3 where they can be
+    monkeypatch.setattr(conv_cpu, "MIN_FEATURES", 1)
+    monkeypatch.setattr(conv_cpu, "STRIP_PIXELS", 16)
+    x, kernel = normal(2, *space, 3), normal(*size, 3, 4, seed=1)
+    convs = [lambda x, kernel: layers.convolve(x, kernel, stride, pads), plain_3d(stride, pads)]
+    weight = normal(*jax.eval_shape(convs[1], x, kernel).shape, seed=2)
+    assert_same(*(value_and_gradients(conv, x, kernel, weight) for conv in convs))
+
+
+def test_folded_depth_under_vmap_over_volumes():
+    stride, pads = (2, 2, 2), (1, 1, 1)
+    x, kernel, weight = (
+        normal(5, 2, 4, 6, 8, 3),
+        normal(3, 3, 3, 3, 4, seed=1),
+        normal(5, 2, 2, 3, 4, 4, seed=2),
+    )
+
+    def gradients(conv):
+        """Of a sum over the samples, with the kernel common to them."""
+
+        def total(x, kernel):
+            return (jax.vmap(conv, in_axes=(0, None))(x, kernel) * weight).sum()
+
+        return jax.jit(jax.value_and_grad(total, (0, 1)))(x, kernel)
+
+    def ours(x, kernel):
+        return layers.convolve(x, kernel, stride, pads)
+
+    found, expected = (jax.tree.leaves(gradients(conv)) for conv in (ours, plain_3d(stride, pads)))
+    assert_same(found, expected)
+
+
+def test_only_volumes_on_a_cpu_are_folded(monkeypatch):
+    assert conv_cpu.folds((3, 3, 3, 1, 1)) and not conv_cpu.folds((3, 3, 1, 1))
+    x, kernel = normal(1, 3, 4, 4, 1), normal(3, 3, 3, 1, 1)
+    arguments = x, kernel, (1, 1, 1), (1, 1, 1)
+    assert layers.convolve(*arguments).shape == (1, 3, 4, 4, 1)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    text = str(jax.make_jaxpr(lambda x, k: layers.convolve(x, k, *arguments[2:]))(x, kernel))
+    assert text.count("conv_general_dilated[") == 1

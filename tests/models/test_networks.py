@@ -85,3 +85,72 @@ def test_authors_initialisation_has_random_biases():
     bias = np.asarray(theirs["encoder_0"]["bias"])
     assert bias.all() and np.abs(bias).max() <= bound
     assert np.abs(theirs["encoder_0"]["kernel"]).max() <= np.sqrt(6) * bound
+
+
+def dropout_network(**options):
+    return NnUNet(
+        width=2,
+        strides=((1, 1, 1), (1, 2, 2), (1, 2, 2), (2, 2, 2)),
+        kernels=((1, 3, 3), (1, 3, 3), (3, 3, 3), (3, 3, 3)),
+        dropout_rate=0.5,
+        dropout_stages=(2, 3),
+        **options,
+    )
+
+
+def batched_convolutions(model, variables, x, samples):
+    """How many convolutions of a forward pass are done per image, and how many per image and dropout sample."""
+
+    def logits(key):
+        return model.apply(
+            variables, x, True, True, method="logits", mutable=["batch_stats"], rngs={"dropout": key}
+        )
+
+    keys = jax.random.split(KEY, samples)
+    text = str(jax.make_jaxpr(jax.vmap(logits))(keys))
+    outputs = [line.split("=")[0] for line in text.splitlines() if "= conv_general_dilated[" in line]
+    sizes = [int(line.split("f32[")[1].split(",")[0]) for line in outputs]
+    return sum(n <= x.shape[0] * x.shape[1] for n in sizes), len(sizes)
+
+
+def test_what_lies_before_the_first_dropout_is_computed_once_for_all_samples(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")  # one convolution per layer
+    model, x = dropout_network(), jnp.zeros((2, 4, 16, 16, 1))
+    variables = jax.eval_shape(model.init, KEY, x)
+    variables = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), variables)
+    once, everything = batched_convolutions(model, variables, x, samples=50)
+    # encoder: 2 + 2 + 1 (the one before the first dropout); decoder: the skips of the two finest stages
+    assert (once, everything) == (5 + 2, 8 + 6 + 2 + 3)
+
+
+def test_samples_of_a_vmap_are_those_of_single_calls():
+    model = dropout_network()
+    model = model.copy(strides=model.strides[2:], kernels=model.kernels[2:], dropout_stages=(1,))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 8, 8, 1)), jnp.float32)
+    variables = jax.jit(model.init)(KEY, x)
+    keys = jax.random.split(KEY, 2)
+
+    def total(params, key):
+        logits, _ = model.apply(
+            variables | {"params": params}, x, True, True, method="logits", mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )  # fmt: skip
+        return jnp.square(logits[0]).mean()
+
+    def together(params):
+        return jax.vmap(total, (None, 0))(params, keys).sum()
+
+    alone = jax.jit(jax.value_and_grad(total))
+    single = [alone(variables["params"], key) for key in keys]
+    found = jax.jit(jax.value_and_grad(together))(variables["params"])
+    chex.assert_trees_all_close(found, jax.tree.map(lambda *a: sum(a), *single), rtol=2e-3, atol=2e-4)
+
+
+def test_skips_convolved_apart_give_the_same_outputs():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 8, 8, 1)), jnp.float32)
+    model = dropout_network()
+    almost_none = model.copy(dropout_rate=1e-9)  # rounded to a rate of 0
+    variables = jax.jit(model.init)(KEY, x)
+    apart = jax.jit(lambda v: almost_none.apply(v, x, False, True, rngs={"dropout": KEY}))(variables)
+    joined = jax.jit(lambda v: model.apply(v, x, False, False))(variables)
+    np.testing.assert_allclose(apart, joined, atol=1e-5)
