@@ -2,7 +2,16 @@
 
 from dataclasses import replace
 
-from qcjax.config import AcdcConfig, AutoencoderConfig, Config, Preset, RefinementConfig, SegmenterConfig
+from qcjax.config import (
+    AcdcConfig,
+    AutoencoderConfig,
+    Config,
+    EmidecConfig,
+    Preset,
+    RefinementConfig,
+    SegmenterConfig,
+    UncertaintyConfig,
+)
 from qcjax.monitor_presets import MONITORS
 
 PAPER = Config()
@@ -69,4 +78,53 @@ ACDC_PRESETS: dict[Preset, AcdcConfig] = {
     "small": ACDC_SMALL,
     "paper": AcdcConfig(monitor=MONITORS["paper"]),
     "original": AcdcConfig(preset="original", monitor=MONITORS["original"]),
+}
+
+# an infarction may be absent, and is so much smaller than the cavity that generalised Dice wouldn't learn the latter
+INFARCT_MONITOR = replace(
+    MONITORS["small"],
+    spacing_mm=1.5,
+    dice="soft",
+    may_be_absent=("infarction", "no_reflow"),
+    autoencoder=replace(MONITORS["small"].autoencoder, epochs=40, steps=20, early_epochs=0),
+)
+
+EMIDEC_SMALL = EmidecConfig(
+    preset="small",
+    folds=3,
+    spacing_mm=(10.0, 2.0, 2.0),
+    size=96,
+    patch=(8, 64, 64),
+    mc_samples=10,
+    training=UncertaintyConfig(
+        width=8,
+        epochs=16,
+        steps=50,
+        batch=2,
+        optimiser="adam",
+        learning_rate=4e-3,
+        mirror=0.0,
+        scale=(0.8, 1.25),
+    ),
+    monitor=INFARCT_MONITOR,
+)
+
+EMIDEC_DEMO = replace(
+    EMIDEC_SMALL,
+    preset="demo",
+    folds=2,
+    spacing_mm=(10.0, 3.0, 3.0),
+    size=64,
+    training=replace(EMIDEC_SMALL.training, epochs=8, steps=25),
+    monitor=replace(INFARCT_MONITOR, autoencoder=replace(INFARCT_MONITOR.autoencoder, epochs=25)),
+)
+
+EMIDEC_PAPER = EmidecConfig(
+    monitor=replace(MONITORS["paper"], dice=INFARCT_MONITOR.dice, may_be_absent=INFARCT_MONITOR.may_be_absent)
+)
+
+EMIDEC_PRESETS: dict[str, EmidecConfig] = {
+    "demo": EMIDEC_DEMO,
+    "small": EMIDEC_SMALL,
+    "paper": EmidecConfig(),
 }

@@ -19,13 +19,16 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from qcjax.data import acdc, mnms2
+from qcjax.data import acdc, emidec, mnms2
 from qcjax.data.findings import Finding
-from qcjax.data.validate import validate_acdc, validate_mnms2
+from qcjax.data.validate import validate_acdc, validate_emidec, validate_mnms2
+from qcjax.faults import exit_code
 from qcjax.labels import parse_labels
 from qcjax.monitor_presets import MONITORS
 from qcjax.report.monitoring_page import write_monitoring_report
 from qcjax.report.page import write_report
+from qcjax.report.uncertainty import is_uncertainty_table
+from qcjax.report.uncertainty_page import write_uncertainty_report
 
 FLAGGED_LISTED = 20  # on the terminal
 DESCRIPTION = "Quality-controlled segmentation of cardiac MR images."
@@ -33,7 +36,7 @@ DESCRIPTION = "Quality-controlled segmentation of cardiac MR images."
 
 def validate(
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")],
-    dataset: Literal["mnms2", "acdc"] = "mnms2",
+    dataset: Literal["mnms2", "acdc", "emidec"] = "mnms2",
     split: Annotated[Path | None, tyro.conf.arg(metavar="FILE.csv")] = None,
 ) -> int:
     """Check the files of a data set before anything is trained on them.
@@ -48,27 +51,31 @@ def validate(
     Args:
       folder: The data set's folder. For M&Ms-2, the one with dataset_information.csv, one above it, or the
         flat folder of the 2021 challenge. For ACDC, the one with training and testing in it (either may be
-        missing), or one of folders patientNNN.
+        missing), or one of folders patientNNN. For EMIDEC, the one with folders like Case_P001 in it, or one
+        above it.
       dataset: Which data set it is: its layout, its labels, its diseases and vendors.
       split: For M&Ms-2, a csv with the columns SUBJECT_CODE and PART (train, validation or test), in place
         of the official split by subject code (1-160 train, 161-200 validation, 201-360 test).
     """
     console = Console(soft_wrap=True, highlight=False)
-    if dataset == "acdc" and split is not None:
-        print(f"{split}: found --split for ACDC; expected it for mnms2 alone", file=sys.stderr)
+    if dataset != "mnms2" and split is not None:
+        print(f"{split}: found --split for {dataset.upper()}; expected it for mnms2 alone", file=sys.stderr)
         return 2
-    subjects = (acdc.scan(folder) if dataset == "acdc" else mnms2.scan(folder, split)).subjects
+    finders = {"mnms2": lambda: mnms2.scan(folder, split), "acdc": lambda: acdc.scan(folder)}
+    finders["emidec"] = lambda: emidec.scan(folder)
+    subjects = finders[dataset]().subjects
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("checking", total=len(subjects))
 
         def advance() -> None:
             progress.advance(task)
 
-        findings = (
-            validate_acdc(folder, advance) if dataset == "acdc" else validate_mnms2(folder, split, advance)
-        )
+        if dataset == "mnms2":
+            findings = validate_mnms2(folder, split, advance)
+        else:
+            findings = {"acdc": validate_acdc, "emidec": validate_emidec}[dataset](folder, advance)
     if subjects:
-        describe = acdc.describe if dataset == "acdc" else mnms2.describe
+        describe = {"mnms2": mnms2, "acdc": acdc, "emidec": emidec}[dataset].describe
         console.print(Text(describe(subjects)))
     return _print_findings(findings, len(subjects), console)
 
@@ -78,7 +85,8 @@ def report(run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN
 
     Reads config.json, results.json, metrics.jsonl and the table of cases in the run's folder, and the images
     and masks that the table names; the figures and the page are replaced, nothing else changes. The table
-    tells which experiment it was: cases.csv that of refinement, measures.csv that of monitoring.
+    tells which experiment it was: measures.csv that of monitoring, cases.csv that of refinement or, by its
+    columns, of uncertainty.
 
     Example: qcjax report runs/mnms2-20260101-120000
 
@@ -88,8 +96,12 @@ def report(run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN
     if not (run / "results.json").is_file():
         print(f"{run}: found no results.json; expected the folder of a finished run", file=sys.stderr)
         return 1
-    monitoring = (run / "measures.csv").is_file()
-    print(write_monitoring_report(run) if monitoring else write_report(run))
+    if (run / "measures.csv").is_file():
+        print(write_monitoring_report(run))
+    elif is_uncertainty_table(run / "cases.csv"):
+        print(write_uncertainty_report(run))
+    else:
+        print(write_report(run))
     return 0
 
 
@@ -134,7 +146,7 @@ def score(
     # here, for the other commands do without JAX and start faster
     from qcjax import runtime
     from qcjax.monitor import Monitor
-    from qcjax.score import Scoring
+    from qcjax.score import Scores, Scoring
 
     runtime.prepare()
     try:
@@ -144,7 +156,11 @@ def score(
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    scores = scoring.run(pictures)
+    ended: list[Scores] = []
+    code = exit_code(lambda: ended.append(scoring.run(pictures)))
+    if code:
+        return code
+    scores = ended[0]
     console = Console(soft_wrap=True, highlight=False)
     for entry in scores.flagged[:FLAGGED_LISTED]:
         text = f"{entry.status:<10}  suspicion {entry.suspicion:.2f}  {entry.name}"
@@ -168,6 +184,8 @@ def monitor(
     size: int | None = None,
     spacing_mm: float | None = None,
     epochs: int | None = None,
+    dice: Literal["generalised", "soft"] = "generalised",
+    may_be_absent: tuple[str, ...] = (),
     validation: float = 0.2,
     seed: int = 0,
     devices: int | None = None,
@@ -191,6 +209,8 @@ def monitor(
       size: Height and width of the prepared slices in pixels, a multiple of 64; what doesn't fit is cut off.
       spacing_mm: In-plane spacing of the prepared slices.
       epochs: Passes over the masks.
+      dice: Dice loss: the paper's generalised one, or plain soft Dice, where structures differ much in size.
+      may_be_absent: Structures that a sound mask may lack, such as infarction: not having them is no error.
       validation: Share of the subjects that is held out, to choose the best epoch and to set the scale of suspicion.
       seed: Of the split, the initial weights, the order and the augmentation.
       devices: How many devices share each batch; default all.
@@ -204,19 +224,19 @@ def monitor(
         config,
         size=size or config.size,
         spacing_mm=spacing_mm or config.spacing_mm,
+        dice=dice,
+        may_be_absent=may_be_absent,
         autoencoder=replace(config.autoencoder, epochs=epochs or config.autoencoder.epochs),
     )
     runtime.prepare()
-    try:
+
+    def train() -> None:
         values = None if labels is None else parse_labels(labels)
         trained = train_on_folder(masks, out, values, config, preset, validation, seed, devices)
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(
-        f"{trained.run}: epoch {trained.description['epoch']} is the best; judge masks by it with qcjax score"
-    )
-    return 0
+        best = trained.description["epoch"]
+        print(f"{trained.run}: epoch {best} is the best; judge masks by it with qcjax score")
+
+    return exit_code(train)
 
 
 COMMANDS: dict[str, Callable[..., int]] = {

@@ -10,6 +10,9 @@ from typing import Any, Literal
 Segmenter = Literal["nnunet", "acdc_unet"]
 View = Literal["SA", "LA"]
 Preset = Literal["demo", "small", "paper", "original"]
+Arm = Literal["baseline", "control", "proposed"]
+
+ARMS: tuple[Arm, ...] = ("baseline", "control", "proposed")
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,11 @@ class MonitorConfig:
     """Height and width of the prepared slices, a multiple of 64."""
     spacing_mm: float = 1.25
     """In-plane spacing of the prepared slices."""
+    dice: Literal["generalised", "soft"] = "generalised"
+    """Dice loss: Sudre's generalised one (the paper), or plain soft Dice, where structures differ so much in size that
+    the weights of the former leave the large ones unlearnt."""
+    may_be_absent: tuple[str, ...] = ()
+    """Structures that a sound mask may lack, by key, such as infarction: not having them is no error."""
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
 
 
@@ -125,6 +133,10 @@ class Config:
     """How many devices share each batch; default all."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the networks' arithmetic; parameters and losses are always float32."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """Where a loss or a gradient isn't finite: stop and name the batch, or leave the batch out and count it."""
+    deterministic: bool = False
+    """On a GPU, use only operations that give the same bits every time; slower. On a CPU nothing changes."""
     init_from: Path | None = None
     """A .pth checkpoint of the authors' PyTorch code, {"M": …}, from which supervised training starts; needs torch, one
     --segmenter, and the original's sizes."""
@@ -136,6 +148,11 @@ class Config:
     """Height and width of the prepared slices, a multiple of 64."""
     spacing_mm: float | None = None
     """In-plane spacing of the prepared slices; None: the training set's median."""
+    mc_samples: int = 0
+    """Dropout samples per case, for measures of uncertainty beside the autoencoder's; 0: none. Segmenters without
+    dropout (nnunet) have none."""
+    mc_chunk: int | None = None
+    """How many of them at once, which bounds the memory; none: all."""
     subjects: tuple[int, int, int] = (24, 4, 16)
     """Synthetic cohort: subjects for training, validation and test parts of the data set."""
     supervised: SegmenterConfig = field(default_factory=SegmenterConfig)
@@ -178,6 +195,10 @@ class AcdcConfig:
     """How many devices share each batch; default all."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the arithmetic of the field's segmenters."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """Where a loss or a gradient isn't finite: stop and name the batch, or leave the batch out and count it."""
+    deterministic: bool = False
+    """On a GPU, use only operations that give the same bits every time; slower. On a CPU nothing changes."""
     skip_invalid: bool = False
     """Leave subjects out whose files have errors, instead of stopping; they are named and counted."""
     size: int = 256
@@ -193,6 +214,93 @@ class AcdcConfig:
     def losses(self) -> Literal["paper", "original"]:
         """Which of the two readings of the method applies; demo and small follow the paper."""
         return "original" if self.preset == "original" else "paper"
+
+
+@dataclass(frozen=True)
+class UncertaintyConfig:
+    """Training of a 3-D segmenter on dropout samples, their variance in the loss."""
+
+    width: int = 32
+    """Channels of the first stage."""
+    max_stages: int = 6
+    """Most resolutions; the shape and spacing of the patch may allow fewer."""
+    dropout: float = 0.1
+    """Dropout rate, in the deepest stage and those beside it."""
+    epochs: int = 1000
+    """Passes over the training volumes."""
+    steps: int | None = None
+    """Steps per epoch, going round and round the volumes; None: one pass."""
+    batch: int = 5
+    """Volumes per step, over all devices."""
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    """SGD with Nesterov momentum 0.99 (the paper), or Adam."""
+    learning_rate: float = 0.01
+    """Initial; it falls as (1 - epoch / epochs)^0.9."""
+    samples: int = 5
+    """Dropout samples per step, N (arms control and proposed)."""
+    alpha: float = 3.0
+    """Weight of the variance (arm proposed)."""
+    ramp_epochs: int = 0
+    """Over so many first epochs the weight of the variance grows from 0."""
+    over_classes: Literal["mean", "sum"] = "mean"
+    """How the classes' variances make a voxel's; the paper leaves it open."""
+    loss_of: Literal["mean", "each"] = "mean"
+    """Segmentation loss of the samples' mean (the paper), or mean of the samples' losses."""
+    mirror: float = 0.5
+    """Augmentation: probability of mirroring, for each axis in plane."""
+    rotation_deg: float = 30.0
+    """Augmentation: rotation in plane within ± this many degrees."""
+    scale: tuple[float, float] = (0.7, 1.4)
+    """Augmentation: range of the scale of the coordinates in plane (below 1 enlarges)."""
+
+
+@dataclass(frozen=True)
+class EmidecConfig:
+    """Learns from its own uncertainty to segment myocardial infarction in late-enhancement cardiac MRI.
+
+    Trains a 3-D segmenter by cross-validation in three ways (baseline: one dropout sample per step; control: the mean
+    of several; proposed: that, and their variance in the loss), and reports accuracy, calibration and uncertainty side
+    by side, and whether uncertainty finds the failures. Without --data it makes a synthetic cohort and runs a
+    demonstration.
+    """
+
+    data: Path | None = None
+    """Folder of the EMIDEC data set, with Case_N006 and so on; none: a synthetic cohort."""
+    out: Path | None = None
+    """Folder of the results; started again on the same one, a run goes on. Default: runs/emidec-<time>."""
+    preset: Literal["demo", "small", "paper"] = "paper"
+    """demo: synthetic data, minutes. small: real data on a CPU. paper: the paper's. Every other option overrides its
+    preset."""
+    folds: int = 5
+    """Folds of the cross-validation, each with normal and pathological cases in equal shares."""
+    arms: tuple[Arm, ...] = ARMS
+    """What to compare."""
+    seed: int = 0
+    """Of the folds, the initial weights, the order, augmentation and dropout; the same for all arms."""
+    devices: int | None = None
+    """How many devices share each batch; default all."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the network's arithmetic; parameters and losses are always float32."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """Where a loss or a gradient isn't finite: stop and name the batch, or leave the batch out and count it."""
+    deterministic: bool = False
+    """On a GPU, use only operations that give the same bits every time; slower. On a CPU nothing changes."""
+    skip_invalid: bool = False
+    """Leave cases out whose files have errors, instead of stopping; they are named and counted."""
+    spacing_mm: tuple[float, float, float] = (10.0, 1.458, 1.458)
+    """Of the prepared volumes: across slices, and in plane."""
+    size: int = 256
+    """Height and width of the prepared slices, about the image's centre."""
+    patch: tuple[int, int, int] = (8, 160, 160)
+    """What the network sees at once: slices, height, width. Larger volumes are seen in overlapping windows."""
+    mc_samples: int = 20
+    """Dropout samples per case at inference, for the measures of uncertainty."""
+    mc_chunk: int | None = None
+    """How many of them at once, which bounds the memory; none: all."""
+    subjects: tuple[int, int] = (8, 16)
+    """Synthetic cohort: normal and pathological cases."""
+    training: UncertaintyConfig = field(default_factory=UncertaintyConfig)
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
 
 
 def to_json(config: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ BORDER = 2  # voxels in plane: what lies as near to a border of the mean segment
 class Moments(NamedTuple):
     """What the measures need of some samples, so that others can be added without keeping any."""
 
-    count: Array  # ()
+    n: Array  # () how many samples
     mean: Array  # (b, *space, k)
     squares: Array  # (b, *space, k) sum of squared deviations from the mean
     entropy: Array  # (b, *space) mean of the samples' own entropies
@@ -41,6 +41,14 @@ class Uncertainty(NamedTuple):
     mutual_information: Array  # (b, *space) the difference of the two
     dice_within_samples: Array  # (b, structures), Eq. 6: mean Dice of μ's segmentation and each sample's
     pairwise_dice: Array  # (b, structures) mean Dice of each pair of samples
+
+
+class Maps(NamedTuple):
+    """What differs between samples, per voxel; see `Uncertainty`."""
+
+    variance: Array  # (b, *space)
+    entropy: Array  # (b, *space)
+    mutual_information: Array  # (b, *space)
 
 
 class Aggregates(NamedTuple):
@@ -107,31 +115,41 @@ def moments(probabilities: Array) -> Moments:
 
 def combine(a: Moments, b: Moments) -> Moments:
     """Of the samples of both (Chan, Golub & LeVeque 1979)."""
-    count = a.count + b.count
+    n = a.n + b.n
     difference = b.mean - a.mean
     return Moments(
-        count,
-        a.mean + difference * (b.count / count),
-        a.squares + b.squares + jnp.square(difference) * (a.count * b.count / count),
-        (a.entropy * a.count + b.entropy * b.count) / count,
+        n,
+        a.mean + difference * (b.n / n),
+        a.squares + b.squares + jnp.square(difference) * (a.n * b.n / n),
+        (a.entropy * a.n + b.entropy * b.n) / n,
+    )
+
+
+def maps(total: Moments) -> Maps:
+    """Per voxel, of all samples."""
+    predictive = entropy(total.mean)
+    return Maps(
+        variance=(total.squares / total.n).mean(-1),
+        entropy=predictive,
+        mutual_information=jnp.maximum(predictive - total.entropy, 0),
     )
 
 
 def measure(total: Moments, labels: Array, regions: Regions | None = None) -> Uncertainty:
     """The measures of all samples: their moments, and their arg-maxes (n, b, *space), integers."""
-    predictive = entropy(total.mean)
+    of_voxels = maps(total)
     k = total.mean.shape[-1]
     table = _membership(regions or tuple((c,) for c in range(1, k)), k)
     segmented = total.mean.argmax(-1)
     within = jax.vmap(lambda sample: region_dice(segmented, sample, table))(labels).mean(0)
     return Uncertainty(
         mean=total.mean,
-        variance=(total.squares / total.count).mean(-1),
-        entropy=predictive,
+        variance=of_voxels.variance,
+        entropy=of_voxels.entropy,
         expected_entropy=total.entropy,
-        mutual_information=jnp.maximum(predictive - total.entropy, 0),
+        mutual_information=of_voxels.mutual_information,
         dice_within_samples=within,
-        pairwise_dice=_pairwise(labels, table),
+        pairwise_dice=pairwise_dice(labels, table),
     )
 
 
@@ -150,6 +168,17 @@ def region_dice(a: Array, b: Array, membership: Array) -> Array:
     both = 2 * (x & y).sum(axes, dtype=jnp.float32)
     sizes = x.sum(axes, dtype=jnp.float32) + y.sum(axes, dtype=jnp.float32)
     return jnp.where(sizes > 0, both / jnp.maximum(sizes, 1), 1.0).T
+
+
+def pairwise_dice(labels: Array, membership: Array) -> Array:
+    """Mean Dice of all pairs of n samples (n, b, *space), 1 for a single sample: (b, structures)."""
+    n = labels.shape[0]
+    if n == 1:
+        return jnp.ones((labels.shape[1], membership.shape[0]))
+    total = jnp.float32(0)
+    for i in range(1, n):  # pairs at a distance of i
+        total = total + jax.vmap(lambda a, b: region_dice(a, b, membership))(labels[i:], labels[:-i]).sum(0)
+    return total / (n * (n - 1) / 2)
 
 
 def aggregate(values: Array, labels: Array, mask: Array | None = None, border: int = BORDER) -> Aggregates:
@@ -181,17 +210,6 @@ def _membership(regions: Sequence[Sequence[int]], classes: int) -> Array:
     for row, ids in zip(table, regions, strict=True):
         row[list(ids)] = True
     return jnp.asarray(table)
-
-
-def _pairwise(labels: Array, table: Array) -> Array:
-    """Mean Dice of all pairs of samples; 1 for a single sample."""
-    n = labels.shape[0]
-    if n == 1:
-        return jnp.ones((labels.shape[1], table.shape[0]))
-    total = jnp.float32(0)
-    for i in range(1, n):  # pairs at a distance of i
-        total = total + jax.vmap(lambda a, b: region_dice(a, b, table))(labels[i:], labels[:-i]).sum(0)
-    return total / (n * (n - 1) / 2)
 
 
 @cache

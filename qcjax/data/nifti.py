@@ -119,17 +119,35 @@ def encode_labels(array: np.ndarray, like: Volume) -> bytes:
         raise ValueError(
             f"labels for {like.path} between {array.min()} and {array.max()}; expected integers 0-255"
         )
+    return _encode(labels, like)
+
+
+def write_map(path: Path, array: np.ndarray, like: Volume) -> None:
+    """Write a map (x, y, slices), such as a variance, as float32 on the grid of `like`.
+
+    Raises:
+      ValueError: a shape other than that of `like`.
+    """
+    if array.shape != like.array.shape:
+        raise ValueError(
+            f"a map of shape {array.shape}; expected {like.array.shape}, the grid of {like.path}"
+        )
+    path, data = Path(path), _encode(array.astype(np.float32), like)
+    write_whole(path, gzip.compress(data, 1, mtime=0) if path.suffix == ".gz" else data)
+
+
+def _encode(array: np.ndarray, like: Volume) -> bytes:
     if like.header is None:
-        image = nib.Nifti1Image(labels, like.affine)
+        image = nib.Nifti1Image(array, like.affine)
         image.header.set_zooms(like.spacing_mm)
         return image.to_bytes()
     header = like.header.copy()
-    header.set_data_shape(labels.shape)
-    header.set_data_dtype(np.uint8)
+    header.set_data_shape(array.shape)
+    header.set_data_dtype(array.dtype)
     header.set_slope_inter(None, None)
     header["cal_min"] = header["cal_max"] = 0  # the image's grey window would hide the labels
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-    return kind(labels, None, header).to_bytes()
+    return kind(array, None, header).to_bytes()
 
 
 def write_labels(path: Path, array: np.ndarray, like: Volume, level: int = 6) -> None:
@@ -226,7 +244,10 @@ def _read(path: Path) -> tuple[Grid, np.ndarray]:
         if dtype.kind not in "iufb":
             raise InvalidFile(path, f"voxels of type {dtype}", "real numbers")
         count = int(np.prod(shape, dtype=object)) * dtype.itemsize
-        start = max(int(header["vox_offset"]), int(header["sizeof_hdr"]))
+        offset = float(header["vox_offset"])
+        if not np.isfinite(offset):
+            raise InvalidFile(path, f"voxels from byte {offset}", "a place within the file")
+        start = max(int(offset), int(header["sizeof_hdr"]))
         on_disk = path.stat().st_size
         possible = on_disk * (_DEFLATE_LIMIT if path.suffix == ".gz" else 1)
         if start + count > min(MAX_BYTES, possible):
@@ -238,9 +259,13 @@ def _read(path: Path) -> tuple[Grid, np.ndarray]:
             )
         _take(path, file, start - int(header["sizeof_hdr"]), "header")
         data = _take(path, file, count, "voxels")
-        if path.suffix == ".gz":
+        if path.suffix == ".gz":  # a flipped bit may as well have made the data longer
             try:
-                file.read(1)  # reaching the end makes gzip compare its checksum
+                left = MAX_BYTES
+                while left > 0 and (
+                    more := file.read(min(left, 2**20))
+                ):  # at the end gzip compares its checksum
+                    left -= len(more)
             except (EOFError, zlib.error, gzip.BadGzipFile) as error:
                 raise InvalidFile(path, f"damaged gzip data ({error})", "a sound gzip file") from None
     stored = np.frombuffer(data, dtype).reshape(shape, order="F")

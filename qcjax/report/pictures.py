@@ -54,8 +54,8 @@ def draw_refinement(before: CaseRow, after: CaseRow, run_dir: Path, path: Path) 
         if mask is None:
             axis.axis("off")
             continue
-        _image(axis, shown, title)
-        _overlay(axis, mask)
+        show_image(axis, shown, title)
+        overlay(axis, mask)
     figure.legend(handles=style.structure_handles(), loc="outside lower left", ncols=3)
     return style.save(figure, path, dpi=170)
 
@@ -111,9 +111,9 @@ def draw_inconsistency(
     figure, rows = style.new_figure(height_in, -(-len(panels) // columns), columns)
     axes = [axis for row in rows for axis in row]
     for place, (axis, (title, labels)) in enumerate(zip(axes, panels, strict=False)):
-        _image(axis, shown, title if place else f"{title}, slice {shown.number} of {shown.of}")
+        show_image(axis, shown, title if place else f"{title}, slice {shown.number} of {shown.of}")
         if labels is not None:
-            _overlay(axis, labels, structures)
+            overlay(axis, labels, structures)
         elif title != "image":
             _paint(axis, of_mask != of_reconstruction, style.INCONSISTENT_COLOUR, 0.85)
     for axis in axes[len(panels) :]:
@@ -197,7 +197,8 @@ def _quarter_turns(labels: np.ndarray, structures: Sequence[Structure]) -> int:
     return 1 if y < 0 else 3
 
 
-def _image(axis: Axes, shown: Slice, title: str) -> None:
+def show_image(axis: Axes, shown: Slice, title: str) -> None:
+    """The image of a slice in grey, its brightest and darkest voxels cut off."""
     low, high = np.percentile(shown.image, (1, 99.5))
     axis.imshow(
         shown.image,
@@ -211,7 +212,7 @@ def _image(axis: Axes, shown: Slice, title: str) -> None:
     axis.axis("off")
 
 
-def _overlay(axis: Axes, labels: np.ndarray, structures: Sequence[Structure] = CARDIAC) -> None:
+def overlay(axis: Axes, labels: np.ndarray, structures: Sequence[Structure] = CARDIAC) -> None:
     """Structures as a light fill with a firm outline."""
     for structure in structures:
         _paint(axis, labels == structure.id, structure.colour, 0.35)

@@ -1,0 +1,54 @@
+"""The uncertainty paper (Arega et al., UNSURE 2021) on EMIDEC: `python -m experiments.emidec --help`."""
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from experiments.command import parse
+from experiments.presets import EMIDEC_PRESETS
+from qcjax import runtime
+from qcjax.config import EmidecConfig
+from qcjax.data import emidec
+from qcjax.emidec_run import EmidecRun
+from qcjax.faults import exit_code
+from qcjax.report.uncertainty_page import write_uncertainty_report
+from qcjax.train.progress import say
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the experiment; returns the exit code."""
+    options = sys.argv[1:] if argv is None else list(argv)
+    config = parse(options, EmidecConfig, EMIDEC_PRESETS, "python -m experiments.emidec")
+    runtime.prepare(config.deterministic)
+    return exit_code(lambda: run_experiment(config))
+
+
+def run_experiment(config: EmidecConfig) -> None:
+    """Cross-validate every arm, measure accuracy, calibration and uncertainty, report.
+
+    Raises ValueError or OSError for input that can't be used, FloatingPointError where training diverges.
+    """
+    run = EmidecRun(config, config.out or Path("runs") / f"emidec-{datetime.now():%Y%m%d-%H%M%S}")
+    subjects = run.subjects()
+    say(emidec.describe(subjects))
+    folds = emidec.folds(subjects, config.folds, config.seed)
+    run.prepare(folds)
+
+    records: dict[str, list[dict[str, Any]]] = {arm: [] for arm in config.arms}
+    for fold in range(config.folds):
+        # What to hold uncertainty against: quality control by an autoencoder of the same masks.
+        monitor = run.monitor(folds, fold)
+        for arm in config.arms:
+            # Dropout samples while training, their variance in the loss (section 2.2), and their measures afterwards.
+            variables = run.train(arm, fold)
+            records[arm] += run.judge(arm, fold, variables, monitor)
+
+    run.write_results(records)
+    page = write_uncertainty_report(run.folder)
+    say(f"Done. Open {page}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,207 @@
+"""A run of the uncertainty experiment on disk: what is done already, and what it leaves behind."""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from qcjax import runtime
+from qcjax.config import Arm, EmidecConfig
+from qcjax.data import emidec
+from qcjax.data.mask_cohort import MaskCase
+from qcjax.data.nifti import read_image, read_labels, write_map
+from qcjax.data.patients import image_digests, shares
+from qcjax.data.phantom import LgePhantomConfig, write_emidec
+from qcjax.data.subject import Subject
+from qcjax.data.validate import validate_emidec
+from qcjax.data.volumes import VolumeCohort, prepare_volumes
+from qcjax.files import write_whole
+from qcjax.labels import EMIDEC, EMIDEC_LABELS
+from qcjax.monitor import Monitor
+from qcjax.records import read_record, write_record
+from qcjax.report.ablation import without_nan
+from qcjax.report.uncertainty import summarise_uncertainty, write_cases
+from qcjax.run_folder import beside, open_folder, usable
+from qcjax.train.loop import Journal, stream
+from qcjax.train.monitor import MonitorTraining, prepare_both
+from qcjax.train.parallel import Devices
+from qcjax.train.progress import bar, say
+from qcjax.train.volume_scores import judge_volume, pooled_reliability
+from qcjax.train.volumes import FoldTraining, VolumeNetwork, unpadded
+from qcjax.typing import Variables
+
+LABELS = {s.key: s.id for s in EMIDEC}
+
+
+class EmidecRun:
+    """One folder of results."""
+
+    def __init__(self, config: EmidecConfig, folder: Path) -> None:
+        """Make the folder, or go on with what is in it.
+
+        Raises ValueError for sizes that the networks can't take, or a folder that another configuration has used.
+        """
+        if config.size < max(config.patch[1:]):
+            raise ValueError(f"--size: {config.size} found, expected at least the patch's {config.patch[1:]}")
+        if config.monitor.size % 64:
+            raise ValueError(f"--monitor.size: {config.monitor.size} found, expected a multiple of 64")
+        if not config.arms or config.mc_samples < 2:
+            raise ValueError(
+                f"--arms {config.arms}, --mc-samples {config.mc_samples} found, expected an arm and 2 samples"
+            )
+        self.devices = Devices(config.devices)
+        self._networks = {arm: VolumeNetwork(config, arm, self.devices) for arm in config.arms}
+        open_folder(config, folder)
+        self.config, self.folder = config, folder
+        self.skipped: list[str] = []
+
+    def subjects(self) -> list[Subject]:
+        """Find or make the data set, and check it.
+
+        Raises ValueError where files have errors and --skip-invalid isn't given.
+        """
+        data = self.config.data or self._phantom()
+        say(f"Checking {data}")
+        found = emidec.scan(data).subjects
+        kept, self.skipped = usable(found, validate_emidec(data), data, self.config.skip_invalid)
+        return kept
+
+    def _phantom(self) -> Path:
+        data, done = self.folder / "data", self.folder / "data" / ".complete"
+        if not done.exists():
+            normal, pathological = self.config.subjects
+            cohort = LgePhantomConfig(normal, pathological, seed=self.config.seed)
+            with bar("Making a synthetic cohort", normal + pathological) as advance:
+                write_emidec(data, cohort, lambda _: advance())
+            done.touch()
+        return data
+
+    def prepare(self, folds: Sequence[Sequence[Subject]]) -> None:
+        """Read and prepare every case, and put the volumes on the devices."""
+        members = [s for fold in folds for s in fold]
+        config = self.config
+        with bar("Preparing volumes, cases", len(members)) as advance:
+            self.cohort: VolumeCohort = prepare_volumes(
+                members, config.spacing_mm, config.size, config.patch[0], on_case=advance
+            )
+        self.fold_of = np.repeat(np.arange(len(folds)), [sum(len(s.cases) for s in fold) for fold in folds])
+        self.group_of = [s.disease for s in members for _ in s.cases]
+        self.placed = self.devices.replicate(self.cohort.volumes)
+
+    def train(self, arm: Arm, fold: int) -> Variables:
+        """The segmenter of an arm, trained without a fold."""
+        held_out = self.fold_of == fold
+        return FoldTraining(self._networks[arm], fold, self.cohort, self.placed, held_out, self.folder).run()
+
+    def monitor(self, folds: Sequence[Sequence[Subject]], fold: int) -> Monitor:
+        """An autoencoder of the same masks that the segmenters of a fold have learnt from."""
+        members = [s for i, part in enumerate(folds) for s in part if i != fold]
+        images = dict(zip((s.code for s in members), image_digests(members), strict=True))
+        first, second = shares(members, images, (0.8, 0.2), self.config.seed)
+        masks = _mask_cases(first), _mask_cases(second)
+        training, validation = prepare_both(*masks, EMIDEC_LABELS, self.config.monitor)
+        folder, seed = self.folder / "monitors" / f"fold-{fold}", self.config.seed
+        run = MonitorTraining(
+            self.config.monitor,
+            LABELS,
+            training,
+            validation,
+            folder,
+            seed,
+            devices=self.devices,
+            on_nonfinite=self.config.on_nonfinite,
+        )
+        return run.run()
+
+    def judge(self, arm: Arm, fold: int, variables: Variables, monitor: Monitor) -> list[dict[str, Any]]:
+        """Predict and score the cases of a fold; those that an earlier start has finished are read."""
+        cases = np.flatnonzero(self.fold_of == fold)
+        records = []
+        with bar(f"{arm}, fold {fold + 1}: cases judged", len(cases)) as advance:
+            for case in cases:
+                name = self.cohort.cases[case].subject
+                path = self.folder / "stages" / "judged" / arm / f"{name}.json"
+                if (record := read_record(path)) is None:
+                    write_record(path, self._judge(arm, int(case), variables, monitor))
+                    record = read_record(path)
+                records.append(record)
+                advance()
+        return records
+
+    def _judge(self, arm: Arm, index: int, variables: Variables, monitor: Monitor) -> dict[str, Any]:
+        network, case, config = self._networks[arm], self.cohort.cases[index], self.config
+        padded = self.cohort.geometries[index]
+        image = self.cohort.volumes.image[index][padded.real]
+        key = stream(jax.random.key(config.seed), "mc", case.subject)
+        image_file, fold = read_image(case.image_path), int(self.fold_of[index])
+        assert case.label_path is not None  # folds have labelled cases only
+        truth = read_labels(case.label_path, EMIDEC_LABELS, like=image_file)
+        found = judge_volume(
+            network.probabilities(variables, image),
+            network.samples(variables, image, key),
+            self.cohort.volumes.mask[index][padded.real],
+            unpadded(padded),
+            truth.array,
+            image_file.spacing_mm,
+            monitor,
+        )
+        folder = self.folder / "predictions"
+        mask = emidec.write_prediction(folder / arm, case, found.labels, image_file)
+        mean = emidec.write_prediction(folder / f"{arm}-mean", case, found.mean_labels, image_file)
+        variance = folder / f"{arm}-variance" / f"{case.subject}.nii.gz"
+        write_map(variance, found.variance, image_file)
+        paths = {
+            "image": case.image_path,
+            "label": case.label_path,
+            "mask": mask,
+            "variance": variance,
+            "mean": mean,
+        }
+        identity = {"arm": arm, "fold": fold, "subject": case.subject, "group": self.group_of[index]}
+        of_case = {f"{name}_path": beside(path, self.folder) for name, path in paths.items()}
+        missing = {"pdc": np.nan, "phd_mm": np.nan}
+        return {
+            "rows": [missing | identity | row | of_case for row in found.rows],
+            "reliability": found.reliability,
+        }
+
+    def write_results(self, records: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """`cases.csv` and `results.json` from the judged cases of every arm."""
+        rows = [row for of_arm in records.values() for record in of_arm for row in record["rows"]]
+        write_cases(self.folder / "cases.csv", rows)
+        config, epochs = self.config, Journal(self.folder / "metrics.jsonl").read()
+        data = config.data.resolve().name if config.data else "synthetic cohort"
+        of_arm = {arm: [r for r in epochs if r.get("arm") == arm] for arm in config.arms}
+        results = {
+            "preset": config.preset,
+            "data": f"{data}, {len(self.cohort.cases)} cases",
+            "seed": config.seed,
+            "folds": config.folds,
+            "arms": list(config.arms),
+            "samples": config.training.samples,
+            "alpha": config.training.alpha,
+            "mc_samples": config.mc_samples,
+            "seconds": {
+                "train": {arm: sum(r["seconds"] for r in rs) for arm, rs in of_arm.items()},
+                "epoch": {
+                    arm: statistics.median(r["train_seconds"] for r in rs) for arm, rs in of_arm.items()
+                },
+            },
+            "n_skipped": len(self.skipped),
+            "skipped": self.skipped,
+            "versions": runtime.versions(),
+            "peak_memory": runtime.peak_memory(),
+            "tables": summarise_uncertainty(rows, config.seed),
+            "reliability": {
+                arm: pooled_reliability([r["reliability"] for r in found]) for arm, found in records.items()
+            },
+        }
+        write_whole(self.folder / "results.json", json.dumps(without_nan(results), indent=2) + "\n")
+
+
+def _mask_cases(members: Sequence[Subject]) -> list[MaskCase]:
+    return [MaskCase(c.name, s.code, c.label_path) for s in members for c in s.cases if c.label_path]
