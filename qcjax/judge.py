@@ -25,14 +25,14 @@ from qcjax.run_folder import beside
 
 AHEAD = 4  # cases read and judged at a time; bounds memory
 
-Judgement = tuple[float, bool, bool]
+Judgement = tuple[float, bool, bool]  # suspicion; whether it is flagged; whether it breaks a rule
 
 
 class Judged(NamedTuple):
     """One case: a row per method and structure, and what judging a mask took."""
 
     rows: list[MeasureRow]
-    seconds: list[float]  # per mask: preparing, rebuilding, measuring
+    seconds: list[float]  # per mask, an equal share of its image's: preparing, rebuilding, measuring
 
 
 def judge_case(
@@ -59,11 +59,11 @@ def judge_case(
     )
     truth = None if case.label_path is None else read_labels(case.label_path, ACDC_LABELS, like=image)
     rows: list[MeasureRow] = []
-    seconds = []
+    started = time.perf_counter()
+    scores = monitor.score_all([volume.array for volume in volumes.values()], image.spacing_mm)
+    share = (time.perf_counter() - started) / max(1, len(scores))
     for i, (method, volume) in enumerate(volumes.items()):
-        started = time.perf_counter()
-        score = monitor.score(volume.array, image.spacing_mm)
-        seconds.append(time.perf_counter() - started)
+        score = scores[i]
         path = run / "reconstructions" / method / f"{case.subject}_{case.phase}.nii.gz"
         write_labels(path, remap(score.reconstruction, STORED_LABELS), image)
         common = {
@@ -79,7 +79,7 @@ def judge_case(
         rows += [
             common | row for row in _structure_rows(score, stacks[i], volume, image, truth, agreement[i])
         ]
-    return Judged(rows, seconds)
+    return Judged(rows, [share] * len(scores))
 
 
 def _structure_rows(
@@ -91,7 +91,8 @@ def _structure_rows(
     agreement: np.ndarray,
 ) -> Iterator[MeasureRow]:
     broken = broken_rules(stack, image.spacing_mm[::-1])
-    real = {} if truth is None else case_metrics(mask.array, truth.array, image.spacing_mm)
+    spacing = image.spacing_mm if score.unit == "mm" else (1.0, 1.0, 1.0)  # as the pseudo distances
+    real = {} if truth is None else case_metrics(mask.array, truth.array, spacing)
     for i, structure in enumerate(CARDIAC):
         key = structure.key
         flags = [flag for flag in score.flags if flag.structure == key]
@@ -114,15 +115,16 @@ def _structure_rows(
 
 
 def judge_by_rca(
-    case: Case, masks: Mapping[str, Path], training: Sequence[Subject], n: int
+    case: Case, masks: Mapping[str, Path], training: Sequence[Subject], n: int, unit: str = "mm"
 ) -> dict[str, list[tuple[float, float]]]:
     """Reverse classification accuracy of every method's mask of one image.
 
     Args:
       training: subjects with truth; the references are the n nearest in size, in the same phase.
+      unit: of the distances, "mm" or "voxels": that of what they stand beside.
 
     Returns:
-      method -> (Dice, Hausdorff distance in mm) per structure.
+      method -> (Dice, Hausdorff distance) per structure.
 
     Raises:
       ImportError: SimpleITK is missing.
@@ -139,7 +141,7 @@ def judge_by_rca(
         references.append(rca.Reference(image, truth.array))
     test = read_image(case.image_path)
     arrays = {m: read_labels(p, ACDC_LABELS, like=test).array for m, p in masks.items()}
-    found = rca.estimate(arrays, test, references)
+    found = rca.estimate(arrays, test, references, unit=unit)
     return {m: list(zip(e.dc.tolist(), e.hd_mm.tolist(), strict=True)) for m, e in found.items()}
 
 
@@ -154,27 +156,25 @@ def damage_study(
       `false_alarms_untouched`: of the n untouched masks, how many are flagged, and how many break a rule.
     """
 
-    def judge(stack: np.ndarray, spacing_mm: Sequence[float]) -> tuple[float, bool, bool]:
-        """Suspicion; whether it is flagged; whether it breaks a rule."""
-        score = monitor.score(np.ascontiguousarray(stack.transpose(2, 1, 0)), spacing_mm[::-1])
-        return score.suspicion, score.verdict != "", bool(broken_rules(stack, spacing_mm))
-
     def one(numbered: tuple[int, Case]) -> tuple[Judgement, dict[str, Judgement]]:
         number, case = numbered
         assert case.label_path is not None
         truth = read_labels(case.label_path, ACDC_LABELS)
         stack = np.ascontiguousarray(truth.array.transpose(2, 1, 0))
         spacing_mm = truth.spacing_mm[::-1]
-        damaged: dict[str, Judgement] = {}
+        stacks = {"": stack}
         for i, (key, damage) in enumerate(DAMAGES.items()):
             try:
-                mask = damage(stack, spacing_mm, np.random.default_rng([seed, number, i]))
+                stacks[key] = damage(stack, spacing_mm, np.random.default_rng([seed, number, i]))
             except ValueError:  # what is to be damaged isn't there
                 continue
-            damaged[key] = judge(mask, spacing_mm)
-        untouched = judge(stack, spacing_mm)
+        scores = monitor.score_all([s.transpose(2, 1, 0) for s in stacks.values()], truth.spacing_mm)
+        judged = {
+            key: (score.suspicion, score.verdict != "", bool(broken_rules(stacks[key], spacing_mm)))
+            for key, score in zip(stacks, scores, strict=True)
+        }
         on_case()
-        return untouched, damaged
+        return judged.pop(""), judged
 
     with ThreadPoolExecutor(AHEAD) as pool:
         results = list(pool.map(one, enumerate(cases)))

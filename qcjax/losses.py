@@ -234,7 +234,8 @@ def autoencoder_loss(
     """L_R = L_MSE + L_GD on reconstructions, (b, h, w, k).
 
     `preset` "paper": Sudre's L_GD over the batch, without the background while `early` (the first ten epochs).
-    "original": the refinement code's soft Dice. "monitoring_original": the monitoring code's, per sample.
+    "original": the refinement code's soft Dice. "monitoring_original": the monitoring code's, per sample. "soft": soft
+    Dice over the batch, whose classes count alike.
 
     Raises KeyError for another preset.
     """
@@ -246,6 +247,7 @@ def autoencoder_loss(
     dice: dict[str, Callable[[Sums], Array]] = {
         "paper": lambda s: generalised_dice_loss(s, jnp.logical_not(early)),
         "original": soft_dice_loss_original,
+        "soft": soft_dice_loss,
     }
     return mse + dice[preset](batch_sums(sums, weight, axis_name))
 

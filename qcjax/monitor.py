@@ -7,6 +7,7 @@ in which files are read and scores written while the device rebuilds.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,14 @@ from qcjax.data.subject import Volume
 from qcjax.labels import Structure, structures_named
 from qcjax.metrics.overlap import joint_box
 from qcjax.models import MaskAutoencoder
+from qcjax.records import load_arrays
 from qcjax.suspicion import Reference, features
 from qcjax.train.parallel import REPLICATED, SHARDED, Devices
 from qcjax.typing import Array, Variables
 
 DESCRIPTION, WEIGHTS = "monitor.json", "weights.npz"
 BATCH = 8  # slices on all devices at once
+BATCH_CPU = 4  # a layer of eight full-size slices is more than a CPU's caches hold
 
 
 @dataclass(frozen=True)
@@ -54,16 +57,17 @@ class Score:
 
     structures: tuple[Structure, ...]
     pdc: np.ndarray  # (k,) pseudo Dice, 0 where the structure is absent from the mask or its reconstruction
-    phd_mm: np.ndarray  # (k,) pseudo Hausdorff distance, NaN there
+    phd_mm: np.ndarray  # (k,) pseudo Hausdorff distance in `unit`, NaN there
     slice_pdc: np.ndarray  # (slices, k); NaN where a slice has the structure in neither
     flags: list[qc.Flag]
-    measured: np.ndarray  # (4, k), see `suspicion.features`
+    measured: np.ndarray  # (5, k), see `suspicion.features`
     suspicion: float  # 1: as far out as ground-truth masks get; inf where a structure is absent
     reconstruction: np.ndarray  # (x, y, slices) uint8, on the mask's own grid
+    unit: str = "mm"  # of distances: "voxels" by a monitor of preset `original`
 
     @property
     def verdict(self) -> str:
-        """ "erroneous", "suspicious" or ""."""
+        """The worst of the flags: "erroneous", "suspicious" or ""."""
         kinds = {flag.kind for flag in self.flags}
         return "erroneous" if "erroneous" in kinds else "suspicious" if kinds else ""
 
@@ -102,14 +106,18 @@ class Monitor:
         self.labels: dict[str, int] = description["labels"]
         self.size, self.spacing_mm = int(description["size"]), float(description["spacing_mm"])
         self.original = description["preset"] == "original"
+        self.optional = tuple(s for s in self.structures if s.key in description.get("may_be_absent", ()))
+        self.unit = "voxels" if self.original else "mm"  # of distances
         reference = description.get("reference")
         self.reference = None if reference is None else Reference.from_json(reference)
-        self.batch = devices.batch_size(BATCH)
+        on_cpu = devices.devices[0].platform == "cpu"
+        self.batch = devices.batch_size(BATCH_CPU if on_cpu else BATCH)
         self._variables = devices.replicate(variables)
 
         def rebuild(variables: Variables, label: Array) -> Array:
-            rebuilt: Any = autoencoder.apply(variables, jax.nn.one_hot(label, autoencoder.classes))
-            return rebuilt.argmax(-1).astype(jnp.uint8)
+            target = jax.nn.one_hot(label, autoencoder.classes)
+            logits: Any = autoencoder.apply(variables, target, method="logits")
+            return logits[0].argmax(-1).astype(jnp.uint8)  # that of the softmax, which needn't be computed
 
         self._rebuild = devices.compile(rebuild, (REPLICATED, SHARDED))
 
@@ -130,8 +138,7 @@ class Monitor:
         try:
             description = json.loads((found / DESCRIPTION).read_text(encoding="utf-8"))
             autoencoder = build_autoencoder(len(description["structures"]), description["autoencoder"])
-            with np.load(found / WEIGHTS, allow_pickle=False) as file:
-                variables = traverse_util.unflatten_dict({k: file[k] for k in file.files}, sep="/")
+            variables = traverse_util.unflatten_dict(load_arrays(found / WEIGHTS), sep="/")
             expected = jax.eval_shape(
                 lambda: autoencoder.init(jax.random.key(0), jnp.zeros((1, 64, 64, autoencoder.classes)))
             )
@@ -153,8 +160,12 @@ class Monitor:
         Raises:
           ValueError: a mask of other shape or values, or a spacing that isn't positive.
         """
-        prepared = self.prepare(mask, spacing_mm)
-        return self.assess(prepared, self.reconstruct([prepared])[0])
+        return self.score_all([mask], spacing_mm)[0]
+
+    def score_all(self, masks: Sequence[np.ndarray], spacing_mm: Sequence[float]) -> list[Score]:
+        """Judge several masks of one spacing, such as those of one image; arguments and errors as `score`."""
+        prepared = [self.prepare(mask, spacing_mm) for mask in masks]
+        return [self.assess(p, r) for p, r in zip(prepared, self.reconstruct(prepared), strict=True)]
 
     def prepare(self, mask: np.ndarray, spacing_mm: Sequence[float]) -> Prepared:
         """The host's part before the autoencoder; arguments and errors as `score`."""
@@ -177,16 +188,33 @@ class Monitor:
         return Prepared(to_square(resampled, geometry), resampled, volume.array, volume.spacing_mm, geometry)
 
     def reconstruct(self, prepared: Sequence[Prepared]) -> list[np.ndarray]:
-        """The autoencoder's part: (slices, size, size) uint8 for each mask, slices of all of them in common batches."""
+        """The autoencoder's part: (slices, size, size) uint8 for each mask, slices of all of them in common batches.
+
+        Every slice is rebuilt by itself, so all empty ones are alike: one of them is rebuilt, once.
+        """
+        if not prepared:
+            return []
         slices = np.concatenate([p.stack for p in prepared])
+        occupied = np.flatnonzero(slices.any(axis=(1, 2)))
+        rebuilt = np.empty_like(slices)
+        if len(occupied) < len(slices):
+            rebuilt[:] = self._rebuilt_empty
+        rebuilt[occupied] = self._rebuild_slices(slices[occupied])
+        return np.split(rebuilt, np.cumsum([len(p.stack) for p in prepared])[:-1])
+
+    @cached_property
+    def _rebuilt_empty(self) -> np.ndarray:
+        return self._rebuild_slices(np.zeros((1, self.size, self.size), np.uint8))[0]
+
+    def _rebuild_slices(self, slices: np.ndarray) -> np.ndarray:
+        """(n, size, size) uint8 -> the same."""
         waiting: list[Any] = []
         for start in range(0, len(slices), self.batch):
             part = slices[start : start + self.batch]
             filled = np.pad(part, ((0, self.batch - len(part)), (0, 0), (0, 0)))
             waiting.append(self._rebuild(self._variables, self.devices.shard(filled)))
-        rebuilt = np.concatenate([self.devices.gather(w) for w in waiting])
-        ends = np.cumsum([len(p.stack) for p in prepared])
-        return np.split(rebuilt[: len(slices)], ends[:-1])
+        rebuilt = [self.devices.gather(w) for w in waiting]
+        return np.concatenate([slices[:0], *rebuilt])[: len(slices)]
 
     def assess(self, prepared: Prepared, rebuilt: np.ndarray) -> Score:
         """The host's part after the autoencoder: measures in mm on the resampled grid, uncropped.
@@ -202,21 +230,27 @@ class Monitor:
         else:
             reconstruction = restore_labels(rebuilt, geometry)
             mask, compared, spacing = prepared.resampled, from_square(rebuilt, geometry), geometry.spacing_mm
-        pdc, phd = qc.pseudo_measures(mask, compared, spacing, self.structures)
+        mask, compared = in_plane_box(mask, compared)
+        pdc, phd = qc.pseudo_measures(mask, compared, spacing, self.structures, self.optional)
         by_slice = slice_dice(mask, compared, self.structures)
         found = features(mask, compared, spacing, pdc, phd, self.structures)
         suspicion = float("nan") if self.reference is None else self.reference.suspicion(found)
-        flags = qc.flags(pdc, phd, self.structures)
-        return Score(self.structures, pdc, phd, by_slice, flags, found, suspicion, reconstruction)
+        flags = qc.flags(pdc, phd, self.structures, unit=self.unit)
+        return Score(self.structures, pdc, phd, by_slice, flags, found, suspicion, reconstruction, self.unit)
+
+
+def in_plane_box(mask: np.ndarray, rebuilt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two label maps (slices, h, w) without the outer rows and columns that are empty in both, but for one."""
+    rows, columns = (slice(max(0, box.start - 1), box.stop + 1) for box in joint_box(mask, rebuilt)[1:])
+    return mask[:, rows, columns], rebuilt[:, rows, columns]
 
 
 def slice_dice(mask: np.ndarray, rebuilt: np.ndarray, structures: Sequence[Structure]) -> np.ndarray:
     """Dice per slice and structure, (slices, k), of two label maps (slices, h, w); NaN where both lack it."""
-    box = (slice(None), *joint_box(mask, rebuilt)[1:])
-    a, b = mask[box], rebuilt[box]
-    result = np.full((len(a), len(structures)), np.nan)
+    result = np.full((len(mask), len(structures)), np.nan)
     for i, structure in enumerate(structures):
-        in_a, in_b = a == structure.id, b == structure.id
-        total = in_a.sum((1, 2)) + in_b.sum((1, 2))
-        np.divide(2 * (in_a & in_b).sum((1, 2)), total, out=result[:, i], where=total > 0)
+        in_mask, in_rebuilt = mask == structure.id, rebuilt == structure.id
+        total = np.count_nonzero(in_mask, axis=(1, 2)) + np.count_nonzero(in_rebuilt, axis=(1, 2))
+        common = np.count_nonzero(in_mask & in_rebuilt, axis=(1, 2))
+        np.divide(2 * common, total, out=result[:, i], where=total > 0)
     return result

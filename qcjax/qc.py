@@ -95,6 +95,7 @@ def flags(
     structures: Sequence[Structure] = CARDIAC,
     hd_limit_mm: float = 50.0,
     dc_limit: float = 0.5,
+    unit: str = "mm",
 ) -> list[Flag]:
     """The flags of one case (monitoring paper).
 
@@ -102,9 +103,10 @@ def flags(
     above `hd_limit_mm` or pDC below `dc_limit`.
 
     Args:
-      pdc, phd_mm: (k,) pseudo Dice and pseudo Hausdorff distance in mm of the k structures.
+      pdc, phd_mm: (k,) pseudo Dice and pseudo Hausdorff distance of the k structures.
       structures: the k structures.
       hd_limit_mm, dc_limit: the paper's limits by default.
+      unit: of the distances and their limit, for the reasons; the authors' code counts voxels.
 
     Raises:
       ValueError: not one measure for each structure.
@@ -120,7 +122,7 @@ def flags(
             continue
         reasons = []
         if hd > hd_limit_mm:
-            reasons.append(f"pseudo Hausdorff distance {hd:.1f} mm is above {hd_limit_mm:g} mm")
+            reasons.append(f"pseudo Hausdorff distance {hd:.1f} {unit} is above {hd_limit_mm:g} {unit}")
         if dc < dc_limit:
             reasons.append(f"pseudo Dice {dc:.2f} is below {dc_limit:g}")
         if reasons:

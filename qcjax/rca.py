@@ -30,7 +30,9 @@ class Estimate(NamedTuple):
     """Estimated quality of one mask."""
 
     dc: np.ndarray  # (k,) the best Dice against the references' truth; 0 for an absent structure
-    hd_mm: np.ndarray  # (k,) the smallest Hausdorff distance; NaN for an absent structure
+    hd_mm: (
+        np.ndarray
+    )  # (k,) the smallest Hausdorff distance, in voxels where asked for; NaN for an absent structure
 
 
 def estimate(
@@ -40,6 +42,7 @@ def estimate(
     structures: Sequence[Structure] = CARDIAC,
     registration: Registration | None = None,
     workers: int | None = None,
+    unit: str = "mm",
 ) -> dict[str, Estimate]:
     """Quality of several masks of one test image, without its truth.
 
@@ -52,6 +55,7 @@ def estimate(
       references: N images with truth; one registration each.
       structures: the k structures to score.
       workers: registrations at a time; the number of cores where None.
+      unit: of distances: "mm", or "voxels" of the reference.
 
     Raises:
       ValueError: no reference, a mask that isn't on the test image's grid, fewer than 2 slices.
@@ -69,7 +73,7 @@ def estimate(
     def against(reference: Reference) -> dict[str, Estimate]:
         transform = register(test, reference, registration)
         return {
-            name: _score(carry(mask, test, reference, transform), reference, structures)
+            name: _score(carry(mask, test, reference, transform), reference, structures, unit)
             for name, mask in masks.items()
         }
 
@@ -114,10 +118,11 @@ def _log_size(volume: Volume | Grid) -> np.ndarray:
     return np.log([*(n * s for n, s in zip(shape[:3], volume.spacing_mm, strict=True)), shape[2]])
 
 
-def _score(carried: np.ndarray, reference: Reference, structures: Sequence[Structure]) -> Estimate:
+def _score(carried: np.ndarray, reference: Reference, structures: Sequence[Structure], unit: str) -> Estimate:
+    spacing = reference.image.spacing_mm if unit == "mm" else (1.0, 1.0, 1.0)
     hd_mm = np.full(len(structures), np.nan)
     for i, structure in enumerate(structures):
         mine, true = carried == structure.id, reference.truth == structure.id
         if mine.any():  # NaN where the reference has none
-            hd_mm[i] = hausdorff_distance(mine, true, reference.image.spacing_mm)
+            hd_mm[i] = hausdorff_distance(mine, true, spacing)
     return Estimate(dice(carried, reference.truth.astype(np.uint8), structures, both_empty=0.0), hd_mm)

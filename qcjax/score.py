@@ -13,6 +13,7 @@ from qcjax.data.mask_cohort import MaskCase
 from qcjax.data.masks import find_masks
 from qcjax.files import write_whole
 from qcjax.labels import label_mapping
+from qcjax.lock import lock_folder
 from qcjax.monitor import DESCRIPTION, WEIGHTS, Monitor
 from qcjax.report.scores import Scored, write_scores_page
 from qcjax.score_stream import Stream, case_key
@@ -67,7 +68,7 @@ class Scoring:
         Args:
           labels: value of each structure in the files; by default as in the monitor's own.
           images: where the images of the masks are, for the pictures in the report.
-          hd_limit_mm, dc_limit: of the flag "suspicious".
+          hd_limit_mm, dc_limit: of the flag "suspicious"; the former in voxels for a monitor of preset `original`.
 
         Raises:
           FileNotFoundError: no such folder of masks or of images.
@@ -90,7 +91,7 @@ class Scoring:
             "hd_limit_mm": hd_limit_mm,
             "dc_limit": dc_limit,
         }
-        out.mkdir(parents=True, exist_ok=True)
+        lock_folder(out)
         path = out / "score.json"
         if path.exists():
             theirs = json.loads(path.read_text(encoding="utf-8"))
@@ -123,11 +124,12 @@ class Scoring:
         paths = (case_key(file) for file in self.files)
         entries = sorted((self.journal.entries[p] for p in paths), key=lambda e: (e.name, e.path))
         keys = [structure.key for structure in self.monitor.structures]
-        write_table(self.out / "scores.csv", self.journal.lines(entries), keys)
+        write_table(self.out / "scores.csv", self.journal.lines(entries), keys, self.monitor.unit)
         summary = summarise(entries, self.journal.lines(entries), keys) | {
             "cases_in_this_run": len(todo),
             "seconds_in_this_run": round(wall, 3),
             "seconds_per_case_in_this_run": round(wall / len(todo), 4) if todo else None,
+            "distance_unit": self.monitor.unit,
             "settings": self.settings,
             "versions": runtime.versions(),
         }
@@ -149,20 +151,6 @@ class Scoring:
         if (stat.st_size, stat.st_mtime_ns) != (entry.size, entry.mtime_ns):
             return False
         return entry.status == "error" or all((self.out / p).is_file() for p in output_paths(entry.name))
-
-
-def score_folder(
-    monitor: Monitor,
-    masks: Path,
-    out: Path,
-    labels: Mapping[str, int] | None = None,
-    images: Path | None = None,
-    hd_limit_mm: float = 50.0,
-    dc_limit: float = 0.5,
-    pictures: int = 40,
-) -> Scores:
-    """Score every NIfTI mask below a folder; arguments and errors as `Scoring.open` and `Scoring.run`."""
-    return Scoring.open(monitor, masks, out, labels, images, hd_limit_mm, dc_limit).run(pictures)
 
 
 def _sha256(run: Path) -> str:

@@ -25,7 +25,7 @@ from qcjax.labels import label_mapping
 from qcjax.monitor import Monitor, Prepared
 from qcjax.score_table import Line, error_line, output_paths, score_line
 
-GROUP = 4  # cases whose slices share the device's batches
+GROUP = 8  # cases whose slices share the device's batches
 GZIP_LEVEL = 1  # label maps are nearly as small as at 6, and written in half the time
 
 
@@ -139,7 +139,7 @@ class Stream:
     def _judge(self, case: Case, rebuilt: np.ndarray) -> Line:
         assert case.mask is not None and case.prepared is not None
         score = self.monitor.assess(case.prepared, rebuilt)
-        flags = qc.flags(score.pdc, score.phd_mm, score.structures, *self.limits)
+        flags = qc.flags(score.pdc, score.phd_mm, score.structures, *self.limits, score.unit)
         differs = qc.inconsistency_map(case.mask.array, score.reconstruction)
         volumes = self._values[score.reconstruction], differs.astype(np.uint8)
         for path, volume in zip(output_paths(case.file.name), volumes, strict=True):

@@ -25,7 +25,7 @@ COLUMNS = (
     "verdict",  # of the structure: "", "suspicious" or "erroneous"
     "reason",
     "pdc",
-    "phd_mm",
+    "phd_mm",  # "phd_voxels" of a monitor of preset `original`
     "worst_slice",  # on the file's third axis, counted from 1
     "suspicion",  # of the case
     "error",
@@ -145,12 +145,16 @@ def output_paths(name: str) -> tuple[Path, Path]:
     return folder / f"{stem}_reconstruction.nii.gz", folder / f"{stem}_inconsistency.nii.gz"
 
 
-def write_table(path: Path, lines: Iterable[Line], keys: Sequence[str]) -> None:
-    """Write `scores.csv` at once: one row per case and structure, as the lines come; undefined is empty."""
+def write_table(path: Path, lines: Iterable[Line], keys: Sequence[str], unit: str = "mm") -> None:
+    """Write `scores.csv` at once: one row per case and structure, as the lines come; undefined is empty.
+
+    Args:
+      unit: of the distances, "mm" or "voxels".
+    """
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        writer.writerow(column.replace("_mm", f"_{unit}") for column in COLUMNS)
         for line in lines:
             writer.writerows(_rows(line, keys))
     os.replace(partial, path)

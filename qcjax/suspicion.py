@@ -2,8 +2,9 @@
 
 The monitoring paper's flags have fixed limits (50 mm, 0.5), far out, so that they raise few false alarms. Ranking
 cases, or finding subtler damage, needs a scale: here the spread of the same measures over ground-truth masks that the
-autoencoder was validated on. The autoencoder sees one slice at a time; what only a neighbouring slice tells, a
-structure that is lost and comes back, is measured on the mask itself. Arrays in, arrays out.
+autoencoder was validated on. The autoencoder sees one slice at a time, and rebuilds one without a structure without
+it; what only the other slices tell, a structure that is lost and comes back or ends too early, is measured on the mask
+itself. Arrays in, arrays out.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ import numpy as np
 from qcjax.labels import Structure
 from qcjax.metrics.surface import Spacing
 
-LEAST_SPREAD = (0.02, 2.0, 3.0, 4.0)  # of each measure, in its unit: a pixel more or less tells nothing
+# of each measure, in its unit: a pixel more or less tells nothing, of the last a slice
+LEAST_SPREAD = (0.02, 2.0, 3.0, 4.0, 0.15)
 FALSE_ALARMS = 0.02  # share of the reference masks above suspicion 1
 
 
@@ -35,11 +37,14 @@ def features(
       pdc, phd_mm: (k,) of the case.
 
     Returns:
-      (4, k): 1 − pDC; pHD in mm; the square root of the largest area in mm² on which a slice of both differs; the same
-      of the area that a slice of the mask lacks to the larger ones on either side of it. Infinite where the structure
-      is absent from the mask or its reconstruction.
+      (5, k): 1 − pDC; pHD in mm; the square root of the largest area in mm² on which a slice of both differs; the same
+      of the area that a slice of the mask lacks to the larger ones on either side of it; the share of the mask's other
+      structures, by area, that lies in slices without this one. Infinite where the structure is absent from the mask
+      or its reconstruction.
     """
     pixel_mm2 = float(spacing_mm[1]) * float(spacing_mm[2])
+    # in pixels: (k, slices)
+    areas = np.array([np.count_nonzero(mask == s.id, axis=(1, 2)) for s in structures])
     changed = mask != rebuilt
     area = np.array(
         [
@@ -47,10 +52,12 @@ def features(
             for s in structures
         ]
     )
-    valley = np.array([_valley((mask == s.id).sum((1, 2)) * pixel_mm2) for s in structures])
+    valley = np.array([_valley(of_structure * pixel_mm2) for of_structure in areas])
+    others = areas.sum(axis=0) - areas
+    alone = np.where(areas == 0, others, 0).sum(axis=1) / np.maximum(others.sum(axis=1), 1)
     absent = ~np.isfinite(phd_mm)
     distance = np.where(absent, np.inf, phd_mm)
-    return np.where(absent, np.inf, np.stack([1 - pdc, distance, np.sqrt(area), np.sqrt(valley)]))
+    return np.where(absent, np.inf, np.stack([1 - pdc, distance, np.sqrt(area), np.sqrt(valley), alone]))
 
 
 def _valley(areas: np.ndarray) -> float:
@@ -61,9 +68,10 @@ def _valley(areas: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Reference:
-    """How the measures of ground-truth masks spread, each (4, k) as nested lists.
+    """How the measures of ground-truth masks spread, each (5, k) as nested lists.
 
-    A mask's excess is the root of the summed squares of what its measures exceed the median by, in spreads.
+    One that an earlier version wrote has fewer measures, and those count. A mask's excess is the root of the summed
+    squares of what its measures exceed the median by, in spreads.
     """
 
     median: list[list[float]]
@@ -89,7 +97,8 @@ class Reference:
 
     def suspicion(self, measured: np.ndarray) -> float:
         """0 at the reference's median, 1 at its limit; infinite where a structure is absent."""
-        return float(_excess(measured, np.array(self.median), np.array(self.spread))) / self.limit
+        median, spread = np.array(self.median), np.array(self.spread)
+        return float(_excess(measured[: len(median)], median, spread)) / self.limit
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -102,6 +111,6 @@ class Reference:
 
 
 def _excess(measured: np.ndarray, median: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """(..., 4, k) -> (...)."""
+    """(..., measures, k) -> (...)."""
     above = np.maximum((measured - median) / spread, 0)
     return np.sqrt(np.square(above).sum((-2, -1)))

@@ -15,7 +15,7 @@ import numpy as np
 from qcjax import qc
 from qcjax.labels import Structure, structures_named
 from qcjax.monitor import DESCRIPTION, WEIGHTS, Score, slice_dice
-from qcjax.score import Scores, score_folder
+from qcjax.score import Scores, Scoring
 from qcjax.suspicion import features
 
 KEYS = ("lv", "myo", "rv")
@@ -39,6 +39,7 @@ class FakeMonitor:
         (run / DESCRIPTION).write_text(json.dumps({"structures": list(keys)}))
         (run / WEIGHTS).write_bytes(b"weights")
         self.run, self.size, self.spacing_mm, self.delay = run, 48, 1.5, delay
+        self.unit = "mm"
         self.structures: tuple[Structure, ...] = structures_named(keys)
         self.labels = {key: i for i, key in enumerate(keys, start=1)}
         self.groups: list[int] = []
@@ -70,11 +71,15 @@ class FakeMonitor:
             stack[:, :, KEPT:] = 0
         return rebuilt
 
+    def score_all(self, masks: Sequence[np.ndarray], spacing_mm: Sequence[float]) -> list[Score]:
+        prepared = [self.prepare(mask, spacing_mm) for mask in masks]
+        return [self.assess(p, r) for p, r in zip(prepared, self.reconstruct(prepared), strict=True)]
+
     def assess(self, prepared: FakePrepared, rebuilt: np.ndarray) -> Score:
-        spacing_mm = prepared.spacing_mm[::-1]
+        spacing_mm = prepared.spacing_mm[::-1] if self.unit == "mm" else (1.0, 1.0, 1.0)
         pdc, phd = qc.pseudo_measures(prepared.stack, rebuilt, spacing_mm, self.structures)
         suspicion = float("inf") if np.isnan(phd).any() else float(2 * (1 - pdc.min()))
-        flags = qc.flags(pdc, phd, self.structures)
+        flags = qc.flags(pdc, phd, self.structures, unit=self.unit)
         by_slice = slice_dice(prepared.stack, rebuilt, self.structures)
         return Score(
             structures=self.structures,
@@ -85,6 +90,7 @@ class FakeMonitor:
             measured=features(prepared.stack, rebuilt, spacing_mm, pdc, phd, self.structures),
             suspicion=suspicion,
             reconstruction=rebuilt.transpose(2, 1, 0),
+            unit=self.unit,
         )
 
 
@@ -105,9 +111,9 @@ def save_mask(path: Path, labels: np.ndarray, affine: np.ndarray | None = None) 
     return path
 
 
-def score(monitor: FakeMonitor, masks: Path, out: Path, **options: object) -> Scores:
-    """`score_folder` without pictures."""
-    return score_folder(monitor, masks, out, **{"pictures": 0} | options)  # type: ignore[arg-type]
+def score(monitor: FakeMonitor, masks: Path, out: Path, pictures: int = 0, **options: object) -> Scores:
+    """Open the folder and run; `options` are those of `Scoring.open`."""
+    return Scoring.open(monitor, masks, out, **options).run(pictures)  # type: ignore[arg-type]
 
 
 def rows_of(out: Path) -> dict[tuple[str, str], dict[str, str]]:

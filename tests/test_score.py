@@ -51,6 +51,16 @@ def test_a_row_per_case_and_structure_in_the_order_of_the_names(
     assert [entry.name for entry in scores.flagged] == ["a/b/p3_ES", "p4_ED", "a/p2_ED"]
 
 
+def test_a_monitor_that_measures_in_voxels_says_so(monitor: FakeMonitor, masks: Path, tmp_path: Path) -> None:
+    monitor.unit = "voxels"
+    score(monitor, masks, tmp_path / "out", hd_limit_mm=5.0)
+    doubted = rows_of(tmp_path / "out")["a/p2_ED", "rv"]
+    assert "phd_mm" not in doubted and "voxels is above 5 voxels" in doubted["reason"]
+    assert float(doubted["phd_voxels"]) == pytest.approx(10.0)
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "pHD (voxels) LV" in page and "above 5 voxels" in page and "mm" not in doubted["reason"]
+
+
 def test_the_summary_counts_them(monitor: FakeMonitor, masks: Path, tmp_path: Path) -> None:
     (masks / "broken.nii.gz").write_bytes(b"no")
     score(monitor, masks, tmp_path / "out")

@@ -1,6 +1,6 @@
 """The cases of one view, prepared for the networks: one stack of slices, and how to find a case in it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -9,22 +9,18 @@ import numpy as np
 from qcjax.data.batches import Slices
 from qcjax.data.nifti import read_image, read_labels
 from qcjax.data.preprocess import Geometry, Preset, plan, prepare_image, prepare_labels
+from qcjax.data.stacked import Stacked
 from qcjax.data.subject import Case, Subject
 from qcjax.labels import MNMS2_LABELS
 
 
 @dataclass(frozen=True)
-class Cohort:
-    """Prepared cases; slices of a case lie together, cases in order."""
+class Cohort(Stacked):
+    """Prepared cases."""
 
     cases: tuple[Case, ...]
     geometries: tuple[Geometry, ...]
     slices: Slices  # numpy arrays on the host: image (n, h, w) float32, label (n, h, w) uint8
-
-    @property
-    def first(self) -> np.ndarray:
-        """Where each case's slices begin, and where the last one's end: (cases + 1,)."""
-        return np.cumsum([0, *(g.stack_shape[0] for g in self.geometries)])
 
     @property
     def owner(self) -> np.ndarray:
@@ -44,11 +40,6 @@ class Cohort:
     def slices_of(self, cases: Sequence[int] | np.ndarray) -> np.ndarray:
         """Indices of all slices of the given cases."""
         return np.flatnonzero(np.isin(self.owner, cases))
-
-    def split(self, stack: np.ndarray) -> Iterator[np.ndarray]:
-        """An array over all slices, (n, ...), case by case."""
-        first = self.first
-        return (stack[a:b] for a, b in zip(first[:-1], first[1:], strict=True))
 
 
 def prepare(

@@ -1,6 +1,6 @@
 """Masks of many cases, prepared for the autoencoder: one stack of slices, and how to find a case in it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from qcjax.data.nifti import read_labels
-from qcjax.data.preprocess import Geometry, Preset, plan_mask, prepare_labels
+from qcjax.data.preprocess import Geometry, plan_mask, prepare_labels
+from qcjax.data.stacked import Stacked
 
 
 @dataclass(frozen=True)
@@ -21,17 +22,12 @@ class MaskCase:
 
 
 @dataclass(frozen=True)
-class MaskCohort:
-    """Prepared masks; slices of a case lie together, cases in order, those of a group one after another."""
+class MaskCohort(Stacked):
+    """Prepared masks, those of a group one after another."""
 
     cases: tuple[MaskCase, ...]
     geometries: tuple[Geometry, ...]
     label: np.ndarray  # (n, h, w) uint8, ids of structures
-
-    @property
-    def first(self) -> np.ndarray:
-        """Where each case's slices begin, and where the last one's end: (cases + 1,)."""
-        return np.cumsum([0, *(g.stack_shape[0] for g in self.geometries)])
 
     @property
     def groups(self) -> list[np.ndarray]:
@@ -40,18 +36,12 @@ class MaskCohort:
         of_slice = np.repeat([list(dict.fromkeys(of_case)).index(g) for g in of_case], np.diff(self.first))
         return [np.flatnonzero(of_slice == i) for i in range(int(of_slice.max(initial=-1)) + 1)]
 
-    def split(self, stack: np.ndarray) -> Iterator[np.ndarray]:
-        """An array over all slices, (n, ...), case by case."""
-        first = self.first
-        return (stack[a:b] for a, b in zip(first[:-1], first[1:], strict=True))
-
 
 def prepare_masks(
     cases: Sequence[MaskCase],
     mapping: dict[int, int],
     spacing_mm: float,
     size: int,
-    preset: Preset = "paper",
     on_case: Callable[[], None] = lambda: None,
 ) -> MaskCohort:
     """Read and prepare masks: in plane to `spacing_mm`, padded or cropped to a square of `size` pixels.
@@ -70,7 +60,7 @@ def prepare_masks(
         mask = read_labels(case.path, mapping)
         x, y, slices = mask.array.shape
         geometry = plan_mask((x, y, slices), mask.spacing_mm, (spacing_mm, spacing_mm), size)
-        stack = prepare_labels(mask, geometry, preset)
+        stack = prepare_labels(mask, geometry)
         on_case()
         return geometry, stack
 

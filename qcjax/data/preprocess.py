@@ -192,10 +192,21 @@ def restore_labels_cubic(stack: np.ndarray, geometry: Geometry) -> np.ndarray:
     resampled = from_square(stack, geometry)
     (x0, x1), (y0, y1), (s0, s1) = geometry.box
     rows, columns = _cubic(geometry.resampled[0], y1 - y0), _cubic(geometry.resampled[1], x1 - x0)
-    values = np.unique(resampled)
-    maps = np.stack([rows @ (resampled == v).astype(np.float32) @ columns.T for v in values])
     labels = np.zeros(geometry.shape[::-1], np.uint8)
-    labels[s0:s1, y0:y1, x0:x1] = values[maps.argmax(0)]
+    in_h, in_w = (np.flatnonzero(resampled.any(axis=axes)) for axes in ((0, 2), (0, 1)))
+    if not len(in_h):
+        return labels.T
+    rows, columns = rows[:, in_h], columns[:, in_w]
+    # what the labels' splines sum up to is no more than the product of these; below ½ the background has more
+    reach_h, reach_w = np.abs(rows).sum(1), np.abs(columns).sum(1)
+    out_h = np.flatnonzero(reach_h * reach_w.max() > 0.4)
+    out_w = np.flatnonzero(reach_w * reach_h.max() > 0.4)
+    part = resampled[:, in_h][:, :, in_w]
+    values = np.union1d(part, np.uint8(0))  # sorted: the background first
+    shares = [rows[out_h] @ (part == v).astype(np.float32) @ columns[out_w].T for v in values[1:]]
+    maps = np.stack([1 - np.sum(shares, axis=0), *shares])
+    target = labels[s0:s1, y0:y1, x0:x1]
+    target[:, out_h[:, None], out_w] = values[maps.argmax(0)]
     return labels.T
 
 

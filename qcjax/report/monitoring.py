@@ -34,6 +34,7 @@ def summarise_monitoring(
     failure_dc: float = FAILURE_DC,
     hd_limit_mm: float = 50.0,
     dc_limit: float = 0.5,
+    unit: str = "mm",
     n_resamples: int = 2000,
 ) -> dict[str, Any]:
     """Every table of the monitoring report as nested dictionaries that JSON can hold (None, never NaN).
@@ -43,11 +44,12 @@ def summarise_monitoring(
       seed: of the bootstraps; subjects are resampled, so that one's phases, structures and methods stay together.
       failure_dc: a structure failed where its Dice is below, or where only one of mask and truth has it.
       hd_limit_mm, dc_limit: those of the flags, where the curves over one of them hold the other.
+      unit: of all distances, the limit too: "mm", or "voxels" in preset `original`.
       n_resamples: of each bootstrap; the risk-coverage intervals take a quarter of it.
 
     Returns:
-      `methods`, `structures`, `phases`, `n` (subjects, cases, cases with truth), `failure_dc`, `limits`,
-      `flagged` (counts that need no truth), and, over the rows with truth, `scopes`: "all", and "rca" where
+      `methods`, `structures`, `phases`, `n` (subjects, cases, cases with truth), `failure_dc`, `distance_unit`,
+      `limits`, `flagged` (counts that need no truth), and, over the rows with truth, `scopes`: "all", and "rca" where
       RCA was run on a part of them only; each holds `estimators`, `n`, `worst`, `correlation`,
       `correlation_differences`, `ranking` and `risk`. `flags` and `flag_curves` are None without truth.
     """
@@ -64,6 +66,7 @@ def summarise_monitoring(
         "n": _counts(rows)
         | {"cases_with_truth": len(by_case(truth)), "cases_with_rca": len(by_case(judged))},
         "failure_dc": failure_dc,
+        "distance_unit": unit,
         "limits": {"hd_mm": hd_limit_mm, "dc": dc_limit},
         "flagged": count_flags(rows),
         "flags": flags_against_truth(truth, failure_dc) if truth else None,

@@ -33,6 +33,11 @@ MEASURE_TEXTS: dict[str, tuple[str, str, Any]] = {  # of risk-coverage: name and
 LOSS_TEXTS = {"failure": "share of failures accepted", "graded": "mean 1 − DC accepted"}
 
 
+def unit_of(results: Results) -> str:
+    """Of all distances; runs from before it was recorded measured in mm."""
+    return str(results.get("distance_unit", "mm"))
+
+
 @matplotlib.rc_context(style.STYLE)
 def draw_agreement(rows: Sequence[MeasureRow], results: Results, estimator: str, path: Path) -> Path | None:
     """Real against pseudo DC and HD per structure (monitoring paper, Fig. 3).
@@ -44,7 +49,7 @@ def draw_agreement(rows: Sequence[MeasureRow], results: Results, estimator: str,
     if scope is None:
         return None
     known = [row for row in rows if has_truth(row) and (estimator == "ours" or has_rca(row))]
-    methods, keys = results["methods"], results["structures"]
+    methods, keys, unit = results["methods"], results["structures"], unit_of(results)
     figure, axes = style.new_figure(4.1 + 0.2 * -(-len(methods) // 3), 2, len(keys), sharey="row")
     for line, measure in zip(axes, REAL, strict=True):
         columns = (PSEUDO[estimator][measure], REAL[measure])
@@ -60,8 +65,8 @@ def draw_agreement(rows: Sequence[MeasureRow], results: Results, estimator: str,
                 fontweight="normal",
                 fontsize=8,
             )
-            axis.set_xlabel("pDC" if measure == "dc" else "pHD (mm)")
-        line[0].set_ylabel("DC" if measure == "dc" else "HD (mm)")
+            axis.set_xlabel("pDC" if measure == "dc" else f"pHD ({unit})")
+        line[0].set_ylabel("DC" if measure == "dc" else f"HD ({unit})")
     figure.legend(handles=_method_handles(methods), loc="outside lower left", ncols=3, handletextpad=0.2)
     return style.save(figure, path)
 
@@ -136,8 +141,8 @@ def draw_ranking(results: Results, estimator: str, path: Path) -> Path | None:
             axis.margins(0.15)
             axis.set_box_aspect(1)
             if line is axes[-1]:
-                axis.set_xlabel("mean pHD (mm)")
-        line[0].set_ylabel("mean HD (mm)")
+                axis.set_xlabel(f"mean pHD ({unit_of(results)})")
+        line[0].set_ylabel(f"mean HD ({unit_of(results)})")
     figure.legend(handles=_method_handles(methods), loc="outside lower left", ncols=3, handletextpad=0.2)
     return style.save(figure, path)
 
@@ -176,9 +181,9 @@ def draw_limits(results: Results, path: Path) -> Path | None:
     curves = results["flag_curves"]
     if not curves:
         return None
-    limits = results["limits"]
-    panels = (("hd_mm", f"limit of pHD (mm); limit of pDC {limits['dc']:g}"),
-              ("dc", f"limit of pDC; limit of pHD {limits['hd_mm']:g} mm"))  # fmt: skip
+    limits, unit = results["limits"], unit_of(results)
+    panels = (("hd_mm", f"limit of pHD ({unit}); limit of pDC {limits['dc']:g}"),
+              ("dc", f"limit of pDC; limit of pHD {limits['hd_mm']:g} {unit}"))  # fmt: skip
     lines = (("caught", "failures caught", "#009e73", "-"), ("missed", "failures missed", "#d55e00", (0, (5, 1.5))),
              ("false_alarms", "false alarms", "#0072b2", (0, (2, 1.2))))  # fmt: skip
     figure, axes = style.new_figure(5.2, 2)

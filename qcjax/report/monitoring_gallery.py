@@ -20,19 +20,22 @@ Case = Sequence[MeasureRow]  # the rows of one mask
 
 
 def monitoring_cards(
-    rows: Sequence[MeasureRow], values: Mapping[str, int] | None, run_dir: Path
+    rows: Sequence[MeasureRow], values: Mapping[str, int] | None, run_dir: Path, unit: str = "mm"
 ) -> tuple[list[Card], list[Card], list[list[str]]]:
     """Cards of the most suspicious flagged masks and of unflagged ones, and the cells of the flagged others.
 
     Args:
       values: key -> value in the label files; None: ACDC's.
       run_dir: where relative paths start; pictures go to its folder `figures`.
+      unit: of the distances.
     """
     mapping = label_mapping(CARDIAC, values) if values else ACDC_LABELS
     flagged, others = sort_cases(rows)
     first = _most_suspicious(flagged)
     rest = [case for case in flagged if case not in first]
-    cards, passed = ([_card(case, mapping, run_dir) for case in cases] for cases in (first, _spread(others)))
+    cards, passed = (
+        [_card(case, mapping, run_dir, unit) for case in cases] for cases in (first, _spread(others))
+    )
     return cards, passed, [_cells(case) for case in rest]
 
 
@@ -68,11 +71,11 @@ def _spread(cases: Sequence[Case]) -> list[Case]:
     return [cases[place] for place in places.tolist()]
 
 
-def _card(case: Case, mapping: Mapping[int, int], run_dir: Path) -> Card:
+def _card(case: Case, mapping: Mapping[int, int], run_dir: Path, unit: str) -> Card:
     first = case[0]
     name = f"case-{first['method']}-{first['subject']}-{first['phase']}"
     path = run_dir / "figures" / f"{''.join(c if c.isalnum() or c in '-_.' else '_' for c in name)}.png"
-    text = _describe(case)
+    text = _describe(case, unit)
     try:
         drawn = draw_case(first, mapping, run_dir, path)
     except ValueError as error:  # one picture less, not the whole report
@@ -122,7 +125,7 @@ def draw_case(row: MeasureRow, mapping: Mapping[int, int], run_dir: Path, path: 
     )
 
 
-def _describe(case: Case) -> str:
+def _describe(case: Case, unit: str) -> str:
     """What was measured of a mask and what is known of it."""
     reasons = "; ".join(dict.fromkeys(row["reason"] for row in case if row["reason"]))
     texts = [f"Reason: {reasons}."] if reasons else []
@@ -130,9 +133,11 @@ def _describe(case: Case) -> str:
     if not math.isnan(suspicion):
         texts.append(f"Suspicion {_suspicion(suspicion)}.")
     for row in case:
-        text = f"{row['structure'].upper()}: pDC {number(row['pdc'], 2)}, pHD {_mm(row['phd_mm'])}"
+        text = (
+            f"{row['structure'].upper()}: pDC {number(row['pdc'], 2)}, pHD {_distance(row['phd_mm'], unit)}"
+        )
         if has_truth(row):
-            text += f" (real {number(row['dc'], 2)}, {_mm(row['hd_mm'])})"
+            text += f" (real {number(row['dc'], 2)}, {_distance(row['hd_mm'], unit)})"
         texts.append(f"{text}.")
     rules = "; ".join(dict.fromkeys(row["rules"] for row in case if row["rules"]))
     texts += [f"Broken rules: {rules}."] if rules else []
@@ -156,8 +161,8 @@ def _suspicion(value: float) -> str:
     return "∞" if math.isinf(value) else DASH if math.isnan(value) else number(value, 1)
 
 
-def _mm(distance: float) -> str:
-    return f"{number(distance, 1)} mm" if math.isfinite(distance) else "undefined"
+def _distance(distance: float, unit: str) -> str:
+    return f"{number(distance, 1)} {unit}" if math.isfinite(distance) else "undefined"
 
 
 def gallery_words(rows: Sequence[MeasureRow], cards: Sequence[Any]) -> str:

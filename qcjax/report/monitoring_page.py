@@ -12,6 +12,7 @@ from qcjax.report import published
 from qcjax.report.gallery import Picture, embed
 from qcjax.report.measures import read_measures
 from qcjax.report.monitoring_curves import draw_reconstruction
+from qcjax.report.monitoring_figures import unit_of
 from qcjax.report.monitoring_gallery import gallery_words, monitoring_cards
 from qcjax.report.monitoring_words import findings, policy, what_differs
 from qcjax.report.render import write_page
@@ -80,7 +81,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "has_truth": bool(results["scopes"]),
         "policy": policy(results),
         "differs": what_differs(results),
-        "hd_limit_mm": f"{results['limits']['hd_mm']:g}",
+        "hd_limit": f"{results['limits']['hd_mm']:g} {unit_of(results)}",
         "dc_limit": f"{results['limits']['dc']:g}",
         "failure_dc": f"{results['failure_dc']:g}",
         "unreadable_lines": run.unreadable_lines,
@@ -156,7 +157,9 @@ def _figures(run: Run) -> dict[str, Sequence[Picture]]:
 
 
 def _cases(run: Run) -> dict[str, Any]:
-    cards, passed, others = monitoring_cards(run.rows, run.results.get("labels"), run.folder)
+    cards, passed, others = monitoring_cards(
+        run.rows, run.results.get("labels"), run.folder, unit_of(run.results)
+    )
     return {
         "cards": cards,
         "passed_cards": passed,

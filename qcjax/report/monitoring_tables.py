@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qcjax.report import published
-from qcjax.report.monitoring_figures import MEASURE_TEXTS, damage_name, scope_of
+from qcjax.report.monitoring_figures import MEASURE_TEXTS, damage_name, scope_of, unit_of
 from qcjax.report.tables import DASH, NBSP, NO_DIFFERENCE, Table, number
 
 Results = Mapping[str, Any]
@@ -87,9 +87,8 @@ def ranking_tables(results: Results, policy: str) -> list[Table]:
                 rows.append(["r_s", *r_s])
             fate = "replaced" if policy == "counted" else "dropped"
             note = f"In brackets: how many were undefined and {fate}."
-            tables.append(
-                Table(f"{phase}, mean distances in mm, {scope_words(name, scope)}", header, rows, note)
-            )
+            title = f"{phase}, mean distances in {unit_of(results)}, {scope_words(name, scope)}"
+            tables.append(Table(title, header, rows, note))
     return tables
 
 

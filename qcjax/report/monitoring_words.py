@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from qcjax.report.monitoring_figures import MEASURE_TEXTS, damage_name, scope_of
+from qcjax.report.monitoring_figures import MEASURE_TEXTS, damage_name, scope_of, unit_of
 from qcjax.report.monitoring_tables import LOSS_NAMES, MEASURE_NAMES, scope_words, with_interval
 from qcjax.report.tables import number
 
@@ -160,7 +160,7 @@ def what_differs(results: Results) -> str:
 def policy(results: Results) -> str:
     """How failures without a distance are counted, with the numbers of this run."""
     told = [
-        f"{_COLUMN_WORDS[column]} {number(value, 1)} mm"
+        f"{_COLUMN_WORDS[column]} {number(value, 1)} {unit_of(results)}"
         for column, value in ((results["scopes"].get("all") or {}).get("worst") or {}).items()
         if value is not None
     ]
@@ -169,6 +169,7 @@ def policy(results: Results) -> str:
         "stands the worst finite one of its column over all methods and structures"
         + (f" ({', '.join(told)})" if told else "")
         + ". Dropped, as in the paper: pairs in which either value is 0 or undefined are left out."
+        + (" Distances are in voxels, as in the authors’ code." if unit_of(results) == "voxels" else "")
     )
 
 

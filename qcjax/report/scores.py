@@ -79,7 +79,7 @@ def write_scores_page(scored: Scored, n_pictures: int) -> Path:
         "max_rows": MAX_ROWS,
         "facts": _facts(scored),
         "settings": json.dumps(scored.settings, indent=2),
-        "hd_limit_mm": f"{scored.settings['hd_limit_mm']:g}",
+        "hd_limit": f"{scored.settings['hd_limit_mm']:g} {_unit(scored)}",
         "dc_limit": f"{scored.settings['dc_limit']:g}",
     }
     return write_page(scored.folder / "report.html", "scores.html.j2", context)
@@ -96,7 +96,7 @@ def find_image(images: Path, name: str) -> Path | None:
 def _card(scored: Scored, line: Line, path: Path) -> Card:
     reasons = [found["reason"] for found in line["structures"].values() if found["reason"]]
     reason = "; ".join(reasons)
-    text = f"{reason[:1].upper()}{reason[1:]}. Suspicion {_suspicion(line)}. {_measures(line)}"
+    text = f"{reason[:1].upper()}{reason[1:]}. Suspicion {_suspicion(line)}. {_measures(line, _unit(scored))}"
     picture = None
     try:
         caption = _draw(scored, line, path)
@@ -139,7 +139,8 @@ def _findings(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> list[s
     found = [
         f"{_count(summary['cases'], 'mask')}: {summary['scored']} scored, {summary['errors']} could not be.",
         f"{summary['erroneous']} erroneous: a structure is absent from the mask or from its reconstruction.",
-        f"{summary['suspicious']} suspicious: a pseudo Hausdorff distance above {settings['hd_limit_mm']:g} mm "
+        f"{summary['suspicious']} suspicious: a pseudo Hausdorff distance above {settings['hd_limit_mm']:g} "
+        f"{summary['distance_unit']} "
         f"or a pseudo Dice below {settings['dc_limit']:g}.",
         f"{summary['untouched']} without a flag.",
     ]
@@ -174,7 +175,7 @@ def _case_table(scored: Scored, entries: Sequence[Entry], caption: str) -> Table
         "case",
         "verdict",
         "suspicion",
-        *(f"{m} {k.upper()}" for k in keys for m in ("pDC", "pHD (mm)")),
+        *(f"{m} {k.upper()}" for k in keys for m in ("pDC", f"pHD ({_unit(scored)})")),
     ]
     rows = []
     for line in scored.journal.lines(islice(entries, MAX_ROWS)):
@@ -197,10 +198,15 @@ def _error_table(lines: Iterable[Line]) -> Table:
     )
 
 
-def _measures(line: Line) -> str:
+def _unit(scored: Scored) -> str:
+    """Of distances."""
+    return str(scored.summary["distance_unit"])
+
+
+def _measures(line: Line, unit: str) -> str:
     return (
         "; ".join(
-            f"{key.upper()}: pDC {number(found['pdc'], 2)}, pHD {number(found['phd_mm'], 1)} mm"
+            f"{key.upper()}: pDC {number(found['pdc'], 2)}, pHD {number(found['phd_mm'], 1)} {unit}"
             + (f", worst slice {found['worst_slice']}" if found["worst_slice"] else "")
             for key, found in line["structures"].items()
         )

@@ -14,26 +14,26 @@ from flax import traverse_util
 
 from qcjax import losses, runtime
 from qcjax.config import MonitorConfig
-from qcjax.data.augment import Augmentation, augment_batch
+from qcjax.data.augment import MONITORING_MASKS, augment_batch
 from qcjax.data.batches import Batch, Plan, cycled, epoch_plan, in_batches, padded, sample_keys
 from qcjax.data.mask_cohort import MaskCase, MaskCohort, prepare_masks
 from qcjax.data.nifti import read_labels
 from qcjax.files import write_whole
 from qcjax.labels import label_mapping, structures_named
-from qcjax.metrics.overlap import dice
 from qcjax.monitor import DESCRIPTION, WEIGHTS, Monitor, build_autoencoder
 from qcjax.predict import rebuild_masks
 from qcjax.suspicion import Reference
 from qcjax.train import updates
 from qcjax.train.checkpoint import LOSS, Checkpoints
 from qcjax.train.loop import Journal, Record, fit, run_steps, stream
+from qcjax.train.nonfinite import skip_nonfinite
 from qcjax.train.parallel import BROADCAST, REPLICATED, SHARDED, Devices
-from qcjax.train.progress import bar
+from qcjax.train.progress import bar, say
 from qcjax.train.state import TrainState, adam, create, shapes
+from qcjax.train.validation import mean_dice, reconstruction_loss
 from qcjax.typing import Array, Variables
 
 STAGE = "autoencoder"
-GENTLE = Augmentation(mirror=0.0, rotation_deg=30.0, scale=(0.85, 1.15))  # masks keep their sides
 
 Reading = Literal["paper", "original"]
 
@@ -72,18 +72,24 @@ class MonitorTraining:
         seed: int = 0,
         reading: Reading = "paper",
         devices: Devices | None = None,
+        on_nonfinite: Literal["stop", "skip"] = "stop",
     ) -> None:
-        """Nothing runs yet.
+        """Nothing runs yet. Raises ValueError for a structure in `may_be_absent` that isn't there.
 
         Args:
           labels: key of each structure -> its value in the files; their order is that of the classes.
           training, validation: masks, of other subjects.
           reading: of the method; `original` is that of the authors' code: its loss, its initialisation, no shuffling.
+          on_nonfinite: what becomes of a batch whose loss or gradient isn't finite.
         """
         self.config, self.folder, self.seed, self.original = config, folder, seed, reading == "original"
         self.labels, self.structures = dict(labels), structures_named(tuple(labels))
+        if not set(config.may_be_absent) <= set(labels):
+            raise ValueError(
+                f"--may-be-absent: {', '.join(config.may_be_absent)} found, expected some of {', '.join(labels)}"
+            )
         self.training, self.validation = training, validation
-        self.devices = devices or Devices()
+        self.devices, self.on_nonfinite = devices or Devices(), on_nonfinite
         self.journal = Journal(folder / "metrics.jsonl")
         sizes = asdict(config.autoencoder)
         self.sizes = {k: sizes[k] for k in ("width", "latent", "dropout")}
@@ -95,8 +101,12 @@ class MonitorTraining:
 
     def _compile(self) -> None:
         devices, network, options = self.devices, self.network, self.config.autoencoder
-        preset = "monitoring_original" if self.original else "paper"
+        preset = {"generalised": "paper", "soft": "soft"}[self.config.dice]
+        if self.original:
+            preset = "monitoring_original"
         update = updates.make_autoencoder_update(network, self.tx, preset, devices.axis_name)
+        if self.on_nonfinite == "skip":
+            update = skip_nonfinite(update, devices.axis_name)
 
         def step(
             state: Any, masks: Array, indices: Array, weight: Array, key: Array, rate: Array, early: Array
@@ -105,7 +115,7 @@ class MonitorTraining:
             batch = Batch(label[..., None].astype(jnp.float32), label, weight)  # the image is not looked at
             if options.augment:
                 keys = sample_keys(jax.random.fold_in(key, 0), len(label), devices.axis_name)
-                batch = augment_batch(keys, batch, GENTLE)
+                batch = augment_batch(keys, batch, MONITORING_MASKS)
             return update(state, batch, key, rate, early)
 
         def rebuild(variables: Variables, masks: Array, indices: Array) -> Any:
@@ -142,6 +152,7 @@ class MonitorTraining:
             checkpoints,
             self.journal,
             devices,
+            cases=self.names,
         )
         best = checkpoints.candidates()[0]
         template = shapes(self.network, self.tx, self.key, sample)
@@ -162,6 +173,13 @@ class MonitorTraining:
             plan = epoch_plan(len(self.training.label), config.batch, self.seed, epoch)
         return padded(plan, self.devices.count)
 
+    def names(self, epoch: int, step: int) -> list[str]:
+        """The cases in one batch of an epoch, each once."""
+        plan, cohort = self.plan(epoch), self.training
+        slices = plan.indices[step][plan.weight[step] > 0]
+        owners = np.searchsorted(cohort.first, slices, side="right") - 1
+        return list(dict.fromkeys(cohort.cases[i].name for i in owners))
+
     def validate(self, variables: Variables, held_out: Any) -> Record:
         """Loss, and Dice per structure of ground truth and its reconstruction: the most that a pseudo Dice can be."""
         cohort, batch = self.validation, self.devices.batch_size(self.config.autoencoder.batch)
@@ -171,14 +189,7 @@ class MonitorTraining:
             for indices, _ in zip(*in_batches(np.arange(count), batch), strict=True)
         ]
         labels, sums, error = jax.tree.map(lambda *xs: np.concatenate(xs)[:count], *parts)
-        scores = [
-            dice(a, b, self.structures)
-            for a, b in zip(cohort.split(labels), cohort.split(cohort.label), strict=True)
-        ]
-        by_structure = zip(self.structures, np.mean(scores, axis=0), strict=True)
-        return {LOSS: self._loss(sums, error)} | {
-            f"validation_dice_{s.key}": float(v) for s, v in by_structure
-        }
+        return {LOSS: self._loss(sums, error)} | mean_dice(labels, cohort.label, cohort, self.structures)
 
     def _loss(self, sums: losses.Sums, error: np.ndarray) -> float:
         """Mean over the volumes; `original`: over batches of consecutive slices of a subject, as in training."""
@@ -191,10 +202,8 @@ class MonitorTraining:
                 for part in np.split(group, range(size, len(group), size))
             ]
             return float(np.mean(means))
-        starts = self.validation.first
-        of_case = losses.Sums(*(np.add.reduceat(x, starts[:-1]) for x in sums))
-        distance = np.asarray(losses.generalised_dice_loss(of_case))
-        return float(np.mean(distance + np.add.reduceat(error, starts[:-1]) / np.diff(starts)))
+        dice = {"generalised": losses.generalised_dice_loss, "soft": losses.soft_dice_loss}[self.config.dice]
+        return reconstruction_loss(sums, error, self.validation, dice)
 
     def export(self, variables: Variables, epoch: int, loss: float) -> Monitor:
         """Write the monitor's own two files, its scale measured on the validation masks."""
@@ -202,6 +211,7 @@ class MonitorTraining:
         description = {
             "structures": [s.key for s in self.structures],
             "labels": self.labels,
+            "may_be_absent": list(self.config.may_be_absent),
             "size": config.size,
             "spacing_mm": config.spacing_mm,
             "preset": "original" if self.original else "paper",
@@ -219,15 +229,23 @@ class MonitorTraining:
         write_whole(self.folder / WEIGHTS, packed.getvalue())
         monitor = Monitor(self.folder, description, self.network, variables, self.devices)
         monitor.reference = self._reference(monitor)
-        description["reference"] = monitor.reference.to_json()
+        if monitor.reference is not None:
+            description["reference"] = monitor.reference.to_json()
         write_whole(self.folder / DESCRIPTION, json.dumps(description, indent=2) + "\n")
         return monitor
 
-    def _reference(self, monitor: Monitor) -> Reference:
+    def _reference(self, monitor: Monitor) -> Reference | None:
         mapping = label_mapping(self.structures, self.labels)
 
         def measured(case: MaskCase) -> np.ndarray:
             mask = read_labels(case.path, mapping)
             return monitor.score(mask.array, mask.spacing_mm).measured
 
-        return Reference.of([measured(case) for case in self.validation.cases])
+        found = [measured(case) for case in self.validation.cases]
+        if not any(np.isfinite(f).all() for f in found):
+            say(
+                f"warning: {self.folder}: the monitor rebuilds no validation mask with every structure, so its scores "
+                "have no suspicion; train it longer"
+            )
+            return None
+        return Reference.of(found)

@@ -8,7 +8,16 @@ import pytest
 from scipy import ndimage
 
 from qcjax.data.nifti import read_grid, read_image, read_labels
-from qcjax.data.preprocess import median_spacing, plan, prepare_image, prepare_labels, restore_labels
+from qcjax.data.preprocess import (
+    median_spacing,
+    plan,
+    plan_mask,
+    prepare_image,
+    prepare_labels,
+    restore_labels,
+    restore_labels_cubic,
+    to_square,
+)
 from qcjax.data.subject import Volume
 from qcjax.labels import ACDC_LABELS, MNMS2_LABELS
 
@@ -181,6 +190,27 @@ def test_the_median_spacing_is_given_as_h_and_w() -> None:
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
     return float(2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b)))
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 8.0), (1.7, 0.8, 8.0), (0.6, 2.1, 8.0)])
+def test_the_cubic_way_back_is_the_arg_max_of_every_labels_spline(
+    spacing_mm: tuple[float, float, float],
+) -> None:
+    shape = (60, 44, 3)
+    geometry = plan_mask(shape, spacing_mm, (1.0, 1.0), 128)
+    resampled = np.zeros((3, *geometry.resampled), np.uint8)
+    rng = np.random.default_rng(0)
+    resampled[1, 4:18, 5:16] = rng.integers(0, 4, (14, 11))  # ragged: splines overshoot
+    resampled[2] = discs((*geometry.resampled[::-1], 1), 6.0)[..., 0].T
+    factors = (1, shape[1] / geometry.resampled[0], shape[0] / geometry.resampled[1])
+    of_label = [
+        ndimage.zoom((resampled == v).astype(float), factors, order=3, mode="nearest", grid_mode=True)
+        for v in range(4)
+    ]
+    found = restore_labels_cubic(to_square(resampled, geometry), geometry)
+    np.testing.assert_array_equal(found, np.argmax(of_label, axis=0).T)
+    assert set(np.unique(found)) == {0, 1, 2, 3}
+    assert not restore_labels_cubic(np.zeros(geometry.stack_shape, np.uint8), geometry).any()
 
 
 @pytest.mark.skipif("QCJAX_DATA" not in os.environ, reason="needs QCJAX_DATA, a folder of real data")

@@ -15,7 +15,7 @@ from qcjax.labels import structures_named
 from qcjax.report import scores as scores_page
 from qcjax.report.pictures import draw_inconsistency
 from qcjax.report.scores import find_image
-from qcjax.score import score_folder
+from qcjax.score import Scoring
 
 
 @pytest.fixture
@@ -38,13 +38,8 @@ def make_page(
 ) -> str:
     monitor = FakeMonitor(folder / "monitor", keys)
     pictured = folder / "images" if images else None
-    scores = score_folder(
-        monitor,  # type: ignore[arg-type]
-        folder / "masks",
-        folder / "out",
-        images=pictured,
-        pictures=n,
-    )
+    scoring = Scoring.open(monitor, folder / "masks", folder / "out", images=pictured)  # type: ignore[arg-type]
+    scores = scoring.run(pictures=n)
     return (scores.folder / "report.html").read_text(encoding="utf-8")
 
 

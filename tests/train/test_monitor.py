@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import qcjax
+from qcjax import qc
 from qcjax.config import AutoencoderConfig, MonitorConfig
 from qcjax.data.mask_cohort import MaskCase, MaskCohort, prepare_masks
-from qcjax.monitor import Monitor
+from qcjax.monitor import Monitor, in_plane_box
 from qcjax.train.loop import Journal
 from qcjax.train.monitor import MonitorTraining
 from qcjax.train.parallel import Devices
@@ -114,6 +115,39 @@ def test_batches_across_cases_give_what_single_ones_give(monitor: Monitor) -> No
         np.testing.assert_array_equal(monitor.reconstruct([one])[0], together)
 
 
+def test_empty_slices_are_all_rebuilt_alike_whatever_lies_beside_them(monitor: Monitor) -> None:
+    mask = draw(np.random.default_rng(105))
+    gaps = np.zeros((60, 56, 11), np.uint8)
+    gaps[..., [1, 4, 5, 9]] = mask
+    empty, full, spread = (monitor.prepare(m, SPACING) for m in (np.zeros_like(gaps), mask, gaps))
+    nothing, dense, sparse = monitor.reconstruct([empty, full, spread])
+    np.testing.assert_array_equal(sparse[[1, 4, 5, 9]], dense)
+    np.testing.assert_array_equal(sparse[[0, 2, 3, 6, 7, 8, 10]], nothing[:7])
+    assert (nothing == nothing[0]).all() and monitor.reconstruct([]) == []
+
+
+def test_masks_of_one_image_go_together(monitor: Monitor) -> None:
+    masks = [draw(np.random.default_rng(i)) for i in range(3)]
+    for mask, together in zip(masks, monitor.score_all(masks, SPACING), strict=True):
+        alone = monitor.score(mask, SPACING)
+        np.testing.assert_array_equal(together.reconstruction, alone.reconstruction)
+        np.testing.assert_array_equal(together.measured, alone.measured)
+        assert together.suspicion == alone.suspicion and together.unit == "mm"
+
+
+def test_only_what_is_empty_in_both_is_cut_away() -> None:
+    rng = np.random.default_rng(0)
+    for at in ((0, 0), (5, 9), (11, 13)):
+        mask, rebuilt = np.zeros((2, 3, 12, 14), np.uint8)
+        mask[1, at[0], at[1]] = 1  # one pixel: a box of one row would have no surface across it
+        rebuilt[2, 6:9, 4:6] = rng.integers(1, 4, (3, 2))
+        for other in (mask, rebuilt):
+            a, b = in_plane_box(mask, other)
+            assert a.shape == b.shape and (a.sum(), b.sum()) == (mask.sum(), other.sum())
+            before = qc.pseudo_measures(mask, other, (8.0, 2.0, 2.0))
+            np.testing.assert_array_equal(qc.pseudo_measures(a, b, (8.0, 2.0, 2.0)), before)
+
+
 def test_the_worst_slice_is_where_the_damage_is(monitor: Monitor) -> None:
     mask = draw(np.random.default_rng(103))
     mask[2:14, 2:14, 2] = 1
@@ -156,6 +190,11 @@ def test_original_measures_in_voxels_of_the_masks_own_grid(cases: list[MaskCase]
     mask = draw(np.random.default_rng(104))
     near, far = monitor.score(mask, SPACING), monitor.score(mask, (2.0, 2.0, 16.0))
     np.testing.assert_array_equal(near.phd_mm, far.phd_mm)
+    assert near.unit == "voxels"
+    wide = np.zeros((60, 160, 4), np.uint8)
+    wide[:, :56], wide[20:30, 150:158] = mask, 1
+    reasons = [flag.reason for flag in monitor.score(wide, SPACING).flags]
+    assert any("voxels is above 50 voxels" in reason for reason in reasons), reasons
 
 
 @pytest.mark.parametrize(
