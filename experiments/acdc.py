@@ -10,6 +10,7 @@ from experiments.presets import ACDC_PRESETS
 from qcjax import runtime
 from qcjax.config import AcdcConfig
 from qcjax.data import acdc
+from qcjax.faults import exit_code
 from qcjax.monitoring_run import MonitoringRun
 from qcjax.report.monitoring_page import write_monitoring_report
 from qcjax.train.progress import say
@@ -19,13 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the experiment; returns the exit code."""
     options = sys.argv[1:] if argv is None else list(argv)
     config = parse(options, AcdcConfig, ACDC_PRESETS, "python -m experiments.acdc")
-    runtime.prepare()
-    try:
-        run_experiment(config)
-    except (ValueError, OSError, FloatingPointError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    runtime.prepare(config.deterministic)
+    return exit_code(lambda: run_experiment(config))
 
 
 def run_experiment(config: AcdcConfig) -> None:

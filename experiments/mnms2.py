@@ -11,6 +11,7 @@ from qcjax import runtime
 from qcjax.config import Config
 from qcjax.data import mnms2
 from qcjax.data.subject import Subject
+from qcjax.faults import exit_code
 from qcjax.report.page import write_report
 from qcjax.run import Run, StageResult
 from qcjax.train.progress import say
@@ -22,13 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = parse(
         sys.argv[1:] if argv is None else list(argv), Config, PRESETS, "python -m experiments.mnms2"
     )
-    runtime.prepare()
-    try:
-        run_experiment(config)
-    except (ValueError, TypeError, OSError, FloatingPointError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    runtime.prepare(config.deterministic)
+    return exit_code(lambda: run_experiment(config))
 
 
 def run_experiment(config: Config) -> None:

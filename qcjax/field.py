@@ -120,6 +120,7 @@ def _config(config: AcdcConfig, method: Method) -> Config:
         segmenter=(method.segmenter,),
         seed=config.seed,
         dtype=config.dtype,
+        on_nonfinite=config.on_nonfinite,
         size=config.size,
         spacing_mm=config.spacing_mm,
         supervised=supervised,

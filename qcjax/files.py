@@ -1,6 +1,7 @@
 """Files that are there whole or not at all: a run that is killed while it writes leaves no half of one."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -8,5 +9,10 @@ def write_whole(path: Path, data: str | bytes) -> None:
     """Write text (UTF-8) or bytes beside the file, then put it in the file's place; makes the folder if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
-    os.replace(partial, path)
+    try:
+        partial.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+        os.replace(partial, path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()  # on a full disk its half would be in the way of others
+        raise

@@ -21,6 +21,7 @@ from qcjax.files import write_whole
 from qcjax.judge import damage_study, judge_by_rca, judge_case
 from qcjax.labels import ACDC_LABELS, CARDIAC
 from qcjax.monitor import Monitor
+from qcjax.records import read_record, write_record
 from qcjax.report.ablation import without_nan
 from qcjax.report.measures import MeasureRow, write_measures
 from qcjax.report.monitoring import summarise_monitoring
@@ -47,6 +48,7 @@ class MonitoringRun:
         self.given = _named(config.predictions)
         open_folder(config, folder)
         self.config, self.folder, self.devices = config, folder, Devices(config.devices)
+        self.unit = "voxels" if config.losses == "original" else "mm"  # of all distances
         self.skipped: list[str] = []
 
     def subjects(self) -> list[Subject]:
@@ -74,7 +76,8 @@ class MonitoringRun:
         config, parts = self.config.monitor, (_mask_cases(split.train), _mask_cases(split.validation))
         training, validation = prepare_both(*parts, ACDC_LABELS, config)
         folder, seed, losses = self.folder / "monitor", self.config.seed, self.config.losses
-        run = MonitorTraining(config, LABELS, training, validation, folder, seed, losses, self.devices)
+        skip = self.config.on_nonfinite
+        run = MonitorTraining(config, LABELS, training, validation, folder, seed, losses, self.devices, skip)
         return run.run()
 
     def masks(self, split: acdc.Split) -> dict[str, dict[str, Path]]:
@@ -136,7 +139,7 @@ class MonitoringRun:
 
         def one(_: str, case: Case) -> dict[str, Any]:
             started = time.perf_counter()
-            found = judge_by_rca(case, _of_case(masks, case), split.train, n)
+            found = judge_by_rca(case, _of_case(masks, case), split.train, n, self.unit)
             return {"found": found, "seconds": time.perf_counter() - started}
 
         records = self._each("rca", f"RCA against {n} references, cases", pairs, one)
@@ -153,11 +156,11 @@ class MonitoringRun:
         cases = [c for s in split.test for c in s.cases if c.label_path]
         cases = cases or [c for s in split.validation for c in s.cases if c.label_path]
         path = self.folder / "stages" / "damage.json"
-        if not path.exists():
+        if (study := read_record(path)) is None:
             with bar("Damaged masks judged, cases", len(cases)) as advance:
-                study = damage_study(monitor, cases, self.config.seed, advance)
-            write_whole(path, json.dumps(study) + "\n")
-        return json.loads(path.read_text(encoding="utf-8"))
+                write_record(path, damage_study(monitor, cases, self.config.seed, advance))
+            study = read_record(path)
+        return study
 
     def write_results(
         self,
@@ -174,7 +177,7 @@ class MonitoringRun:
         ]
         data = self.config.data.resolve().name if self.config.data else "synthetic cohort"
         parts = {"train": split.train, "validation": split.validation, "test": split.test}
-        results = summarise_monitoring(rows, seed=self.config.seed) | {
+        results = summarise_monitoring(rows, seed=self.config.seed, unit=self.unit) | {
             "preset": self.config.preset,
             "data": f"{data}, " + ", ".join(f"{name} {len(members)}" for name, members in parts.items()),
             "split": split.note,
@@ -188,6 +191,7 @@ class MonitoringRun:
             "n_skipped": len(self.skipped),
             "skipped": self.skipped,
             "versions": runtime.versions(),
+            "peak_memory": runtime.peak_memory(),
             **damage,
         }
         write_whole(self.folder / "results.json", json.dumps(without_nan(results), indent=2) + "\n")
@@ -205,9 +209,10 @@ class MonitoringRun:
         with bar(title, len(pairs)) as advance:
             for disease, case in pairs:
                 path = folder / f"{case.name}.json"
-                if not path.exists():
-                    write_whole(path, json.dumps(one(disease, case)) + "\n")  # NaN as Python reads it
-                records.append(json.loads(path.read_text(encoding="utf-8")))
+                if (record := read_record(path)) is None:
+                    write_record(path, one(disease, case))
+                    record = read_record(path)
+                records.append(record)
                 advance()
         return records
 
@@ -220,7 +225,7 @@ def _named(predictions: Sequence[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for text in predictions:
         name, separator, folder = text.partition("=")
-        if not separator or not name or not folder or name in found or "/" in name:
+        if not separator or not name or not folder or name in found or "/" in name or name in (".", ".."):
             raise ValueError(f"--predictions: {text!r} found, expected NAME=DIR, each name once")
         found[name] = Path(folder)
     return found

@@ -1,7 +1,7 @@
 """The folder of a run: made once, or gone on with; and the subjects of a data set whose files can be used."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,29 +9,64 @@ from qcjax import runtime
 from qcjax.config import to_json
 from qcjax.data.findings import Finding
 from qcjax.data.subject import Subject
+from qcjax.files import write_whole
+from qcjax.lock import lock_folder
 from qcjax.train.progress import say
 
-UNSET_FOR_COMPARISON = ("out", "devices", "versions")  # may differ when a run goes on
+UNSET_FOR_COMPARISON = (
+    "out",
+    "devices",
+    "versions",
+    "on_nonfinite",
+    "deterministic",
+)  # may differ when a run goes on
 
 
 def open_folder(config: Any, folder: Path) -> None:
-    """Make the folder with its `config.json`, or go on with what is in it.
+    """Make the folder with its `config.json`, or go on with what is in it; no other process can from now on.
 
-    Raises ValueError where the folder belongs to a run with another configuration; says what differs.
+    Raises:
+      ValueError: the folder belongs to a run with another configuration (says what differs), or another process is at
+        work in it (says which), or its `config.json` can't be read.
+      OSError: it can't be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    lock_folder(folder)
     path = folder / "config.json"
     ours = to_json(config) | {"versions": runtime.versions()}
     if not path.exists():
-        path.write_text(json.dumps(ours, indent=2) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps(ours, indent=2) + "\n")
         say(f"Results go to {folder}")
         return
-    theirs = json.loads(path.read_text(encoding="utf-8"))
-    differ = [k for k in ours if k not in UNSET_FOR_COMPARISON and ours[k] != theirs.get(k)]
+    try:
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: a damaged file ({error}), expected the configuration of a run") from None
+    if not isinstance(theirs, dict):
+        raise ValueError(f"{path}: {type(theirs).__name__} found, expected the configuration of a run")
+    differ = _differences(theirs, ours)
     if differ:
-        found = ", ".join(f"{k} = {theirs.get(k)} (now {ours[k]})" for k in differ)
-        raise ValueError(f"{folder}: holds a run with {found}; choose another --out, or the same options")
+        raise ValueError(
+            f"{folder}: holds a run with {', '.join(differ)}; choose another --out, or the same options"
+        )
+    versions = theirs.get("versions")
+    for text in _differences({"versions": versions}, {"versions": ours["versions"]}, ()):
+        say(f"warning: {folder}: begun with {text}: it may not end with the very same numbers")
     say(f"Going on with {folder}")
+
+
+def _differences(theirs: Any, ours: Any, unset: Collection[str] = UNSET_FOR_COMPARISON) -> list[str]:
+    """Every option that isn't the same, e.g. ``supervised.epochs = 3 (now 4)``."""
+    a, b = (_flat({k: v for k, v in options.items() if k not in unset}) for options in (theirs, ours))
+    there: Any = lambda options, k: options.get(k, "absent")  # noqa: E731
+    return [f"{k} = {there(a, k)} (now {there(b, k)})" for k in b | a if there(a, k) != there(b, k)]
+
+
+def _flat(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in options.items():
+        inner = isinstance(value, dict) and value
+        found |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return found
 
 
 def usable(

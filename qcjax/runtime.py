@@ -1,21 +1,45 @@
 """What has to be set before the first array exists: compilation cache, memory, devices."""
 
 import os
+import resource
 from pathlib import Path
+from typing import Any
 
 import jax
 
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+GIB = 2**30
 
-def prepare() -> None:
+
+def prepare(deterministic: bool = False) -> None:
     """Keep compiled networks in the user's cache folder, and let the GPU's memory grow instead of taking 75 % of it.
 
     Anything that the user has set in the environment stands.
+
+    Args:
+      deterministic: on a GPU, only operations that give the same bits every time; it counts for what is set before
+        the first array exists.
     """
+    if deterministic:
+        flags = os.environ.get("XLA_FLAGS", "")
+        if "--xla_gpu_deterministic_ops" not in flags:
+            os.environ["XLA_FLAGS"] = f"{flags} {DETERMINISTIC}".strip()
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(base / "qcjax" / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def peak_memory() -> dict[str, Any]:
+    """The most that this process has held so far: `host_gib`, and `device_gib` of each of its devices.
+
+    A device that keeps no account of it, such as a CPU, whose memory is the host's, has None.
+    """
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
+    accounts = [device.memory_stats() for device in jax.local_devices()]
+    peaks = [None if a is None else a.get("peak_bytes_in_use") for a in accounts]
+    return {"host_gib": host / GIB, "device_gib": [None if p is None else p / GIB for p in peaks]}
 
 
 def versions() -> dict[str, str]:

@@ -255,7 +255,11 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, s
     except OSError as error:
         raise InvalidFile(path, f"no readable file ({error.strerror})", "a csv") from None
     first = text.split("\n", 1)[0]
-    lines = list(csv.reader(io.StringIO(text), delimiter=";" if first.count(";") > first.count(",") else ","))
+    delimiter = ";" if first.count(";") > first.count(",") else ","
+    try:
+        lines = list(csv.reader(io.StringIO(text, newline=None), delimiter=delimiter))
+    except csv.Error as error:
+        raise InvalidFile(path, f"no table ({error})", "a csv") from None
     header = [name.strip().upper() for name in lines[0]] if lines else []
     lacking = [c for c in columns if c not in header]
     if lacking:

@@ -3,7 +3,7 @@
 import json
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,15 @@ import jax
 import numpy as np
 
 from qcjax.files import write_whole
-from qcjax.train.checkpoint import Checkpoints
+from qcjax.interruption import Stopped
+from qcjax.train.checkpoint import Checkpoints, Cut
+from qcjax.train.damage import DamagedCheckpoint
 from qcjax.train.parallel import Devices
 from qcjax.train.progress import bar, done_at, say
 from qcjax.train.state import TrainState
+from qcjax.train.steps import CutShort, NotFinite, epoch_of_steps, run_steps
+
+__all__ = ["Journal", "Record", "fit", "run_steps", "stream"]
 
 Record = dict[str, Any]
 
@@ -30,11 +35,13 @@ class Journal:
         if not self.path.exists():
             return []
         records = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        for line in self.path.read_bytes().splitlines():
             try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
+                record = json.loads(line.decode("utf-8"))
+            except ValueError:
                 continue
+            if isinstance(record, dict) and isinstance(record.get("epoch"), int):
+                records.append(record)
         return records
 
     def append(self, record: Record) -> None:
@@ -42,13 +49,21 @@ class Journal:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
+    def gap(self, identity: Record, epoch: int) -> int | None:
+        """The first epoch before `epoch` of which a stage has no line, as after damage; None: all are there."""
+        there = {r["epoch"] for r in self.read() if _of(r, identity)}
+        return next((e for e in range(1, epoch) if e not in there), None)
+
     def rewind(self, identity: Record, epoch: int, last: Record | None) -> None:
         """Drop a stage's lines after `epoch`; add that epoch's own, `last`, if a kill came before it was written."""
-        mine = lambda r: all(r.get(k) == v for k, v in identity.items())  # noqa: E731
-        records = [r for r in self.read() if not mine(r) or r["epoch"] <= epoch]
-        if last is not None and not any(mine(r) and r["epoch"] == epoch for r in records):
+        records = [r for r in self.read() if not _of(r, identity) or r["epoch"] <= epoch]
+        if last is not None and not any(_of(r, identity) and r["epoch"] == epoch for r in records):
             records.append(last)
         write_whole(self.path, "".join(json.dumps(r) + "\n" for r in records))
+
+
+def _of(record: Record, identity: Record) -> bool:
+    return all(record.get(k) == v for k, v in identity.items())
 
 
 def stream(key: jax.Array, *names: str | int) -> jax.Array:
@@ -56,23 +71,6 @@ def stream(key: jax.Array, *names: str | int) -> jax.Array:
     for name in names:
         key = jax.random.fold_in(key, zlib.crc32(name.encode()) if isinstance(name, str) else name)
     return key
-
-
-def run_steps(
-    step: Callable[..., Any], state: TrainState, batches: Iterable[tuple[Any, ...]]
-) -> tuple[Any, Record]:
-    """Donated steps one after another; metrics are fetched one step late, so that the device never waits.
-
-    Returns the state and the mean of each metric.
-    """
-    history: list[Any] = []
-    for arguments in batches:
-        state, metrics = step(state, *arguments)
-        if history:
-            jax.block_until_ready(history[-1])
-        history.append(metrics)
-    fetched = jax.device_get(history)
-    return state, {f"train_{name}": float(np.mean([m[name] for m in fetched])) for name in fetched[0]}
 
 
 def fit(
@@ -85,6 +83,7 @@ def fit(
     journal: Journal,
     devices: Devices,
     finished: Callable[[Record], bool] = lambda record: False,
+    cases: Callable[[int, int], Sequence[str]] | None = None,
 ) -> TrainState:
     """Train to the last epoch, or until `finished`; goes on from the latest checkpoint if there is one.
 
@@ -93,33 +92,62 @@ def fit(
       state: where training starts, on one device.
       train: (state on the devices, epoch) -> (state, metrics).
       validate: (state on the devices, epoch) -> metrics, `validation_loss` among them.
+      cases: (epoch, step counted from 0) -> the names of the cases in that batch, to be named where it goes wrong.
 
     Returns the state after the last epoch, on the devices.
-    Raises FloatingPointError where the training loss is no longer finite.
+
+    Raises:
+      FloatingPointError: a training loss or gradient that is not finite.
+      Stopped: a signal asked for it; what was done of the epoch has been saved.
+      ValueError: a checkpoint of another configuration.
+      OSError: a checkpoint could not be written.
     """
     title = " ".join(str(v) for v in identity.values())
-    latest = checkpoints.latest() or 0
+    template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), state)
+    latest, restored = _restored(identity, checkpoints, journal, template)
     last = checkpoints.metrics(latest) if latest else None
-    journal.rewind(identity, latest, last)
-    if latest:
-        state = checkpoints.restore(latest, state=state)["state"]
+    if restored is not None:
+        state = restored
         say(f"{title}: epoch {latest} of {epochs} is done")
-    state = devices.replicate(state)
     if last is not None and finished(last):
-        return state
+        return devices.replicate(state)
+    cut = checkpoints.cut(latest + 1, template) if latest < epochs else None
+    if cut is not None:
+        state = cut.state
+        say(f"{title}: {cut.steps} steps of epoch {latest + 1} are done")
+    state = devices.replicate(state)
     with bar(title, epochs - latest, closing_line=False) as advance:
         for epoch in range(latest + 1, epochs + 1):
             started = time.monotonic()
-            state, metrics = train(state, epoch)
-            trained = time.monotonic() - started
+            with epoch_of_steps(cut.metrics if cut is not None and epoch == cut.epoch else None) as steps:
+                try:
+                    state, metrics = train(state, epoch)
+                    trained = time.monotonic() - started
+                    validated = validate(state, epoch)
+                except CutShort as stop:
+                    if steps.passes == 1 and stop.steps:
+                        _save_cut(checkpoints, devices, Cut(epoch, stop.steps, stop.metrics, stop.state))
+                    raise _stopped(stop, title, epoch, checkpoints) from None
+                except Stopped as stop:
+                    if steps.passes == 1 and steps.metrics is not None:
+                        count = len(next(iter(steps.metrics.values())))
+                        _save_cut(checkpoints, devices, Cut(epoch, count, steps.metrics, state))
+                    raise _stopped(stop, title, epoch, checkpoints) from None
+                except NotFinite as error:
+                    raise FloatingPointError(
+                        _not_finite(title, epoch, error, cases, checkpoints.latest())
+                    ) from None
             if not np.isfinite(metrics["train_loss"]):
                 raise FloatingPointError(
                     f"{title}: the training loss of epoch {epoch} is {metrics['train_loss']}, expected a finite "
                     f"number; the last good checkpoint is that of epoch {checkpoints.latest() or 0}"
                 )
-            record = identity | {"epoch": epoch} | metrics | validate(state, epoch)
-            record |= {"train_seconds": trained, "seconds": time.monotonic() - started}
-            checkpoints.save(epoch, record, state=_on_host(devices.unreplicate(state)))
+            record = identity | {"epoch": epoch} | metrics | validated
+            record |= {"train_seconds": trained}
+            before = time.monotonic()
+            checkpoints.save(epoch, record | {"seconds": before - started}, state=devices.unreplicate(state))
+            now = time.monotonic()
+            record |= {"save_seconds": now - before, "seconds": now - started}
             journal.append(record)
             say(f"{title}: {_line(record, epochs)}")
             if epoch == latest + 1 and epoch < epochs:
@@ -131,9 +159,49 @@ def fit(
     return state
 
 
-def _on_host(tree: Any) -> Any:
-    """A copy that the next, donated step can't touch while it is being written."""
-    return jax.tree.map(lambda x: np.array(x, copy=True), tree)
+def _restored(
+    identity: Record, checkpoints: Checkpoints, journal: Journal, template: Any
+) -> tuple[int, TrainState | None]:
+    """The latest epoch that is whole, on disk and in the journal, which is rewound to it; 0 if there is none."""
+    while True:
+        latest = checkpoints.latest() or 0
+        gap = journal.gap(identity, latest)
+        if gap is not None:
+            checkpoints.forget_after(gap - 1, f"epoch {gap} is missing from {journal.path.name}")
+            continue
+        try:
+            state = checkpoints.restore(latest, state=template)["state"] if latest else None
+        except DamagedCheckpoint as error:
+            say(f"warning: {error}")
+            continue
+        journal.rewind(identity, latest, checkpoints.metrics(latest) if latest else None)
+        return latest, state
+
+
+def _save_cut(checkpoints: Checkpoints, devices: Devices, cut: Cut) -> None:
+    checkpoints.save_cut(cut._replace(state=devices.unreplicate(cut.state)))
+
+
+def _stopped(stop: Stopped, title: str, epoch: int, checkpoints: Checkpoints) -> Stopped:
+    """The same stop, once all is on disk, with the place where it happened."""
+    checkpoints.wait()
+    return Stopped(stop.signum, f"in epoch {epoch} of {title}")
+
+
+def _not_finite(
+    title: str,
+    epoch: int,
+    error: NotFinite,
+    cases: Callable[[int, int], Sequence[str]] | None,
+    latest: int | None,
+) -> str:
+    values = ", ".join(f"{name} {value}" for name, value in error.values.items())
+    of = f" (cases {', '.join(cases(epoch, error.step))})" if cases is not None else ""
+    good = f"that of epoch {latest}" if latest else "none yet"
+    return (
+        f"{title}: epoch {epoch}, batch {error.step + 1}{of}: {values} found, expected finite numbers; the last good "
+        f"checkpoint is {good}. --on-nonfinite skip leaves such batches out"
+    )
 
 
 def _line(record: Record, epochs: int) -> str:
@@ -143,4 +211,7 @@ def _line(record: Record, epochs: int) -> str:
         parts.append(f"RV Dice {record['validation_dice_rv']:.3f}")
     if "ood" in record:
         parts.append(f"OoD cases {record['ood']}")
+    if record.get("skipped_batches"):
+        parts.append(f"batches left out {record['skipped_batches']}")
+    parts.append(f"saving {record['save_seconds']:.2f} s")
     return ", ".join(parts) + f", {record['seconds']:.1f} s"

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 
 from qcjax import losses
 from qcjax.config import Config
-from qcjax.data.augment import Augmentation, augment_batch
+from qcjax.data.augment import REFINEMENT_MASKS, Augmentation, augment_batch
 from qcjax.data.batches import Batch, sample_keys, take
 from qcjax.models import AcdcUNet, MaskAutoencoder, NnUNet
 from qcjax.predict import Predictor
 from qcjax.train import updates
+from qcjax.train.nonfinite import skip_nonfinite
 from qcjax.train.parallel import BROADCAST, REPLICATED, SHARDED, Devices
 from qcjax.train.state import adam, sgd
 from qcjax.typing import Array
@@ -90,7 +91,7 @@ class Networks:
     def supervised_step(self) -> Callable[..., Any]:
         """(state, Batch, key, learning rate) -> (state, metrics), with augmentation."""
         update = updates.make_supervised_update(self.segmenter, self.tx, self.loss, self.devices.axis_name)
-        return self._step(update, self._augmentation)
+        return self._step(self._guarded(update), self._augmentation)
 
     @cached_property
     def autoencoder_step(self) -> Callable[..., Any]:
@@ -98,8 +99,8 @@ class Networks:
         update = updates.make_autoencoder_update(
             self.autoencoder, self.autoencoder_tx, self.config.losses, self.devices.axis_name
         )
-        gentle = Augmentation(mirror=0.0, rotation_deg=15.0, scale=(0.85, 1.15))
-        return self._step(update, gentle if self.config.autoencoder.augment else None, extra=1)
+        options = REFINEMENT_MASKS if self.config.autoencoder.augment else None
+        return self._step(self._guarded(update), options, extra=1)
 
     @cached_property
     def refinement_step(self) -> Callable[..., Any]:
@@ -107,8 +108,10 @@ class Networks:
 
         The batch's weight says which slices are labelled, and those are augmented.
         """
-        update = updates.make_refinement_update(
-            self.segmenter, self.autoencoder, self.tx, self.loss, self.devices.axis_name
+        update = self._guarded(
+            updates.make_refinement_update(
+                self.segmenter, self.autoencoder, self.tx, self.loss, self.devices.axis_name
+            )
         )
 
         def step(
@@ -126,8 +129,10 @@ class Networks:
     @cached_property
     def original_refinement_step(self) -> Callable[..., Any]:
         """(state, Batch, best predictions, blend, R's variables, key, learning rate) -> (state, metrics)."""
-        update = updates.make_original_refinement_update(
-            self.segmenter, self.autoencoder, self.tx, self.devices.axis_name
+        update = self._guarded(
+            updates.make_original_refinement_update(
+                self.segmenter, self.autoencoder, self.tx, self.devices.axis_name
+            )
         )
 
         def step(state: Any, batch: Batch, best: Array, blend: Array, r: Any, key: Array, rate: Array) -> Any:
@@ -145,6 +150,12 @@ class Networks:
     def _augmented(self, batch: Batch, key: Array, options: Augmentation) -> Batch:
         keys = sample_keys(jax.random.fold_in(key, 0), batch.image.shape[0], self.devices.axis_name)
         return augment_batch(keys, batch, options)
+
+    def _guarded(self, update: updates.Update) -> updates.Update:
+        """As it is, or leaving out batches that would make the state not finite."""
+        if self.config.on_nonfinite == "stop":
+            return update
+        return skip_nonfinite(update, self.devices.axis_name)
 
     def _step(
         self, update: updates.Update, options: Augmentation | None, extra: int = 0

@@ -16,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from qcjax import interruption
+
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -39,9 +41,14 @@ def bar(title: str, total: int, closing_line: bool = True) -> Iterator[Callable[
         )
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task(title, total=total)
-            yield lambda: progress.advance(task)
+
+            def advance() -> None:
+                progress.advance(task)
+                interruption.check()
+
+            yield advance
     else:
-        yield lambda: None
+        yield interruption.check
     if closing_line:
         say(f"{title}: {total} in {time.monotonic() - started:.1f} s")
 

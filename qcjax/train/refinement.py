@@ -120,6 +120,7 @@ def refine(pool: Pool, stage: str, epochs: int, learn_from_ood: bool) -> Checkpo
         epochs = 0
     pool.stages.append(checkpoints)
     step = networks.refinement_step
+    taken: dict[int, Plan] = {}
 
     def batches(epoch: int, ood: np.ndarray) -> Iterator[tuple[Any, ...]]:
         labelled = arm.plan(config.steps, config.labelled, epoch)
@@ -131,6 +132,7 @@ def refine(pool: Pool, stage: str, epochs: int, learn_from_ood: bool) -> Checkpo
             else _nothing(steps, config.unlabelled)
         )
         joint = _side_by_side(labelled, other, devices.count)
+        taken[epoch] = Plan(joint[0], joint[1] + joint[2])
         alpha = np.float32(1 / epoch if learn_from_ood else 0)
         for i, (indices, is_labelled, is_ood) in enumerate(zip(*joint, strict=True)):
             indices, is_labelled, is_ood = devices.shard((indices, is_labelled, is_ood))
@@ -158,7 +160,19 @@ def refine(pool: Pool, stage: str, epochs: int, learn_from_ood: bool) -> Checkpo
     def finished(record: Record) -> bool:
         return learn_from_ood and record["ood"] == 0
 
-    fit(arm.identity(stage), epochs, state, train, validate, checkpoints, arm.journal, devices, finished)
+    names = lambda epoch, i: arm.data.names(taken[epoch], i)  # noqa: E731
+    fit(
+        arm.identity(stage),
+        epochs,
+        state,
+        train,
+        validate,
+        checkpoints,
+        arm.journal,
+        devices,
+        finished,
+        names,
+    )
     return checkpoints
 
 

@@ -15,6 +15,7 @@ from qcjax import qc, qc_original
 from qcjax.data.batches import in_batches, padded
 from qcjax.data.subject import PHASES
 from qcjax.labels import RV
+from qcjax.records import load_arrays
 from qcjax.train.checkpoint import LOSS, Candidate
 from qcjax.train.loop import Record, fit, run_steps
 from qcjax.train.refinement import CandidatePool, Decision, describe_ood
@@ -111,21 +112,24 @@ class BestPredictions:
         folder.mkdir(parents=True, exist_ok=True)
 
     def _path(self, case: int, evaluation: int) -> Path:
-        return self.folder / f"{case:05d}-{evaluation:04d}.npy"
+        return self.folder / f"{case:05d}-{evaluation:04d}.npz"
 
     def put(self, case: int, evaluation: int, probabilities: np.ndarray) -> None:
         """Keep a case's (s, h, w, k)."""
         with self._path(case, evaluation).open("wb") as file:
-            np.save(file, probabilities.astype(np.float16), allow_pickle=False)
+            np.savez(file, probabilities.astype(np.float16))
 
     def get(self, case: int, first: int, second: int) -> np.ndarray:
-        """Mean of two evaluations, (s, h, w, k) float32."""
-        parts = [np.load(self._path(case, e), allow_pickle=False).astype(np.float32) for e in (first, second)]
+        """Mean of two evaluations, (s, h, w, k) float32.
+
+        Raises OSError or ValueError where a file is lost or damaged.
+        """
+        parts = [load_arrays(self._path(case, e))["arr_0"].astype(np.float32) for e in (first, second)]
         return (parts[0] + parts[1]) / 2
 
     def clear(self) -> None:
         """Remove the files."""
-        for path in self.folder.glob("*.npy"):
+        for path in self.folder.glob("*.npz"):
             path.unlink()
 
 
@@ -160,6 +164,7 @@ def refine_original(pool: OriginalPool, stage: str, epochs: int, learn_from_ood:
         arm.folder / "best_predictions" / checkpoints.stage / networks.name / arm.data.view
     )
 
+    taken: list[np.ndarray] = []  # the slices of each step of the running epoch
     records, progress = Records(cohort.phases), {"adjustments": 0, "evaluations": 0}
     for line in arm.journal.read():
         matches = all(line.get(k) == v for k, v in arm.identity(stage).items())
@@ -179,6 +184,7 @@ def refine_original(pool: OriginalPool, stage: str, epochs: int, learn_from_ood:
         plan = arm.plan(networks.config.refinement.steps, networks.config.supervised.batch, start + k)
         for i, (indices, weight) in enumerate(zip(*plan, strict=True)):
             batch = networks.take(arm.data.slices, *devices.shard((indices, weight)))
+            taken.append(indices[weight > 0])
             yield batch, arm.step_key(stage, epoch, i), rate()
 
     def unlabelled(epoch: int, k: int) -> Iterator[tuple[Any, ...]]:
@@ -186,18 +192,24 @@ def refine_original(pool: OriginalPool, stage: str, epochs: int, learn_from_ood:
         order = [case for phase in PHASES for case in np.flatnonzero(ood & (cohort.phases == phase)).tolist()]
         blend = np.float32((start + k - 1) / BLEND_EPOCHS)
         for number, case in enumerate(order):
-            target = best.get(case, int(selection.first[case]), int(selection.second[case]))
+            try:
+                target = best.get(case, int(selection.first[case]), int(selection.second[case]))
+            except (OSError, ValueError) as error:
+                checkpoints.forget_after(0, f"{best.folder} is damaged")
+                raise ValueError(f"{best.folder}: {error}; started again, refinement is done anew") from None
             rows = np.arange(len(cohort.owner))[cohort.rows(case)]
             plan = padded(in_batches(np.arange(len(rows)), networks.config.supervised.batch), devices.count)
             for i, (places, weight) in enumerate(zip(*plan, strict=True)):
                 where = arm.data.unlabelled_indices[rows[places]].astype(np.int32)
                 batch = networks.take(arm.data.slices, *devices.shard((where, weight)))
                 key = arm.step_key(stage, epoch, 1000 * number + i)
+                taken.append(where[weight > 0])
                 yield batch, devices.shard(target[places]), blend, pool.autoencoder, key, rate()
             progress["adjustments"] += 1
 
     def train(state: TrainState, epoch: int) -> tuple[TrainState, Record]:
         k = (epoch + 1) // 2 if learn_from_ood else epoch
+        taken.clear()
         if learn_from_ood and epoch % 2 == 0:
             return run_steps(networks.original_refinement_step, state, unlabelled(epoch, k))
         state, metrics = run_steps(networks.supervised_step, state, labelled(epoch, k))
@@ -221,7 +233,10 @@ def refine_original(pool: OriginalPool, stage: str, epochs: int, learn_from_ood:
         return learn_from_ood and record["ood"] == 0
 
     total = 2 * epochs if learn_from_ood else epochs
-    fit(arm.identity(stage), total, state, train, validate, checkpoints, arm.journal, devices, finished)
+    names = lambda epoch, i: arm.data.names(in_batches(taken[i], len(taken[i])), 0)  # noqa: E731
+    fit(
+        arm.identity(stage), total, state, train, validate, checkpoints, arm.journal, devices, finished, names
+    )
     best.clear()
 
 

@@ -14,13 +14,13 @@ import optax
 from qcjax import interop, losses
 from qcjax.data.batches import Plan, Slices, cycled, epoch_plan, padded
 from qcjax.data.cohort import Cohort
-from qcjax.labels import CARDIAC, N_CLASSES
-from qcjax.metrics.overlap import dice
+from qcjax.labels import N_CLASSES
 from qcjax.train.checkpoint import LOSS, Candidate, Checkpoints
 from qcjax.train.loop import Journal, Record, fit, run_steps, stream
 from qcjax.train.networks import Networks
 from qcjax.train.parallel import Devices
 from qcjax.train.state import TrainState, create, from_variables, shapes
+from qcjax.train.validation import mean_dice, reconstruction_loss
 from qcjax.typing import Array, Variables
 
 
@@ -57,6 +57,12 @@ class ViewData:
     def unlabelled_indices(self) -> np.ndarray:
         """Where D_te's slices are."""
         return len(self.training.owner) + len(self.validation.owner) + np.arange(len(self.unlabelled.owner))
+
+    def names(self, plan: Plan, step: int) -> list[str]:
+        """The cases in one batch, each once."""
+        parts = (self.training, self.validation, self.unlabelled)
+        owners = [part.cases[i].name for part in parts for i in part.owner]
+        return list(dict.fromkeys(owners[i] for i in plan.indices[step][plan.weight[step] > 0]))
 
 
 @dataclass(frozen=True)
@@ -153,9 +159,11 @@ def train_autoencoder(arm: Arm) -> Variables:
 
     def validate(state: TrainState, epoch: int) -> Record:
         cohort = arm.data.validation
+        original = networks.config.losses == "original"
+        dice_loss = losses.soft_dice_loss_original if original else losses.generalised_dice_loss
         rebuilt = networks.predictor.rebuild(state.variables, arm.data.slices, arm.data.validation_indices)
-        loss = _reconstruction_loss(networks, rebuilt.sums, rebuilt.error, cohort)
-        return {LOSS: loss} | _mean_dice(rebuilt.labels, cohort.slices.label, cohort)
+        loss = reconstruction_loss(rebuilt.sums, rebuilt.error, cohort, dice_loss)
+        return {LOSS: loss} | mean_dice(rebuilt.labels, cohort.slices.label, cohort)
 
     checkpoints = arm.checkpoints(stage, m_best=1)
     fit(
@@ -167,6 +175,7 @@ def train_autoencoder(arm: Arm) -> Variables:
         checkpoints,
         arm.journal,
         devices,
+        cases=lambda epoch, i: arm.data.names(arm.plan(config.steps, config.batch, epoch), i),
     )
     best = arm.load(checkpoints, checkpoints.candidates()[0], stage)
     checkpoints.close()
@@ -203,6 +212,7 @@ def train_segmenter(arm: Arm) -> Checkpoints:
         checkpoints,
         arm.journal,
         devices,
+        cases=lambda epoch, i: arm.data.names(arm.plan(config.steps, config.batch, epoch), i),
     )
     return checkpoints
 
@@ -216,24 +226,6 @@ def validate_segmenter(arm: Arm, state: TrainState) -> Record:
     """Loss over each volume of D_val, averaged, and Dice per structure on the prepared grid."""
     cohort = arm.data.validation
     result = arm.networks.predictor.evaluate(state.variables, arm.data.slices, arm.data.validation_indices)
-    sums = losses.Sums(*(_per_case(x, cohort) for x in result.sums))
-    pixels = np.diff(cohort.first)
-    entropy = _per_case(result.entropy, cohort) / pixels
-    loss = np.mean(np.asarray(arm.networks.loss.dice(sums)) + entropy)
-    return {LOSS: float(loss)} | _mean_dice(result.labels, cohort.slices.label, cohort)
-
-
-def _per_case(per_slice: np.ndarray, cohort: Cohort) -> np.ndarray:
-    return np.add.reduceat(per_slice, cohort.first[:-1])
-
-
-def _reconstruction_loss(networks: Networks, sums: losses.Sums, error: np.ndarray, cohort: Cohort) -> float:
-    of_case = losses.Sums(*(_per_case(x, cohort) for x in sums))
-    original = networks.config.losses == "original"
-    dice_loss = (losses.soft_dice_loss_original if original else losses.generalised_dice_loss)(of_case)
-    return float(np.mean(np.asarray(dice_loss) + _per_case(error, cohort) / np.diff(cohort.first)))
-
-
-def _mean_dice(predicted: np.ndarray, truth: np.ndarray, cohort: Cohort) -> Record:
-    scores = [dice(a, b) for a, b in zip(cohort.split(predicted), cohort.split(truth), strict=True)]
-    return {f"validation_dice_{s.key}": float(v) for s, v in zip(CARDIAC, np.mean(scores, 0), strict=True)}
+    sums = losses.Sums(*(cohort.sum_by_case(x) for x in result.sums))
+    loss = np.mean(np.asarray(arm.networks.loss.dice(sums)) + cohort.mean_by_case(result.entropy))
+    return {LOSS: float(loss)} | mean_dice(result.labels, cohort.slices.label, cohort)

@@ -53,7 +53,8 @@ def table(run: Path) -> list[dict[str, str]]:
 
 
 def results(run: Path) -> dict[str, object]:
-    return {k: v for k, v in json.loads((run / "results.json").read_text()).items() if k != "seconds"}
+    found = json.loads((run / "results.json").read_text())
+    return {k: v for k, v in found.items() if k not in ("seconds", "peak_memory")}
 
 
 def test_every_method_case_and_structure_has_a_row_with_its_truth(run: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from qcjax.train import stages
 from qcjax.train.checkpoint import Checkpoints
-from qcjax.train.loop import Journal, fit, run_steps, stream
+from qcjax.train.loop import Journal, fit, stream
 from qcjax.train.parallel import Devices
 from qcjax.train.refinement import Pool, refine
 from qcjax.train.stages import train_autoencoder, train_segmenter
@@ -90,24 +90,6 @@ def test_a_stage_may_end_early_and_stays_ended(tmp_path):
     assert run(tmp_path, finished=enough)[0] == 4
     weight, records = run(tmp_path, stop_at=3, finished=enough)
     assert weight == 4 and len(records) == 2
-
-
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    def explode(state, epoch):
-        return state, {"train_loss": 1.0 if epoch < 2 else float("nan")}
-
-    with pytest.raises(
-        FloatingPointError, match="segmenter SA: the training loss of epoch 2 is nan.*epoch 1"
-    ):
-        run(tmp_path, train=explode)
-
-
-def test_metrics_of_steps_are_averaged():
-    def step(state, x):
-        return state + x, {"loss": jnp.float32(x), "other": jnp.float32(2 * x)}
-
-    state, metrics = run_steps(step, 0, [(1,), (2,), (6,)])
-    assert state == 9 and metrics == {"train_loss": 3.0, "train_other": 6.0}
 
 
 def test_streams_of_random_numbers_differ_by_name_and_number():

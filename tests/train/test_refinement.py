@@ -175,6 +175,12 @@ def test_best_predictions_are_kept_as_files(tmp_path):
     best.put(3, 2, 1 - p)
     np.testing.assert_allclose(best.get(3, 0, 0), p, atol=1e-3)
     np.testing.assert_allclose(best.get(3, 0, 2), np.full_like(p, 0.5), atol=1e-3)
+    path = tmp_path / "best" / "00003-0002.npz"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="00003-0002.npz: a damaged file"):
+        best.get(3, 0, 2)
     best.clear()
     assert list((tmp_path / "best").iterdir()) == []
 
@@ -216,7 +222,7 @@ def test_original_refinement_alternates(trained, monkeypatch):
     assert blends[:3] == [round(start / 250, 4)] * 2 + [round((start + 1) / 250, 4)]
     assert {len(r["pdc_rv"]) for r in lines} == {6}
     assert pool.candidates() and pool.candidates()[0].stage in ("refined", "segmenter")
-    assert list((arm.folder / "best_predictions").rglob("*.npy")) == []
+    assert list((arm.folder / "best_predictions").rglob("*.npz")) == []
     pool.stages[1].close()
 
 

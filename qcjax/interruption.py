@@ -1,0 +1,108 @@
+"""Being told to stop: SIGTERM, SIGUSR1 and Ctrl-C end a run where the next start can take it up.
+
+While the device works on training steps a stop waits for the running one (`postponed`), whose state is then saved;
+anywhere else it takes effect at once, for what is half done there is done again by the next start.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+REQUEUE = 75
+"""Exit code after SIGTERM or SIGUSR1: EX_TEMPFAIL of sysexits.h, "the user is invited to retry"."""
+
+REQUEUE_VARIABLE = "QCJAX_REQUEUE_EXIT_CODE"
+"""Environment variable with another code for schedulers that have one of their own (Grid Engine 99, HTCondor 85)."""
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+_asked: int | None = None  # the signal that came
+_postponed = 0  # how many `postponed` there are around what runs now
+
+
+class Stopped(BaseException):
+    """A signal asked the process to stop; no `except Exception` on the way takes it for a fault."""
+
+    def __init__(self, signum: int, place: str = "") -> None:
+        super().__init__(signum, place)
+        self.signum, self.place = signum, place
+
+    def __str__(self) -> str:
+        where = f" {self.place}" if self.place else ""
+        return f"stopped by {signal.Signals(self.signum).name}{where}; started again with the same options, it goes on"
+
+    @property
+    def exit_code(self) -> int:
+        """130 for Ctrl-C, which nobody wants to be started again by itself; else what makes schedulers do that."""
+        if self.signum == signal.SIGINT:
+            return 128 + signal.SIGINT
+        return requeue_code()
+
+
+def requeue_code() -> int:
+    """The exit code that stands for "start me again".
+
+    Raises ValueError where the environment variable holds no exit code.
+    """
+    text = os.environ.get(REQUEUE_VARIABLE, str(REQUEUE))
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 255:
+        raise ValueError(f"{REQUEUE_VARIABLE}: {text!r} found, expected an exit code from 1 to 255")
+    return int(text)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Within it, the signals raise `Stopped`; a thread other than the main one can't receive any.
+
+    Raises ValueError where the environment variable for the exit code holds none.
+    """
+    global _asked
+    requeue_code()
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[int, Any] = {}
+    _asked = None
+    try:
+        for number in SIGNALS:
+            before[number] = signal.signal(number, _handle)
+        yield
+    finally:
+        for signum, handler in before.items():
+            with suppress(TypeError):  # a handler that wasn't set from Python can't be put back
+                signal.signal(signum, handler)
+        _asked = None
+
+
+@contextmanager
+def postponed() -> Iterator[None]:
+    """Within it a stop only leaves its mark (`asked`); a second Ctrl-C doesn't wait."""
+    global _postponed
+    _postponed += 1
+    try:
+        yield
+    finally:
+        _postponed -= 1
+
+
+def asked() -> int | None:
+    """The signal that asked for a stop, if one did."""
+    return _asked
+
+
+def check() -> None:
+    """Raises Stopped where a stop was asked for and has not been heeded."""
+    if _asked is not None and not _postponed:
+        raise Stopped(_asked)
+
+
+def _handle(signum: int, frame: FrameType | None) -> None:
+    global _asked
+    impatient = _asked is not None and signum == signal.SIGINT
+    _asked = signum if _asked is None else _asked
+    if impatient or not _postponed:
+        raise Stopped(_asked)

@@ -1,0 +1,114 @@
+"""Steps one after another: their metrics, what isn't finite among them, and where a stop cuts them short."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from qcjax import interruption
+from qcjax.interruption import Stopped
+from qcjax.train.nonfinite import SKIPPED
+from qcjax.train.state import TrainState
+
+Metrics = dict[str, np.ndarray]  # of steps, one after another: (steps, ...) each
+WATCHED = ("loss", "grad_norm")  # what must be finite
+
+
+@dataclass
+class Epoch:
+    """What is to be known of the epoch that runs: where it goes on, and how far it came."""
+
+    begun: Metrics | None = None  # of the steps that were done before a stop
+    passes: int = 0  # how often `run_steps` was called; an epoch of several passes can't go on in the middle
+    metrics: Metrics | None = None  # of all steps, once they are done
+
+
+class CutShort(Stopped):
+    """A stop between two steps, with what is worth keeping."""
+
+    def __init__(self, signum: int, state: TrainState, metrics: Metrics, steps: int) -> None:
+        super().__init__(signum)
+        self.state, self.metrics, self.steps = state, metrics, steps
+
+
+class NotFinite(FloatingPointError):
+    """A step whose loss or gradient isn't finite."""
+
+    def __init__(self, step: int, values: dict[str, float]) -> None:
+        self.step, self.values = step, values
+        super().__init__(f"step {step}: " + ", ".join(f"{k} {v}" for k, v in values.items()))
+
+
+_running: ContextVar[Epoch | None] = ContextVar("epoch", default=None)
+
+
+@contextmanager
+def epoch_of_steps(begun: Metrics | None = None) -> Iterator[Epoch]:
+    """Within it, `run_steps` leaves out the steps that `begun` tells of, and notes how far it comes."""
+    epoch = Epoch(begun)
+    token = _running.set(epoch)
+    try:
+        yield epoch
+    finally:
+        _running.reset(token)
+
+
+def run_steps(
+    step: Callable[..., Any], state: TrainState, batches: Iterable[tuple[Any, ...]]
+) -> tuple[Any, dict[str, Any]]:
+    """Donated steps one after another; metrics are fetched one step late, so that the device never waits.
+
+    Returns the state and the mean of each metric; where steps may be left out (`nonfinite.skip_nonfinite`), the mean
+    over the others, and `skipped_batches`, how many they were.
+
+    Raises:
+      NotFinite: a loss or a gradient that isn't finite, unless that step was left out.
+      CutShort: a stop was asked for; this comes after the running step.
+    """
+    epoch = _running.get() or Epoch()
+    epoch.passes += 1
+    begun = epoch.begun if epoch.passes == 1 else None
+    done = 0 if begun is None else len(next(iter(begun.values())))
+    history: list[Any] = [] if begun is None else [{k: v[i] for k, v in begun.items()} for i in range(done)]
+    with interruption.postponed():
+        for number, arguments in enumerate(batches):
+            if number < done:
+                continue
+            signum = interruption.asked()
+            if signum is not None:
+                raise CutShort(signum, state, _stacked(history), number)
+            state, metrics = step(state, *arguments)
+            if len(history) > done:
+                history[-1] = jax.device_get(history[-1])
+                _check(number - 1, history[-1])
+            history.append(metrics)
+    fetched = jax.device_get(history)
+    _check(len(fetched) - 1, fetched[-1])
+    epoch.metrics = _stacked(fetched)
+    return state, _means(fetched)
+
+
+def _check(step: int, metrics: Any) -> None:
+    if np.any(metrics.get(SKIPPED, False)):
+        return
+    values = {k: float(np.mean(metrics[k])) for k in WATCHED if k in metrics}
+    if not all(np.isfinite(v) for v in values.values()):
+        raise NotFinite(step, values)
+
+
+def _stacked(history: list[Any]) -> Metrics:
+    fetched = jax.device_get(history)
+    return {name: np.stack([m[name] for m in fetched]) for name in fetched[0]} if fetched else {}
+
+
+def _means(fetched: list[Any]) -> dict[str, Any]:
+    names = [name for name in fetched[0] if name != SKIPPED]
+    taken = [m for m in fetched if not np.any(m.get(SKIPPED, False))]
+    means = {f"train_{n}": float(np.mean([m[n] for m in taken])) if taken else float("nan") for n in names}
+    if SKIPPED in fetched[0]:
+        means["skipped_batches"] = len(fetched) - len(taken)
+    return means
