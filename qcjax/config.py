@@ -99,12 +99,12 @@ class MonitorConfig:
     """Height and width of the prepared slices, a multiple of 64."""
     spacing_mm: float = 1.25
     """In-plane spacing of the prepared slices."""
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     dice: Literal["generalised", "soft"] = "generalised"
     """Dice loss: Sudre's generalised one (the paper), or plain soft Dice, where structures differ so much in size that
     the weights of the former leave the large ones unlearnt."""
     may_be_absent: tuple[str, ...] = ()
     """Structures that a sound mask may lack, by key, such as infarction: not having them is no error."""
-    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
 
 
 @dataclass(frozen=True)

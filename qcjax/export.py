@@ -1,6 +1,7 @@
 """What a stage gives for every case of D_te: predictions on the input's grid, and a row of measures."""
 
 import math
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,8 +15,9 @@ from qcjax.data.subject import Subject
 from qcjax.labels import CARDIAC
 from qcjax.metrics.clinical import volume_ml
 from qcjax.metrics.surface import case_metrics
-from qcjax.report.cases import NUMBER_COLUMNS, CaseRow
+from qcjax.report.cases import NUMBER_COLUMNS, UNCERTAINTY_OF_CASE, UNCERTAINTY_OF_STRUCTURE, CaseRow
 from qcjax.run_folder import beside
+from qcjax.slice_uncertainty import SliceSums, case_measures
 from qcjax.train.refinement import Decision
 from qcjax.train.stages import Arm
 from qcjax.typing import Variables
@@ -32,6 +34,7 @@ def export_stage(
     autoencoder: Variables,
     subjects: Sequence[Subject],
     on_case: Callable[[], None] = lambda: None,
+    measures: Sequence[CaseRow] = (),
 ) -> list[CaseRow]:
     """Write the stage's predictions and reconstructions; return its rows of `cases.csv`.
 
@@ -40,6 +43,7 @@ def export_stage(
       load: the weights of candidate i, on the devices.
       decision: which candidate, or which two to average, for each case, and which cases are OoD to them.
       subjects: who the cases belong to.
+      measures: what else each case's row holds, if anything.
     """
     selection, ood = decision.selection, decision.ood
     of_code = {subject.code: subject for subject in subjects}
@@ -51,10 +55,14 @@ def export_stage(
         candidate = " and ".join(names[i] for i in pair)
         row = _score(arm, stage, case, probabilities, rebuilt, of_code)
         on_case()
-        return row | {
-            "candidate": f"mean of {candidate}" if len(pair) > 1 else candidate,
-            "ood": int(ood[case]),
-        }
+        return (
+            row
+            | (measures[case] if measures else {})
+            | {
+                "candidate": f"mean of {candidate}" if len(pair) > 1 else candidate,
+                "ood": int(ood[case]),
+            }
+        )
 
     rows: list[CaseRow] = []
     with ThreadPoolExecutor() as pool:
@@ -63,6 +71,40 @@ def export_stage(
             rebuilt = arm.networks.predictor.rebuild_probabilities(autoencoder, np.concatenate(parts))
             ends = np.cumsum([len(p) for p in parts])[:-1]
             rows += pool.map(one, group, parts, np.split(rebuilt, ends))
+    return rows
+
+
+def measure_uncertainty(
+    arm: Arm,
+    variables: Variables,
+    samples: int,
+    chunk: int | None = None,
+    on_batch: Callable[[], None] = lambda: None,
+) -> list[CaseRow]:
+    """Each case's columns of uncertainty, from dropout samples of one model.
+
+    Args:
+      variables: of a segmenter with dropout, on the devices.
+      samples: how many.
+      chunk: how many at once; all if None.
+    """
+    cohort = arm.data.unlabelled
+    names = np.array([zlib.crc32(case.name.encode()) for case in cohort.cases], np.uint32)
+    numbers = np.arange(len(cohort.owner)) - cohort.first[cohort.owner]  # of a slice in its case
+    places = np.stack([names[cohort.owner], numbers.astype(np.uint32)], -1)
+    key = arm.key("uncertainty")
+    indices = arm.data.unlabelled_indices
+    sums = arm.networks.predictor.uncertainty(
+        variables, arm.data.slices, indices, places, key, samples, chunk, on_batch
+    )
+    rows = []
+    for parts in zip(*(cohort.split(x) for x in sums), strict=True):
+        found = case_measures(SliceSums(*parts))
+        row: CaseRow = {name: getattr(found, name) for name in UNCERTAINTY_OF_CASE}
+        for name, column in UNCERTAINTY_OF_STRUCTURE.items():
+            values = getattr(found, name)
+            row |= {column.format(s.key): float(v) for s, v in zip(CARDIAC, values, strict=True)}
+        rows.append(row)
     return rows
 
 

@@ -1,6 +1,6 @@
 """A segmenter M and an autoencoder R over all slices of a cohort, in batches of one shape, on all devices."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -10,8 +10,10 @@ import numpy as np
 
 from qcjax import losses
 from qcjax.data.batches import Batch, Slices, in_batches, take
-from qcjax.train.parallel import REPLICATED, SHARDED, Devices
-from qcjax.typing import Array, Variables
+from qcjax.slice_uncertainty import SliceSums, draw_slices, slice_keys, slice_sums
+from qcjax.train.parallel import BROADCAST, REPLICATED, SHARDED, Devices
+from qcjax.typing import Array, PRNGKey, Variables
+from qcjax.uncertainty import Moments, combine, moments
 
 
 class Evaluation(NamedTuple):
@@ -78,7 +80,22 @@ class Predictor:
         def rebuild_probabilities(variables: Variables, probabilities: Array) -> Any:
             return autoencoder.apply(variables, probabilities)
 
+        alone = segmenter.clone(axis_name=None)  # each slice has keys of its own, wherever it is
+
+        def draw(
+            variables: Variables, batch: Batch, places: Array, key: PRNGKey, numbers: Array
+        ) -> tuple[Moments, Array]:
+            keys = slice_keys(key, places)
+            probabilities = draw_slices(alone, variables, batch.image, keys, numbers)
+            return moments(probabilities), probabilities.argmax(-1).astype(jnp.uint8)
+
+        def spread(total: Moments, labels: list[Array]) -> SliceSums:
+            return slice_sums(total, jnp.concatenate(labels))
+
         axes = (REPLICATED, SHARDED)
+        self._draw = devices.compile(draw, (REPLICATED, SHARDED, SHARDED, BROADCAST, BROADCAST))
+        self._combine = devices.compile(combine, (SHARDED, SHARDED))
+        self._spread = devices.compile(spread, (SHARDED, SHARDED))
         self._take = devices.compile(take, (REPLICATED, SHARDED, SHARDED))
         self._evaluate = devices.compile(evaluate, axes)
         self._reconstruct = devices.compile(reconstruct, axes)
@@ -114,19 +131,61 @@ class Predictor:
             outputs.append(self.devices.gather(rebuilt)[: len(part)])
         return np.concatenate(outputs)
 
-    def _all(self, function: Callable[..., Any], variables: Any, slices: Slices, indices: np.ndarray) -> Any:
-        results = [self.devices.gather(part) for part in self._ahead(function, variables, slices, indices)]
-        return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(indices)], *results)
+    def uncertainty(
+        self,
+        variables: Variables,
+        slices: Slices,
+        indices: np.ndarray,
+        places: np.ndarray,
+        key: PRNGKey,
+        samples: int,
+        chunk: int | None = None,
+        on_batch: Callable[[], None] = lambda: None,
+    ) -> SliceSums:
+        """How dropout samples of M differ, per slice, on the host.
 
-    def _ahead(
-        self, function: Callable[..., Any], variables: Any, slices: Slices, indices: np.ndarray
-    ) -> Iterator[Any]:
-        """Results batch by batch, the next one already under way while one is fetched."""
-        waiting = None
-        for step in zip(*in_batches(indices, self.batch), strict=True):
-            result = function(variables, self._take(slices, *self.devices.shard(step)))
-            if waiting is not None:
-                yield waiting
-            waiting = result
+        Args:
+          places: (n, numbers) integers that tell each slice apart; its samples depend on them and the key alone.
+          samples: how many, at least 1.
+          chunk: how many at once, which bounds the memory; all of them if None.
+        """
+        size = min(chunk or samples, samples)
+
+        def drawn() -> Iterator[SliceSums]:
+            steps = in_batches(indices, self.batch)
+            padding = steps.indices.size - len(places)
+            padded = np.pad(places, ((0, padding), (0, 0))).reshape(*steps.indices.shape, -1)
+            for where, weight, own in zip(*steps, padded, strict=True):
+                batch = self._take(slices, *self.devices.shard((where, weight)))
+                total, labels = None, []
+                for first in range(0, samples, size):
+                    numbers = np.arange(first, min(first + size, samples), dtype=np.uint32)
+                    part, segmented = self._draw(variables, batch, self.devices.shard(own), key, numbers)
+                    total = part if total is None else self._combine(total, part)
+                    labels.append(segmented)
+                yield self._spread(total, labels)
+                on_batch()
+
+        return self._gathered(drawn(), len(indices))
+
+    def _all(self, function: Callable[..., Any], variables: Any, slices: Slices, indices: np.ndarray) -> Any:
+        """A function of weights and batch, over the slices at `indices`."""
+        steps = zip(*in_batches(indices, self.batch), strict=True)
+        batches = (self._take(slices, *self.devices.shard(step)) for step in steps)
+        return self._gathered((function(variables, batch) for batch in batches), len(indices))
+
+    def _gathered(self, results: Iterable[Any], count: int) -> Any:
+        """The first `count` of all batches' results, on the host."""
+        parts = [self.devices.gather(part) for part in _ahead(results)]
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *parts)
+
+
+def _ahead(results: Iterable[Any]) -> Iterator[Any]:
+    """One by one, the next one already under way while one is fetched."""
+    waiting = None
+    for result in results:
         if waiting is not None:
             yield waiting
+        waiting = result
+    if waiting is not None:
+        yield waiting

@@ -16,11 +16,13 @@ from qcjax.data.phantom import PhantomConfig, write_mnms2
 from qcjax.data.preprocess import median_spacing
 from qcjax.data.subject import PARTS, VIEWS, Case, Subject
 from qcjax.data.validate import validate_mnms2
-from qcjax.export import export_stage
+from qcjax.export import export_stage, measure_uncertainty
 from qcjax.files import write_whole
+from qcjax.records import read_record, write_record
 from qcjax.report.ablation import summarise, without_nan
 from qcjax.report.cases import CaseRow, write_cases
 from qcjax.run_folder import open_folder, usable
+from qcjax.slice_uncertainty import has_dropout
 from qcjax.train.checkpoint import Candidate, Checkpoints
 from qcjax.train.loop import Journal
 from qcjax.train.networks import Networks
@@ -72,6 +74,12 @@ class Run:
         if config.init_from is not None and len(config.segmenter) != 1:
             raise ValueError(
                 f"--init-from: {len(config.segmenter)} segmenters found, expected one (--segmenter)"
+            )
+        chunk = config.mc_chunk
+        if config.mc_samples == 1 or config.mc_samples < 0 or (chunk is not None and chunk < 1):
+            raise ValueError(
+                f"--mc-samples {config.mc_samples}, --mc-chunk {chunk} found, expected 0 or at least 2 samples, and at "
+                "least 1 at once"
             )
         if config.init_from is not None:
             interop.load_torch_checkpoint(config.init_from)  # a file that can't be read is told of now
@@ -174,15 +182,15 @@ class Run:
         """Predict, score and write every case of D_te, unless that is done already."""
         title = " ".join(str(v) for v in arm.identity(stage).values())
         done = self.folder / "stages" / (title.replace(" ", "-") + ".json")
-        if done.exists():
-            record = json.loads(done.read_text(encoding="utf-8"))
-        else:
+        record = read_record(done)
+        if record is None:
             started = time.monotonic()
             result = decide()
+            measures = self._uncertainty(arm, title, result) if stage == "segmenter" else []
             names = [f"{'epoch' if c.stage == 'segmenter' else c.stage} {c.epoch}" for c in result.candidates]
             with bar(f"{title}: cases predicted and scored", len(result.decision.ood)) as advance:
                 rows = export_stage(
-                    arm, stage, names, result.load, result.decision, autoencoder, subjects, advance
+                    arm, stage, names, result.load, result.decision, autoencoder, subjects, advance, measures
                 )
             cases = arm.data.unlabelled.cases
             record = {
@@ -191,7 +199,7 @@ class Run:
                 "ood_cases": [c.name for c, is_ood in zip(cases, result.decision.ood, strict=True) if is_ood],
                 "seconds": time.monotonic() - started,
             }
-            write_whole(done, json.dumps(record))
+            write_record(done, record)
         self._rows += record["rows"]
         self._seconds[f"{title} (predict and score)"] = record["seconds"]
         if stage == "selection":  # the candidates before refinement
@@ -199,6 +207,18 @@ class Run:
                 "thresholds": record["thresholds"],
                 "cases_after_k": [record["ood_cases"]],
             }
+
+    def _uncertainty(self, arm: Arm, title: str, result: StageResult) -> list[CaseRow]:
+        """Each case's, of the one model of a stage, where dropout samples are wanted and there is dropout."""
+        samples, chunk = self.config.mc_samples, self.config.mc_chunk
+        if not samples:
+            return []
+        if not has_dropout(arm.networks.segmenter):
+            say(f"{title}: {arm.networks.name} has no dropout, so no samples of it are drawn")
+            return []
+        batches = -(-len(arm.data.unlabelled_indices) // arm.networks.predictor.batch)
+        with bar(f"{title}: {samples} dropout samples, batches of slices", batches) as advance:
+            return measure_uncertainty(arm, result.load(0), samples, chunk, advance)
 
     def write_results(self, subjects: Sequence[Subject]) -> None:
         """`cases.csv`, `results.json`, `submission.zip`."""
@@ -224,13 +244,15 @@ class Run:
             "data": f"{self.config.data.resolve().name if self.config.data else 'synthetic cohort'}, "
             f"{len(subjects)} subjects",
             "versions": runtime.versions(),
+            "peak_memory": runtime.peak_memory(),
             "seed": self.config.seed,
             "cohort": cohort_table(subjects),
             "n_skipped": len(self._skipped),
             "skipped": self._skipped,
         }
-        path = self.folder / "results.json"
-        path.write_text(json.dumps(without_nan(results), indent=2) + "\n", encoding="utf-8")
+        if self.config.mc_samples:
+            results["mc_samples"] = self.config.mc_samples
+        write_whole(self.folder / "results.json", json.dumps(without_nan(results), indent=2) + "\n")
         self._write_submission(subjects)
 
     def _best(self, **identity: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from qcjax.metrics.statistics import paired_bootstrap, pearson, spearman, summar
 from qcjax.report.cases import STAGES, STRUCTURES, CaseRow, has_truth
 from qcjax.report.clinical import clinical
 from qcjax.report.columns import present
+from qcjax.report.failures import summarise_failures
 
 MEASURES = {"dc": "dc_rv", "hd": "hd_rv_mm"}  # of the right ventricle: key in the results -> column
 VIEW_WEIGHTS = {"SA": 0.75, "LA": 0.25}  # the challenge's average
@@ -39,7 +40,8 @@ def summarise(rows: Sequence[CaseRow], *, n_resamples: int = 2000, seed: int = 0
     Returns:
       `scored_part` ("test", "validation" or None), `ablation[segmenter][view][stage]`,
       `average[segmenter][stage]`, `differences[segmenter][view or "AVG"]["b - a"]`,
-      `qc[segmenter][view]`, `clinical[segmenter][stage]`.
+      `qc[segmenter][view]`, `clinical[segmenter][stage]`; where dropout samples were drawn, also
+      `failures[segmenter][view][structure]`.
     """
     part = scored_part(rows)
     scored = [row for row in rows if row["part"] == part and has_truth(row)]
@@ -76,7 +78,8 @@ def summarise(rows: Sequence[CaseRow], *, n_resamples: int = 2000, seed: int = 0
             for segmenter in segmenters
         },
     }
-    return without_nan(tables)
+    failures = summarise_failures(rows, seed, n_resamples)
+    return without_nan(tables | ({"failures": failures} if failures else {}))
 
 
 def scored_part(rows: Iterable[CaseRow]) -> str | None:

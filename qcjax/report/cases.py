@@ -39,9 +39,15 @@ NUMBER_COLUMNS = (
     *_per_structure("volume_{}_ml"),
     *_per_structure("truth_volume_{}_ml"),
 )
+UNCERTAINTY_OF_STRUCTURE = {"dice_within_samples": "dws_{}", "pairwise_dice": "pairwise_dice_{}"}
+UNCERTAINTY_OF_CASE = ("variance", "variance_foreground", "entropy", "mutual_information")
+UNCERTAINTY_COLUMNS = (  # of dropout samples, in a table of a run that drew some
+    *(column for pattern in UNCERTAINTY_OF_STRUCTURE.values() for column in _per_structure(pattern)),
+    *UNCERTAINTY_OF_CASE,
+)
 PATH_COLUMNS = ("image_path", "label_path", "prediction_path", "reconstruction_path")
 COLUMNS = (*IDENTITY_COLUMNS, *VERDICT_COLUMNS, *NUMBER_COLUMNS, *PATH_COLUMNS)
-_TABLE = Columns(COLUMNS, NUMBER_COLUMNS, ("ood",), IDENTITY_COLUMNS, "case row")
+_TABLE = Columns(COLUMNS, NUMBER_COLUMNS, ("ood",), IDENTITY_COLUMNS, "case row", UNCERTAINTY_COLUMNS)
 
 
 def has_truth(row: CaseRow) -> bool:

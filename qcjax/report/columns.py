@@ -19,6 +19,7 @@ class Columns:
     counts: tuple[str, ...]
     identity: tuple[str, ...]  # every row has to bring them
     row_name: str  # for messages
+    optional: tuple[str, ...] = ()  # numbers that stand behind the others where any row has them
 
     def write(self, path: Path, rows: Sequence[Row]) -> None:
         """Write a table; what is missing or NaN becomes an empty field.
@@ -27,18 +28,17 @@ class Columns:
           ValueError: a row has a column that the table does not know, or lacks one that identifies it.
         """
         for number, row in enumerate(rows):
-            unknown = sorted(set(row) - set(self.names))
+            unknown = sorted(set(row) - {*self.names, *self.optional})
             lacking = [column for column in self.identity if column not in row]
             if unknown or lacking:
                 raise ValueError(
                     f"{self.row_name} {number}: unknown columns {unknown}, columns not given {lacking}"
                 )
+        names = (*self.names, *(column for column in self.optional if any(column in row for row in rows)))
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(self.names)
-            writer.writerows(
-                [self._to_field(column, row.get(column)) for column in self.names] for row in rows
-            )
+            writer.writerow(names)
+            writer.writerows([self._to_field(column, row.get(column)) for column in names] for row in rows)
 
     def read(self, path: Path) -> list[Row]:
         """Read a table as `write` wrote it.
@@ -51,23 +51,24 @@ class Columns:
             absent = [column for column in self.names if column not in (reader.fieldnames or ())]
             if absent:
                 raise ValueError(f"{path}: columns {absent} not found, expected {', '.join(self.names)}")
-            return [self._parse(path, line, fields) for line, fields in enumerate(reader, start=2)]
+            names = (*self.names, *(c for c in self.optional if c in (reader.fieldnames or ())))
+            return [self._parse(path, line, names, fields) for line, fields in enumerate(reader, start=2)]
 
     def _to_field(self, column: str, value: Any) -> str:
         if column in self.counts:
             return str(int(value or 0))
-        if column in self.numbers:
+        if column in self.numbers or column in self.optional:
             return "" if value is None or math.isnan(value) else repr(float(value))
         return "" if value is None else str(value)
 
-    def _parse(self, path: Path, line: int, fields: dict[str, str]) -> Row:
+    def _parse(self, path: Path, line: int, names: Sequence[str], fields: dict[str, str]) -> Row:
         row: Row = {}
-        for column in self.names:
+        for column in names:
             text = fields[column] or ""
             try:
                 if column in self.counts:
                     row[column] = int(text or 0)
-                elif column in self.numbers:
+                elif column in self.numbers or column in self.optional:
                     row[column] = float(text) if text else math.nan
                 else:
                     row[column] = text

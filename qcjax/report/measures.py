@@ -16,7 +16,7 @@ COLUMNS = (
     "disease",
     "structure",  # key
     "dc",  # against the truth; NaN without it
-    "hd_mm",  # in voxels, as all distances, in preset `original`; NaN also where only one of the masks has the structure
+    "hd_mm",  # as all distances in voxels in preset `original`; NaN also where only one of the masks has the structure
     "pdc",  # against the reconstruction; 0 where the structure is absent from either
     "phd_mm",  # NaN there
     "flag",  # "", "suspicious" or "erroneous"

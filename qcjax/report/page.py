@@ -8,6 +8,7 @@ from typing import Any
 from qcjax.data.subject import VIEWS
 from qcjax.report import flags, gallery, published, tables, words
 from qcjax.report.columns import present
+from qcjax.report.failure_tables import failure_tables
 from qcjax.report.render import write_page
 from qcjax.report.run import Run, read_run
 
@@ -112,6 +113,8 @@ def _tables(run: Run) -> dict[str, Any]:
             for name in names
         ],
         "qc": tables.qc_table(results),
+        "failures": failure_tables(results),
+        "mc_samples": results.get("mc_samples", ""),
         "ood": tables.ood_table(results),
         "ood_names": _ood_names(results),
         "flags": flags.flag_table(run.rows),

@@ -127,10 +127,10 @@ def paper_run(
 def original_run(
     tmp_path_factory: pytest.TempPathFactory, cohort: Path, experiment: Callable[..., Path]
 ) -> Path:
-    """Preset original, short axis, both segmenters."""
+    """Preset original, short axis, both segmenters, with dropout samples of the one that has dropout."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Devices, "compile", _counted("original"))
-        options = ("--preset", "original", "--data", str(cohort), "--views", "SA")
+        options = ("--preset", "original", "--data", str(cohort), "--views", "SA", "--mc-samples", "2")
         return experiment(tmp_path_factory.mktemp("original") / "run", *options)
 
 

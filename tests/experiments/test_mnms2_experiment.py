@@ -17,7 +17,7 @@ import qcjax.run
 import qcjax.train.refinement
 from experiments import mnms2
 from qcjax.labels import RV
-from qcjax.report.cases import read_cases
+from qcjax.report.cases import UNCERTAINTY_COLUMNS, read_cases
 from qcjax.train import stages
 from qcjax.train.checkpoint import Checkpoints
 from qcjax.train.loop import Journal
@@ -29,7 +29,7 @@ TEST_CASES = 3 * 2  # three subjects above code 160, two phases
 def results(run):
     """Without the times."""
     found = json.loads((run / "results.json").read_text())
-    return {k: v for k, v in found.items() if k != "seconds"}
+    return {k: v for k, v in found.items() if k not in ("seconds", "peak_memory")}
 
 
 def journal(run):
@@ -104,7 +104,31 @@ def test_results_of_the_authors_code(original_run):
     check_files(original_run, ("nnunet", "acdc_unet"), ("SA",))
     limits = results(original_run)["ood"]["acdc_unet"]["SA"]["thresholds"]
     assert set(limits["ED"]) == {"low", "up_voxels"}
-    assert not list((original_run / "best_predictions").rglob("*.npy"))
+    assert not list((original_run / "best_predictions").rglob("*.npz"))
+
+
+def test_dropout_samples_of_the_best_model(original_run, paper_run):
+    rows = read_cases(original_run / "cases.csv")
+    sampled = [r for r in rows if (r["segmenter"], r["stage"]) == ("acdc_unet", "segmenter")]
+    for row in rows:
+        values = [row[c] for c in UNCERTAINTY_COLUMNS if c != "variance_foreground"]
+        assert np.isfinite(values).all() if row in sampled else np.isnan(values).all()
+    assert len(sampled) == TEST_CASES and all(r["variance"] > 0 for r in sampled)
+    assert len({r["variance"] for r in sampled}) == TEST_CASES
+    found = results(original_run)
+    assert found["mc_samples"] == 2 and list(found["failures"]) == ["acdc_unet"]
+    cells = found["failures"]["acdc_unet"]["SA"]["rv"]
+    assert set(cells) >= {"variance", "dice_within_samples", "pdc"} and cells["variance"]["n"] == TEST_CASES
+    assert "Which measure finds the failures?" in (original_run / "report.html").read_text()
+    assert not {"failures", "mc_samples"} & set(results(paper_run))
+    assert not set(UNCERTAINTY_COLUMNS) & set(read_cases(paper_run / "cases.csv")[0])
+
+
+@pytest.mark.parametrize("options", [("--mc-samples", "1"), ("--mc-samples", "5", "--mc-chunk", "0")])
+def test_samples_that_measure_nothing_are_refused(refusal, tmp_path, options):
+    said = refusal(tmp_path / "run", *options)
+    assert f"--mc-samples {options[1]}, --mc-chunk" in said and "expected 0 or at least 2 samples" in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_submission(paper_run):
@@ -133,6 +157,8 @@ def test_no_update_is_traced_twice(paper_run, original_run, traces):
             "original_refinement_step.<locals>.step",
             "reconstruct",
             "segment",
+            "draw",
+            "spread",
         },
     }
     for name, updates in expected.items():

@@ -1,0 +1,70 @@
+"""The table of which measure finds the failures, as text."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from qcjax.data.subject import VIEWS
+from qcjax.labels import CARDIAC
+from qcjax.report.failures import REFERENCE
+from qcjax.report.monitoring_tables import with_interval
+from qcjax.report.tables import DASH, NBSP, Results, Table, judge
+
+FAILURE_NAMES = {
+    "dice_within_samples": "DiceWithinSamples",
+    "pairwise_dice": "pairwise Dice",
+    "variance": "image variance",
+    "variance_foreground": "foreground variance",
+    "variance_interior": "interior variance",
+    "entropy": "predictive entropy",
+    "expected_entropy": "expected entropy",
+    "mutual_information": "mutual information",
+    "pdc": "pDC",
+    "phd_mm": "pHD",
+}
+
+
+def measure_table(caption: str, found: Mapping[str, Any], reference: str) -> Table | None:
+    """Each measure's Pearson, Spearman and AURC with their intervals, and its AURC against the reference measure's.
+
+    Args:
+      found: `report.failures.detections`.
+    """
+    rows = []
+    for name, cell in found.items():
+        undefined = f"\n{cell['n_undefined']}{NBSP}undefined" if cell["n_undefined"] else ""
+        rows.append(
+            [
+                FAILURE_NAMES[name],
+                with_interval(cell["pearson"], "r", 2),
+                with_interval(cell["spearman"], "r", 2),
+                with_interval(cell["aurc"], "value", 3),
+                with_interval(cell["excess_aurc"], "value", 3),
+                _compared((cell["difference"] or {}).get("aurc")),
+                f"{cell['n']}{undefined}",
+            ]
+        )
+    less = f"AURC − that of {FAILURE_NAMES[reference]}"
+    header = ["measure", "Pearson r", "Spearman r_s", "AURC", "excess", less, "n"]
+    return Table(caption, header, rows) if rows else None
+
+
+def failure_tables(results: Results) -> list[dict[str, Any]]:
+    """Per segmenter and view: the right ventricle's table, and those of the other structures."""
+    shown = []
+    for segmenter, views in (results.get("failures") or {}).items():
+        for view in (view for view in VIEWS if view in views):
+            tables = {
+                s.key: measure_table(f"{segmenter}, {view}: {s.name}", views[view][s.key], REFERENCE)
+                for s in CARDIAC
+            }
+            first = tables.pop("rv")
+            shown.append({"first": first, "others": [table for table in tables.values() if table]})
+    return shown
+
+
+def _compared(difference: Mapping[str, Any] | None) -> str:
+    """E.g. ``+0.012 [0.003, 0.021]`` and what that allows to be said; a lower AURC is better."""
+    if not difference or difference["mean"] is None:
+        return DASH
+    sign = "+" if difference["mean"] > 0 and round(difference["mean"], 3) != 0 else ""
+    return f"{sign}{with_interval(difference, 'mean', 3)}\n{judge('hd', difference)}"
