@@ -98,7 +98,7 @@ EMIDEC_SMALL = EmidecConfig(
     mc_samples=10,
     training=UncertaintyConfig(
         width=8,
-        epochs=16,
+        epochs=30,
         steps=50,
         batch=2,
         optimiser="adam",
@@ -113,10 +113,11 @@ EMIDEC_DEMO = replace(
     EMIDEC_SMALL,
     preset="demo",
     folds=2,
-    spacing_mm=(10.0, 3.0, 3.0),
-    size=64,
+    spacing_mm=(10.0, 3.5, 3.5),
+    size=48,
+    patch=(8, 48, 48),
     training=replace(EMIDEC_SMALL.training, epochs=8, steps=25),
-    monitor=replace(INFARCT_MONITOR, autoencoder=replace(INFARCT_MONITOR.autoencoder, epochs=25)),
+    monitor=replace(INFARCT_MONITOR, autoencoder=replace(INFARCT_MONITOR.autoencoder, epochs=15)),
 )
 
 EMIDEC_PAPER = EmidecConfig(
