@@ -222,8 +222,8 @@ class UncertaintyConfig:
 
     width: int = 32
     """Channels of the first stage."""
-    max_stages: int = 6
-    """Most resolutions; the shape and spacing of the patch may allow fewer."""
+    max_stages: int = 5
+    """Most resolutions (the paper's, as we read it); the shape and spacing of the patch may allow fewer."""
     dropout: float = 0.1
     """Dropout rate, in the deepest stage and those beside it."""
     epochs: int = 1000

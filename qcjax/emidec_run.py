@@ -3,6 +3,7 @@
 import json
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from qcjax import runtime
 from qcjax.config import Arm, EmidecConfig
 from qcjax.data import emidec
-from qcjax.data.mask_cohort import MaskCase
+from qcjax.data.mask_cohort import true_masks
 from qcjax.data.nifti import read_image, read_labels, write_map
 from qcjax.data.patients import image_digests, shares
 from qcjax.data.phantom import LgePhantomConfig, write_emidec
@@ -22,7 +23,7 @@ from qcjax.data.volumes import VolumeCohort, prepare_volumes
 from qcjax.files import write_whole
 from qcjax.labels import EMIDEC, EMIDEC_LABELS
 from qcjax.monitor import Monitor
-from qcjax.records import read_record, write_record
+from qcjax.records import kept_record
 from qcjax.report.ablation import without_nan
 from qcjax.report.uncertainty import summarise_uncertainty, write_cases
 from qcjax.run_folder import beside, open_folder, usable
@@ -54,7 +55,7 @@ class EmidecRun:
                 f"--arms {config.arms}, --mc-samples {config.mc_samples} found, expected an arm and 2 samples"
             )
         self.devices = Devices(config.devices)
-        self._networks = {arm: VolumeNetwork(config, arm, self.devices) for arm in config.arms}
+        self._network = VolumeNetwork(config, self.devices)
         open_folder(config, folder)
         self.config, self.folder = config, folder
         self.skipped: list[str] = []
@@ -95,14 +96,15 @@ class EmidecRun:
     def train(self, arm: Arm, fold: int) -> Variables:
         """The segmenter of an arm, trained without a fold."""
         held_out = self.fold_of == fold
-        return FoldTraining(self._networks[arm], fold, self.cohort, self.placed, held_out, self.folder).run()
+        training = FoldTraining(self._network, arm, fold, self.cohort, self.placed, held_out, self.folder)
+        return training.run()
 
     def monitor(self, folds: Sequence[Sequence[Subject]], fold: int) -> Monitor:
         """An autoencoder of the same masks that the segmenters of a fold have learnt from."""
         members = [s for i, part in enumerate(folds) for s in part if i != fold]
         images = dict(zip((s.code for s in members), image_digests(members), strict=True))
         first, second = shares(members, images, (0.8, 0.2), self.config.seed)
-        masks = _mask_cases(first), _mask_cases(second)
+        masks = true_masks(first), true_masks(second)
         training, validation = prepare_both(*masks, EMIDEC_LABELS, self.config.monitor)
         folder, seed = self.folder / "monitors" / f"fold-{fold}", self.config.seed
         run = MonitorTraining(
@@ -125,15 +127,13 @@ class EmidecRun:
             for case in cases:
                 name = self.cohort.cases[case].subject
                 path = self.folder / "stages" / "judged" / arm / f"{name}.json"
-                if (record := read_record(path)) is None:
-                    write_record(path, self._judge(arm, int(case), variables, monitor))
-                    record = read_record(path)
-                records.append(record)
+                make = partial(self._judge, arm, int(case), variables, monitor)
+                records.append(kept_record(path, make))
                 advance()
         return records
 
     def _judge(self, arm: Arm, index: int, variables: Variables, monitor: Monitor) -> dict[str, Any]:
-        network, case, config = self._networks[arm], self.cohort.cases[index], self.config
+        network, case, config = self._network, self.cohort.cases[index], self.config
         padded = self.cohort.geometries[index]
         image = self.cohort.volumes.image[index][padded.real]
         key = stream(jax.random.key(config.seed), "mc", case.subject)
@@ -201,7 +201,3 @@ class EmidecRun:
             },
         }
         write_whole(self.folder / "results.json", json.dumps(without_nan(results), indent=2) + "\n")
-
-
-def _mask_cases(members: Sequence[Subject]) -> list[MaskCase]:
-    return [MaskCase(c.name, s.code, c.label_path) for s in members for c in s.cases if c.label_path]

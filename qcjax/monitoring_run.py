@@ -4,6 +4,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from qcjax import runtime
 from qcjax.config import AcdcConfig
 from qcjax.data import acdc
-from qcjax.data.mask_cohort import MaskCase
+from qcjax.data.mask_cohort import true_masks
 from qcjax.data.phantom import AcdcPhantomConfig, write_acdc
 from qcjax.data.subject import Case, Subject
 from qcjax.data.validate import validate_acdc
@@ -21,7 +22,7 @@ from qcjax.files import write_whole
 from qcjax.judge import damage_study, judge_by_rca, judge_case
 from qcjax.labels import ACDC_LABELS, CARDIAC
 from qcjax.monitor import Monitor
-from qcjax.records import read_record, write_record
+from qcjax.records import kept_record
 from qcjax.report.ablation import without_nan
 from qcjax.report.measures import MeasureRow, write_measures
 from qcjax.report.monitoring import summarise_monitoring
@@ -73,7 +74,7 @@ class MonitoringRun:
 
     def monitor(self, split: acdc.Split) -> Monitor:
         """The monitor, trained on the ground truth of the training subjects."""
-        config, parts = self.config.monitor, (_mask_cases(split.train), _mask_cases(split.validation))
+        config, parts = self.config.monitor, (true_masks(split.train), true_masks(split.validation))
         training, validation = prepare_both(*parts, ACDC_LABELS, config)
         folder, seed, losses = self.folder / "monitor", self.config.seed, self.config.losses
         skip = self.config.on_nonfinite
@@ -156,11 +157,8 @@ class MonitoringRun:
         cases = [c for s in split.test for c in s.cases if c.label_path]
         cases = cases or [c for s in split.validation for c in s.cases if c.label_path]
         path = self.folder / "stages" / "damage.json"
-        if (study := read_record(path)) is None:
-            with bar("Damaged masks judged, cases", len(cases)) as advance:
-                write_record(path, damage_study(monitor, cases, self.config.seed, advance))
-            study = read_record(path)
-        return study
+        with bar("Damaged masks judged, cases", len(cases)) as advance:
+            return kept_record(path, lambda: damage_study(monitor, cases, self.config.seed, advance))
 
     def write_results(
         self,
@@ -208,11 +206,7 @@ class MonitoringRun:
         records = []
         with bar(title, len(pairs)) as advance:
             for disease, case in pairs:
-                path = folder / f"{case.name}.json"
-                if (record := read_record(path)) is None:
-                    write_record(path, one(disease, case))
-                    record = read_record(path)
-                records.append(record)
+                records.append(kept_record(folder / f"{case.name}.json", partial(one, disease, case)))
                 advance()
         return records
 
@@ -229,10 +223,6 @@ def _named(predictions: Sequence[str]) -> dict[str, Path]:
             raise ValueError(f"--predictions: {text!r} found, expected NAME=DIR, each name once")
         found[name] = Path(folder)
     return found
-
-
-def _mask_cases(members: Sequence[Subject]) -> list[MaskCase]:
-    return [MaskCase(c.name, s.code, c.label_path) for s in members for c in s.cases if c.label_path]
 
 
 def _of_case(masks: Mapping[str, Mapping[str, Path]], case: Case) -> dict[str, Path]:

@@ -5,6 +5,7 @@ import io
 import json
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,14 @@ def write_record(path: Path, record: Any) -> None:
     """Write plain values with their checksum."""
     text = json.dumps(record)
     write_whole(path, json.dumps({"crc32": zlib.crc32(text.encode()), "record": record}) + "\n")
+
+
+def kept_record(path: Path, make: Callable[[], Any]) -> Any:
+    """The record at a path, made and written where an earlier start hasn't; as it is read back either way."""
+    if (record := read_record(path)) is None:
+        write_record(path, make())
+        record = read_record(path)
+    return record
 
 
 def read_record(path: Path) -> Any:

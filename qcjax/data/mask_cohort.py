@@ -10,6 +10,7 @@ import numpy as np
 from qcjax.data.nifti import read_labels
 from qcjax.data.preprocess import Geometry, plan_mask, prepare_labels
 from qcjax.data.stacked import Stacked
+from qcjax.data.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class MaskCohort(Stacked):
         of_case = [case.group for case in self.cases]
         of_slice = np.repeat([list(dict.fromkeys(of_case)).index(g) for g in of_case], np.diff(self.first))
         return [np.flatnonzero(of_slice == i) for i in range(int(of_slice.max(initial=-1)) + 1)]
+
+
+def true_masks(subjects: Sequence[Subject]) -> list[MaskCase]:
+    """The ground truth of some subjects, where it is there; the masks of a subject are a group."""
+    return [MaskCase(c.name, s.code, c.label_path) for s in subjects for c in s.cases if c.label_path]
 
 
 def prepare_masks(

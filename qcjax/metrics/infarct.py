@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int, Integer
 
 from qcjax.labels import EMIDEC_REGIONS
 from qcjax.metrics.calibration import check_probabilities
-from qcjax.metrics.overlap import check_label_maps, joint_box
+from qcjax.metrics.overlap import check_label_maps, joint_box, mask_dice
 from qcjax.metrics.surface import Spacing, hausdorff_distance, positive_spacing
 
 POSITIONS = ("apical", "mid", "basal")
@@ -174,7 +174,7 @@ def _score_stack(
             {
                 "position": position,
                 "structure": region.key,
-                "dc": 2 * int(np.count_nonzero(a & b)) / (size_a + size_b) if size_a + size_b else 1.0,
+                "dc": mask_dice(a, b),
                 "hd_mm": hausdorff_distance(a, b, spacing),
                 "volume_ml": size_a * voxel_ml,
                 "true_volume_ml": size_b * voxel_ml,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Bool, Float, Integer
 
 from qcjax.labels import CARDIAC, Structure
 
@@ -57,7 +57,11 @@ def dice(
     a, b = a[box], b[box]
     scores = np.empty(len(structures))
     for i, structure in enumerate(structures):  # comparing and counting bytes beats one joint histogram
-        in_a, in_b = a == structure.id, b == structure.id
-        total = np.count_nonzero(in_a) + np.count_nonzero(in_b)
-        scores[i] = 2 * np.count_nonzero(in_a & in_b) / total if total else both_empty
+        scores[i] = mask_dice(a == structure.id, b == structure.id, both_empty)
     return scores
+
+
+def mask_dice(a: Bool[np.ndarray, "*space"], b: Bool[np.ndarray, "*space"], both_empty: float = 1.0) -> float:
+    """Dice coefficient 2|A ∩ B| / (|A| + |B|) of two masks of one shape; `both_empty` where neither has any."""
+    total = np.count_nonzero(a) + np.count_nonzero(b)
+    return 2 * np.count_nonzero(a & b) / total if total else both_empty

@@ -19,6 +19,7 @@ from qcjax.metrics.calibration import (
     top_label_reliability,
 )
 from qcjax.metrics.infarct import heart_box, score_case, thirds
+from qcjax.metrics.overlap import mask_dice
 from qcjax.metrics.surface import hausdorff_distance
 from qcjax.monitor import Monitor
 
@@ -165,13 +166,10 @@ def _opinion(
     found = {}
     for region in EMIDEC_REGIONS:
         a, b = region.inside(labels), region.inside(rebuilt)
-        sizes = int(a.sum()) + int(b.sum())
-        if sizes == 0:
-            absent = region.key in optional
-            found[region.key] = {"pdc": 1.0, "phd_mm": 0.0} if absent else {"pdc": 0.0, "phd_mm": np.nan}
+        if not (a.any() or b.any() or region.key in optional):
+            found[region.key] = {"pdc": 0.0, "phd_mm": np.nan}
         else:
-            pdc = 2.0 * int((a & b).sum()) / sizes
-            found[region.key] = {"pdc": pdc, "phd_mm": hausdorff_distance(a, b, spacing_mm)}
+            found[region.key] = {"pdc": mask_dice(a, b), "phd_mm": hausdorff_distance(a, b, spacing_mm)}
     return found
 
 

@@ -16,6 +16,7 @@ from qcjax.data.augment_volume import VolumeAugmentation, augment_volumes, rando
 from qcjax.data.batches import Plan, cycled, epoch_plan, padded, sample_keys
 from qcjax.data.volumes import VolumeCohort, VolumeGeometry, take_volumes
 from qcjax.labels import EMIDEC, EMIDEC_REGIONS
+from qcjax.metrics.overlap import mask_dice
 from qcjax.models import NnUNet
 from qcjax.models.planning import plan_unet
 from qcjax.train import updates
@@ -23,7 +24,7 @@ from qcjax.train.checkpoint import LOSS, Checkpoints
 from qcjax.train.loop import Journal, Record, fit, stream
 from qcjax.train.nonfinite import skip_nonfinite
 from qcjax.train.parallel import BROADCAST, REPLICATED, SHARDED, Devices
-from qcjax.train.state import TrainState, adam, create, sgd, shapes
+from qcjax.train.state import TrainState, adam, create, sgd
 from qcjax.train.steps import run_steps
 from qcjax.typing import Array, Variables
 
@@ -31,11 +32,11 @@ STAGE = "segmenter"
 
 
 class VolumeNetwork:
-    """The segmenter of one arm with its compiled steps: built once, used for every fold."""
+    """The segmenter with its compiled steps: built once, used for every arm and fold."""
 
-    def __init__(self, config: EmidecConfig, arm: Arm, devices: Devices) -> None:
+    def __init__(self, config: EmidecConfig, devices: Devices) -> None:
         """Raises ValueError for a patch that the network's strides don't divide."""
-        self.config, self.arm, self.devices = config, arm, devices
+        self.config, self.devices = config, devices
         training = config.training
         plan = plan_unet(config.patch, config.spacing_mm, training.max_stages)
         if any(n % d for n, d in zip(config.patch, plan.divisor, strict=True)):
@@ -53,7 +54,7 @@ class VolumeNetwork:
             axis_name=devices.axis_name,
         )
         self.tx = sgd() if training.optimiser == "sgd" else adam(clip=12.0)
-        self.step = self._training_step()
+        self._steps: dict[int, Callable[..., Any]] = {}
         self._segment = devices.compile(lambda v, x: self.model.apply(v, x), (REPLICATED, SHARDED))
         self._draw = devices.compile(self._samples_as_channels, (REPLICATED, SHARDED, BROADCAST))
         self._measure_loss = jax.jit(_loss_of_volume)
@@ -63,14 +64,21 @@ class VolumeNetwork:
         training = self.config.training
         return training.learning_rate * (1 - (epoch - 1) / training.epochs) ** 0.9
 
-    def alpha(self, epoch: int) -> float:
+    def alpha(self, arm: Arm, epoch: int) -> float:
         """The weight of the variance in an epoch: 0 but for the arm that learns from it, ramped up if so asked."""
         training = self.config.training
-        if self.arm != "proposed":
+        if arm != "proposed":
             return 0.0
         return training.alpha * min(1.0, epoch / (training.ramp_epochs + 1))
 
-    def _training_step(self) -> Callable[..., Any]:
+    def step(self, arm: Arm) -> Callable[..., Any]:
+        """The training step of an arm; those of control and proposed differ by alpha alone, so one serves both."""
+        samples = 1 if arm == "baseline" else self.config.training.samples
+        if samples not in self._steps:
+            self._steps[samples] = self._training_step(samples)
+        return self._steps[samples]
+
+    def _training_step(self, samples: int) -> Callable[..., Any]:
         """(state, volumes, indices, weight, key, learning rate, alpha) -> (state, metrics), with augmentation."""
         training, name = self.config.training, self.devices.axis_name
         options = VolumeAugmentation(
@@ -80,7 +88,7 @@ class VolumeNetwork:
             self.model,
             self.tx,
             losses.SEGMENTATION,
-            1 if self.arm == "baseline" else training.samples,
+            samples,
             name,
             training.over_classes,
             training.loss_of,
@@ -143,6 +151,7 @@ class FoldTraining:
     def __init__(
         self,
         network: VolumeNetwork,
+        arm: Arm,
         fold: int,
         cohort: VolumeCohort,
         placed: Any,
@@ -155,11 +164,11 @@ class FoldTraining:
           placed: the cohort's volumes on the devices, see `Devices.replicate`.
           held_out: (cases,) True for the cases of this fold.
         """
-        self.network, self.fold, self.cohort, self.placed = network, fold, cohort, placed
+        self.network, self.arm, self.cohort, self.placed = network, arm, cohort, placed
         self.training, self.held_out = np.flatnonzero(~held_out), np.flatnonzero(held_out)
-        self.identity: Record = {"stage": STAGE, "arm": network.arm, "fold": fold}
+        self.identity: Record = {"stage": STAGE, "arm": arm, "fold": fold}
         self.journal = Journal(folder / "metrics.jsonl")
-        self.checkpoints_folder = folder / "checkpoints" / f"{STAGE}-{network.arm}-{fold}"
+        self.checkpoints_folder = folder / "checkpoints" / f"{STAGE}-{arm}-{fold}"
         # the same for every arm: initial weights, order, augmentation, and the dropout of the first sample
         self.key = stream(jax.random.key(network.config.seed), STAGE, fold)
 
@@ -168,11 +177,6 @@ class FoldTraining:
         network, config = self.network, self.network.config.training
         sample = jnp.zeros((1, *network.config.patch, 1))
         checkpoints = Checkpoints(self.checkpoints_folder, STAGE, m_best=1)
-        if checkpoints.latest() == config.epochs:
-            template = shapes(network.model, network.tx, self.key, sample)
-            state = checkpoints.restore(config.epochs, state=template)["state"]
-            checkpoints.close()
-            return network.devices.replicate(state.variables)
         state = fit(
             self.identity,
             config.epochs,
@@ -208,12 +212,12 @@ class FoldTraining:
         network = self.network
 
         def batches() -> Iterator[tuple[Any, ...]]:
-            rate, alpha = np.float32(network.rate(epoch)), np.float32(network.alpha(epoch))
+            rate, alpha = np.float32(network.rate(epoch)), np.float32(network.alpha(self.arm, epoch))
             for i, pair in enumerate(zip(*self.plan(epoch), strict=True)):
                 key = jax.random.fold_in(jax.random.fold_in(self.key, epoch), i)
                 yield self.placed, *network.devices.shard(pair), key, rate, alpha
 
-        return run_steps(network.step, state, batches())
+        return run_steps(network.step(self.arm), state, batches())
 
     def _validate(self, state: TrainState, epoch: int) -> Record:
         volumes, found, dices = self.cohort.volumes, [], []
@@ -223,7 +227,7 @@ class FoldTraining:
             probabilities = self.network.probabilities(state.variables, volumes.image[case][real])
             found.append(self.network.loss(probabilities, label, mask))
             segmented = np.where(mask, probabilities.argmax(-1), 0)
-            dices.append([_dice(r.inside(segmented), r.inside(label)) for r in EMIDEC_REGIONS])
+            dices.append([mask_dice(r.inside(segmented), r.inside(label)) for r in EMIDEC_REGIONS])
         means = zip(EMIDEC_REGIONS, np.mean(dices, axis=0), strict=True)
         return {LOSS: float(np.mean(found))} | {f"validation_dice_{r.key}": float(v) for r, v in means}
 
@@ -231,11 +235,6 @@ class FoldTraining:
 def unpadded(geometry: VolumeGeometry) -> VolumeGeometry:
     """The geometry of a volume's own slices, without those that make all of a cohort equally deep."""
     return replace(geometry, depth=geometry.slices)
-
-
-def _dice(a: np.ndarray, b: np.ndarray) -> float:
-    sizes = int(a.sum()) + int(b.sum())
-    return 2.0 * int((a & b).sum()) / sizes if sizes else 1.0
 
 
 def _loss_of_volume(probabilities: Array, label: Array, mask: Array) -> Array:

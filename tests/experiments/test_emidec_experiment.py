@@ -145,10 +145,10 @@ def volumes(cohort: Path):
 
 
 def trained(volumes, devices: Devices, folder: Path, arm="proposed"):
-    network = VolumeNetwork(SETTINGS, arm, devices)
+    network = VolumeNetwork(SETTINGS, devices)
     held_out = np.arange(CASES) < 2
     placed = devices.replicate(volumes.volumes)
-    variables = FoldTraining(network, 0, volumes, placed, held_out, folder).run()
+    variables = FoldTraining(network, arm, 0, volumes, placed, held_out, folder).run()
     history = [
         {k: v for k, v in r.items() if "seconds" not in k} for r in Journal(folder / "metrics.jsonl").read()
     ]
@@ -184,9 +184,11 @@ def test_the_baseline_has_one_sample_and_no_variance(volumes, tmp_path: Path) ->
 
 def test_alpha_ramps_up_for_the_proposed_arm_alone() -> None:
     ramped = replace(SETTINGS, training=replace(SETTINGS.training, ramp_epochs=3, alpha=4.0))
-    proposed, control = (VolumeNetwork(ramped, arm, Devices(1)) for arm in ("proposed", "control"))
-    assert [proposed.alpha(e) for e in (1, 2, 3, 4, 5)] == [1, 2, 3, 4, 4]
-    assert control.alpha(5) == 0
+    network = VolumeNetwork(ramped, Devices(1))
+    assert [network.alpha("proposed", e) for e in (1, 2, 3, 4, 5)] == [1, 2, 3, 4, 4]
+    assert network.alpha("control", 5) == network.alpha("baseline", 5) == 0
+    assert network.step("control") is network.step("proposed")
+    assert network.step("baseline") is not network.step("control")
 
 
 @pytest.mark.skipif("QCJAX_DATA" not in os.environ, reason="QCJAX_DATA is not set: no real data")
@@ -198,7 +200,7 @@ def test_cases_as_distributed_are_predicted_on_their_own_grid(tmp_path: Path) ->
     subjects = emidec.find(Path(os.environ["QCJAX_DATA"]) / "emidec_samples")
     config = replace(SETTINGS, spacing_mm=(10.0, 1.458, 1.458), size=128, patch=(8, 64, 64))
     cohort = prepare_volumes(subjects, config.spacing_mm, config.size, config.patch[0])
-    network = VolumeNetwork(config, "baseline", Devices(1))
+    network = VolumeNetwork(config, Devices(1))
     state = create(network.model, network.tx, jax.random.key(0), jnp.zeros((1, *config.patch, 1)))
     for case, geometry, image in zip(cohort.cases, cohort.geometries, cohort.volumes.image, strict=True):
         labels = restore_volume(network.probabilities(state.variables, image), geometry)
