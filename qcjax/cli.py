@@ -115,6 +115,7 @@ def score(
     hd_limit_mm: float = 50.0,
     dc_limit: float = 0.5,
     pictures: int = 40,
+    share: Annotated[str | None, tyro.conf.arg(metavar="2/8")] = None,
     devices: int | None = None,
 ) -> int:
     """Judge masks without ground truth: which are to be distrusted, in which structure and slice, and why.
@@ -123,6 +124,10 @@ def score(
     doubted. Written to --out: scores.csv (a row per case and structure), summary.json, report.html with the
     flagged cases first, and in maps/ the reconstruction and the inconsistency map of each mask on its own
     grid. A mask that can't be read becomes rows with its error. Started again, it goes on.
+
+    Several processes can take a share of the masks each, --share 1/8 to 8/8, with all other options alike: on one
+    machine, or on many with common folders. The share that ends last writes the tables of all. One that died is
+    started again with its own --share; or a start without --share does all that is left.
 
     The exit code is 0, or 1 where it couldn't start; with --fail-on it is 2 where a case is flagged so, or
     couldn't be scored.
@@ -137,22 +142,25 @@ def score(
         suffixes _gt, _pred and _seg.
       labels: The value of each structure in the masks; by default that of the masks that the monitor was
         trained on.
-      fail_on: Exit with code 2 where a case is at least so bad, or couldn't be scored.
+      fail_on: Exit with code 2 where a case is at least so bad, or couldn't be scored; of a share, one of its own.
       hd_limit_mm: A structure is suspicious where its pseudo Hausdorff distance is above this.
       dc_limit: A structure is suspicious where its pseudo Dice is below this.
       pictures: How many flagged cases are pictured in the report, the most urgent first.
+      share: Score only this share of the masks, such as 2/8, the second of eight.
       devices: How many devices to use; all by default.
     """
     # here, for the other commands do without JAX and start faster
     from qcjax import runtime
     from qcjax.monitor import Monitor
     from qcjax.score import Scores, Scoring
+    from qcjax.score_share import Share
 
     runtime.prepare()
     try:
         values = parse_labels(labels) if labels is not None else None
+        part = Share.parse(share) if share is not None else None
         loaded = Monitor.load(monitor, devices)
-        scoring = Scoring.open(loaded, masks, out, values, images, hd_limit_mm, dc_limit)
+        scoring = Scoring.open(loaded, masks, out, values, images, hd_limit_mm, dc_limit, part)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -168,10 +176,12 @@ def score(
     if len(scores.flagged) > FLAGGED_LISTED:
         console.print(f"... and {len(scores.flagged) - FLAGGED_LISTED} more, in scores.csv")
     counts = ", ".join(f"{scores.summary[name]} {name}" for name in ("erroneous", "suspicious", "untouched"))
-    console.print(f"{scores.summary['cases']} masks: {counts}")
-    console.print(_printable(f"Report: {out / 'report.html'}"), markup=False)
+    console.print(f"{f'Share {share}: ' if share else ''}{scores.summary['cases']} masks: {counts}")
+    if scores.complete:
+        console.print(_printable(f"Report: {out / 'report.html'}"), markup=False)
     if scores.summary["errors"]:
-        print(f"{scores.summary['errors']} masks couldn't be scored; scores.csv says why", file=sys.stderr)
+        told = "says" if scores.complete else "will say"
+        print(f"{scores.summary['errors']} masks couldn't be scored; scores.csv {told} why", file=sys.stderr)
     return 2 if scores.fails(fail_on) else 0
 
 

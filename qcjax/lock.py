@@ -5,12 +5,15 @@ import fcntl
 import json
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
 from qcjax.train.progress import say
 
 LOCK = ".lock"
+TURN = ".turn"
 _UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 _held: dict[Path, int] = {}  # folder -> file descriptor, until the process ends
@@ -59,6 +62,55 @@ def lock_folder(folder: Path) -> None:
         os.close(descriptor)
         raise _unwritable(folder, error) from None
     _held[folder] = descriptor
+
+
+def unlock_folder(folder: Path) -> None:
+    """Give back what `lock_folder` took; nothing where it didn't."""
+    descriptor = _held.pop(folder.resolve(), None)
+    if descriptor is not None:
+        os.close(descriptor)
+
+
+def holder(folder: Path) -> str | None:
+    """Which other process has a folder, where, and since when; None where none has, or no one can tell."""
+    folder = folder.resolve()
+    path = folder / LOCK
+    if folder in _held and _same_file(_held[folder], path):
+        return None
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: those who only ask don't meet
+    except BlockingIOError:
+        return _in_words(os.read(descriptor, 4096))
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+    finally:
+        os.close(descriptor)
+    return None
+
+
+@contextmanager
+def in_turn(folder: Path) -> Iterator[bool]:
+    """Wait until no other process is in here with the same folder, which exists.
+
+    Yields whether that is certain: False, at once, on a file system without locks.
+    """
+    descriptor = os.open(folder / TURN, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            alone = True
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            alone = False
+        yield alone
+    finally:
+        os.close(descriptor)
 
 
 def _unwritable(folder: Path, error: OSError) -> OSError:

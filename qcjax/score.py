@@ -1,4 +1,7 @@
-"""Scoring a folder of masks: which are there, which are done already, and what is left behind in the end."""
+"""Scoring a folder of masks: which are there, which are done already, and what is left behind in the end.
+
+Several processes can each score a share of the masks (`score_share`); whichever ends last writes the tables of all.
+"""
 
 import hashlib
 import json
@@ -13,23 +16,26 @@ from qcjax.data.mask_cohort import MaskCase
 from qcjax.data.masks import find_masks
 from qcjax.files import write_whole
 from qcjax.labels import label_mapping
-from qcjax.lock import lock_folder
+from qcjax.lock import in_turn
 from qcjax.monitor import DESCRIPTION, WEIGHTS, Monitor
 from qcjax.report.scores import Scored, write_scores_page
+from qcjax.score_share import Share, claim, journal_path, share_of, shares_in
 from qcjax.score_stream import Stream, case_key
 from qcjax.score_table import Entry, ScoreJournal, output_paths, summarise, write_table
 from qcjax.train.progress import bar, say
 
 MOVABLE = ("monitor",)  # settings that may differ when a run goes on: the same monitor in another place
+COPIED_AT_ONCE = 1000  # lines from one journal to another
 
 
 @dataclass(frozen=True)
 class Scores:
     """What a run leaves."""
 
-    folder: Path  # with scores.csv, summary.json, report.html and maps/
-    summary: dict[str, Any]
-    flagged: list[Entry]  # the most urgent first
+    folder: Path  # with maps/ and, once complete, scores.csv, summary.json, report.html
+    summary: dict[str, Any]  # of the share's own masks, where there is a share
+    flagged: list[Entry]  # likewise; the most urgent first
+    complete: bool = True  # False: masks of other shares are still to come
 
     def fails(self, limit: str | None) -> bool:
         """Whether any case is at least "suspicious" or "erroneous", as asked, or couldn't be scored; None: never."""
@@ -38,7 +44,7 @@ class Scores:
 
 
 class Scoring:
-    """One folder of masks, one monitor, one folder of results."""
+    """One folder of masks or a share of it, one monitor, one folder of results."""
 
     def __init__(
         self,
@@ -47,10 +53,12 @@ class Scoring:
         out: Path,
         settings: Mapping[str, Any],
         images: Path | None,
+        share: Share | None = None,
     ) -> None:
         self.monitor, self.out, self.settings = monitor, out, settings
-        self.files, self.images = files, images
-        self.journal = ScoreJournal(out / "scores.jsonl")
+        self.all_files, self.images, self.share = files, images, share
+        self.files = files if share is None else share.of(files)
+        self.journal = ScoreJournal(journal_path(out, share))
 
     @classmethod
     def open(
@@ -62,6 +70,7 @@ class Scoring:
         images: Path | None = None,
         hd_limit_mm: float = 50.0,
         dc_limit: float = 0.5,
+        share: Share | tuple[int, int] | None = None,
     ) -> "Scoring":
         """Find the masks and make the folder of results, or go on with what is in it.
 
@@ -69,11 +78,15 @@ class Scoring:
           labels: value of each structure in the files; by default as in the monitor's own.
           images: where the images of the masks are, for the pictures in the report.
           hd_limit_mm, dc_limit: of the flag "suspicious"; the former in voxels for a monitor of preset `original`.
+          share: (index, count): the index-th of count shares of the masks alone, counted from 1; None: all masks, with
+            what shares have scored before.
 
         Raises:
           FileNotFoundError: no such folder of masks or of images.
-          ValueError: no masks, labels that aren't the monitor's structures, or results of other settings.
+          ValueError: no masks, labels that aren't the monitor's structures, no such share, results of other settings,
+            or another process at work on the same masks.
         """
+        part = Share(*share) if isinstance(share, tuple) else share
         masks, out = Path(masks).resolve(), Path(out)
         if images is not None and not images.is_dir():
             raise FileNotFoundError(f"{images}: found no such folder; expected one of images")
@@ -91,26 +104,20 @@ class Scoring:
             "hd_limit_mm": hd_limit_mm,
             "dc_limit": dc_limit,
         }
-        lock_folder(out)
-        path = out / "score.json"
-        if path.exists():
-            theirs = json.loads(path.read_text(encoding="utf-8"))
-            differ = [k for k in settings if k not in MOVABLE and settings[k] != theirs.get(k)]
-            if differ:
-                found = ", ".join(f"{k} = {theirs.get(k)} (now {settings[k]})" for k in differ)
-                raise ValueError(
-                    f"{out}: holds scores with {found}; choose another --out, or the same options"
-                )
-        write_whole(path, json.dumps(settings, indent=2) + "\n")
-        return cls(monitor, files, out, settings, images)
+        claim(out, part)
+        _agree(out, settings)
+        return cls(monitor, files, out, settings, images, part)
 
     def run(self, pictures: int = 40) -> Scores:
         """Score what isn't scored yet; write `scores.csv`, `summary.json` and `report.html`.
 
+        A share writes them only where by then all other shares are done.
+
         Args:
           pictures: of flagged cases in the report, at most.
         """
-        todo = [file for file in self.files if not self._is_done(file)]
+        standing = self._take_in(self._others())
+        todo = [file for file in self.files if (e := standing[case_key(file)]) is None or e.retry]
         if len(todo) < len(self.files):
             say(f"Going on: {len(self.files) - len(todo)} of {len(self.files)} masks are done")
         limits = (self.settings["hd_limit_mm"], self.settings["dc_limit"])
@@ -121,36 +128,147 @@ class Scoring:
                 self.journal.append(line)
                 advance()
         wall = time.monotonic() - started
-        paths = (case_key(file) for file in self.files)
-        entries = sorted((self.journal.entries[p] for p in paths), key=lambda e: (e.name, e.path))
-        keys = [structure.key for structure in self.monitor.structures]
-        write_table(self.out / "scores.csv", self.journal.lines(entries), keys, self.monitor.unit)
-        summary = summarise(entries, self.journal.lines(entries), keys) | {
+        this_run = {
             "cases_in_this_run": len(todo),
             "seconds_in_this_run": round(wall, 3),
             "seconds_per_case_in_this_run": round(wall / len(todo), 4) if todo else None,
+        }
+        if self.share is None:
+            summary, complete = self._write(this_run, pictures), True
+        else:
+            summary, complete = self._summary(this_run), self._merge(this_run, pictures)
+        flagged = [entry for entry in self._entries() if entry.status in ("erroneous", "suspicious")]
+        return Scores(self.out, summary, sorted(flagged, key=lambda entry: entry.urgency), complete)
+
+    def _entries(self) -> list[Entry]:
+        """Of all its masks, by name."""
+        found = (self.journal.entries[case_key(file)] for file in self.files)
+        return sorted(found, key=lambda entry: (entry.name, entry.path))
+
+    def _summary(self, this_run: Mapping[str, Any]) -> dict[str, Any]:
+        entries, keys = self._entries(), [structure.key for structure in self.monitor.structures]
+        return summarise(entries, self.journal.lines(entries), keys) | {
+            **this_run,
             "distance_unit": self.monitor.unit,
             "settings": self.settings,
             "versions": runtime.versions(),
         }
+
+    def _write(self, this_run: Mapping[str, Any], pictures: int) -> dict[str, Any]:
+        """The tables and the page; the summary."""
+        entries, structures = self._entries(), self.monitor.structures
+        keys = [structure.key for structure in structures]
+        write_table(self.out / "scores.csv", self.journal.lines(entries), keys, self.monitor.unit)
+        summary = self._summary(this_run)
         write_whole(self.out / "summary.json", json.dumps(summary, indent=2) + "\n")
-        structures = self.monitor.structures
         scored = Scored(self.out, self.settings, summary, self.journal, entries, structures, self.images)
         write_scores_page(scored, pictures)
-        flagged = [entry for entry in entries if entry.status in ("erroneous", "suspicious")]
-        return Scores(self.out, summary, sorted(flagged, key=lambda entry: entry.urgency))
+        return summary
 
-    def _is_done(self, file: MaskCase) -> bool:
-        entry = self.journal.entries.get(case_key(file))
-        if entry is None or entry.retry or entry.name != file.name:
+    def _merge(self, this_run: Mapping[str, Any], pictures: int) -> bool:
+        """Write the tables of all shares, unless there are masks to come; whether they are written.
+
+        Shares that end together do this one after the other, so that one of them finds all masks done.
+        """
+        page = self.out / "report.html"
+        before = _stamp(page)
+        with in_turn(self.out) as certain:
+            if not certain:
+                say(
+                    f"{self.out}: this file system has no locks; when all shares are done, start without --share"
+                )
+                return False
+            whole = Scoring(self.monitor, self.all_files, self.out, self.settings, self.images)
+            others = whole._others()
+            known = whole.journal.entries.keys() | {key for journal in others for key in journal.entries}
+            left = [file for file in self.all_files if case_key(file) not in known]
+            if not left:  # only now look at the files themselves, which takes long on a remote disk
+                held = whole.journal.end
+                standing = whole._take_in(others)
+                left = [file for file in self.all_files if standing[case_key(file)] is None]
+                written_meanwhile = whole.journal.end == held and _stamp(page) != before
+                if not left and not written_meanwhile:
+                    whole._write(this_run, pictures)
+        if left:
+            say(f"Still to come: {_in_words(left, self.share)}")
+        return not left
+
+    def _others(self) -> list[ScoreJournal]:
+        """All journals of this folder but its own, as they are now."""
+        paths = [journal_path(self.out, share) for share in (None, *shares_in(self.out))]
+        return [ScoreJournal(p, theirs=True) for p in paths if p != self.journal.path and p.is_file()]
+
+    def _take_in(self, others: Sequence[ScoreJournal]) -> dict[str, Entry | None]:
+        """Copy from other journals what they hold of its masks and its own doesn't; what is known of each mask."""
+        standing: dict[str, Entry | None] = {}
+        taken: list[list[Entry]] = [[] for _ in others]
+        for file in self.files:
+            key = case_key(file)
+            best: tuple[Entry, int] | None = None
+            for i, journal in enumerate((self.journal, *others)):
+                entry = journal.entries.get(key)
+                better = best is None or (best[0].retry and entry is not None and not entry.retry)
+                if entry is not None and better and self._stands(entry, file):
+                    best = entry, i
+                    if not entry.retry:
+                        break
+            standing[key] = None if best is None else best[0]
+            if best is not None and best[1]:
+                taken[best[1] - 1].append(best[0])
+        for journal, entries in zip(others, taken, strict=True):
+            for start in range(0, len(entries), COPIED_AT_ONCE):
+                self.journal.append(*journal.lines(entries[start : start + COPIED_AT_ONCE]))
+        return standing
+
+    def _stands(self, entry: Entry, file: MaskCase) -> bool:
+        """Whether an entry is of the mask's file as it is now, and its volumes are there."""
+        if entry.name != file.name:
             return False
         try:
             stat = file.path.stat()
+            found = stat.st_size, stat.st_mtime_ns
         except OSError:
-            return False
-        if (stat.st_size, stat.st_mtime_ns) != (entry.size, entry.mtime_ns):
+            found = -1, -1
+        if found != (entry.size, entry.mtime_ns):
             return False
         return entry.status == "error" or all((self.out / p).is_file() for p in output_paths(entry.name))
+
+
+def _agree(out: Path, settings: Mapping[str, Any]) -> None:
+    """Keep the settings in `score.json`; ValueError where other ones are there."""
+    path = out / "score.json"
+
+    def differ() -> bool:
+        theirs = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        keys = [k for k in settings if k not in MOVABLE and settings[k] != theirs.get(k)] if theirs else []
+        if keys:
+            found = ", ".join(f"{k} = {theirs.get(k)} (now {settings[k]})" for k in keys)
+            raise ValueError(f"{out}: holds scores with {found}; choose another --out, or the same options")
+        return theirs != settings
+
+    if differ():
+        with in_turn(out):  # shares begin together
+            if differ():
+                write_whole(path, json.dumps(settings, indent=2) + "\n")
+
+
+def _in_words(left: Sequence[MaskCase], share: Share | None) -> str:
+    """How many masks, and of which shares."""
+    assert share is not None
+    shares = sorted({share_of(file.name, share.count) for file in left})
+    named = ", ".join(str(share) for share in shares[:8]) + (", ..." if len(shares) > 8 else "")
+    return (
+        f"{len(left)} mask{'s' * (len(left) != 1)} of {len(shares)} share{'s' * (len(shares) != 1)} ({named})"
+    )
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Tells one version of a file from another."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns
 
 
 def _sha256(run: Path) -> str:

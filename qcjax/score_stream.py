@@ -70,12 +70,12 @@ class Stream:
         try:
             while True:
                 for file in islice(waiting, workers + GROUP - len(reading)):
-                    reading.append(pool.submit(self._read, file))
+                    reading.append(pool.submit(self.read, file))
                 if not reading:
                     break
                 group = [reading.popleft().result() for _ in range(min(GROUP, len(reading)))]
                 for case, rebuilt, seconds in self._rebuilt(group):
-                    finishing.append(pool.submit(self._finish, case, rebuilt, seconds))
+                    finishing.append(pool.submit(self.finish, case, rebuilt, seconds))
                 while len(finishing) > workers:
                     yield finishing.popleft().result()
             while finishing:
@@ -83,7 +83,8 @@ class Stream:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _read(self, file: MaskCase) -> Case:
+    def read(self, file: MaskCase) -> Case:
+        """The host's part before the autoencoder: a mask from its file, prepared."""
         started, size, mtime_ns = time.monotonic(), -1, -1
         try:
             stat = file.path.stat()
@@ -116,8 +117,13 @@ class Stream:
                 return [_failed(error)]
             return [rebuilt for one in prepared for rebuilt in self._reconstruct([one])]
 
-    def _finish(self, case: Case, rebuilt: np.ndarray | Line | None, seconds: float) -> Line:
-        """Judge a case and write its two volumes, or take away what an earlier run left of them."""
+    def finish(self, case: Case, rebuilt: np.ndarray | Line | None, seconds: float) -> Line:
+        """The host's part after it: judge a case and write its two volumes, or take away what an earlier run left.
+
+        Args:
+          rebuilt: (slices, size, size) uint8, or the line of the error that came instead; None where there is nothing.
+          seconds: its share of the autoencoder's time.
+        """
         started = time.monotonic()
         line = rebuilt if isinstance(rebuilt, dict) else case.line
         if line is None:

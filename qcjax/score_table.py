@@ -59,28 +59,32 @@ class Entry:
 class ScoreJournal:
     """`scores.jsonl`: a line per case, the last one of a mask counts. A line that a kill cut short is dropped."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, theirs: bool = False) -> None:
+        """Read what is there, and make the file if need be; one of another process (`theirs`) is left as it is."""
         self.path = path
         self.entries: dict[str, Entry] = {}  # by the mask's path
-        path.touch()
+        if not theirs:
+            path.touch()
         end = 0
-        with path.open("r+b") as file:
+        with path.open("rb" if theirs else "r+b") as file:
             for text in file:
                 if not text.endswith(b"\n"):
-                    file.truncate(end)
+                    if not theirs:
+                        file.truncate(end)
                     break
                 with suppress(ValueError, KeyError, TypeError):  # damaged: its case is scored again
                     self._note(json.loads(text), end)
                 end += len(text)
-        self._end = end
+        self.end = end  # in bytes
 
-    def append(self, line: Line) -> None:
-        """Add a case's line; it is with the operating system when this returns."""
-        text = json.dumps(line).encode() + b"\n"
+    def append(self, *lines: Line) -> None:
+        """Add cases' lines; they are with the operating system when this returns."""
         with self.path.open("ab") as file:
-            file.write(text)
-        self._note(line, self._end)
-        self._end += len(text)
+            for line in lines:
+                text = json.dumps(line).encode() + b"\n"
+                file.write(text)
+                self._note(line, self.end)
+                self.end += len(text)
 
     def lines(self, entries: Iterable[Entry]) -> Iterator[Line]:
         """The lines of some cases, in their order."""

@@ -1,0 +1,141 @@
+"""The scripts of docs/cluster.md: they parse, fit together, and use options that there are."""
+
+import dataclasses
+import inspect
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from experiments.benchmarks.scaling import Options
+from qcjax import cli
+from qcjax.config import Config
+from qcjax.hosts import Hosts
+from qcjax.interruption import REQUEUE
+from qcjax.score_share import Share
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+TEXT = (DOCS / "cluster.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+
+
+SCRIPTS = blocks("sh")
+OBJECTS: list[dict[str, Any]] = [part for block in blocks("yaml") for part in yaml.safe_load_all(block)]
+JOBS = {part["metadata"]["name"]: part["spec"] for part in OBJECTS if part["kind"] == "Job"}
+CONTAINERS = {name: spec["template"]["spec"]["containers"][0] for name, spec in JOBS.items()}
+LINES = [line for script in SCRIPTS for line in script.replace("\\\n", " ").splitlines() if "srun" in line]
+LINES += [container["args"][0] for container in CONTAINERS.values()]
+
+
+def options(line: str) -> dict[str, str]:
+    """Of the command itself, not of srun."""
+    words = shlex.split(line)
+    first = next(i for i, word in enumerate(words) if word in ("experiments.mnms2", "score"))
+    given = words[first + 1 :]
+    values = [*given[1:], "--"]
+    return {
+        word: "" if value.startswith("--") else value
+        for word, value in zip(given, values, strict=True)
+        if word.startswith("--")
+    }
+
+
+def test_there_is_a_script_and_a_job_for_each_of_two() -> None:
+    assert len(SCRIPTS) == 2 and sorted(JOBS) == ["qcjax-score", "qcjax-train"]
+    assert (
+        sum("experiments.mnms2" in line for line in LINES)
+        == sum("qcjax score" in line for line in LINES)
+        == 2
+    )
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, *(c["args"][0] for c in CONTAINERS.values())])
+def test_scripts_parse(script: str) -> None:
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_every_option_is_one_of_the_commands(line: str) -> None:
+    given = options(line)
+    if "qcjax score" in line:
+        known = {f"--{name.replace('_', '-')}" for name in inspect.signature(cli.score).parameters}
+        needed = {"--monitor", "--masks", "--out", "--share"}
+    else:
+        known = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(Config)}
+        known |= {f"--hosts.{field.name}" for field in dataclasses.fields(Hosts)}
+        needed = {"--data", "--out", "--distributed"}
+    assert needed <= set(given) <= known
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_slurm_starts_a_stopped_script_again(script: str) -> None:
+    assert f'if [ "$code" -eq {REQUEUE} ]; then' in script and "scontrol requeue" in script
+    assert "#SBATCH --requeue" in script and "#SBATCH --signal=TERM@" in script
+    assert ("$SLURM_JOB_ID" in script) != ("--array" in script)
+
+
+def test_a_task_for_every_gpu() -> None:
+    (script,) = (s for s in SCRIPTS if "--distributed" in s)
+    tasks, gpus = (re.search(p, script) for p in (r"--ntasks-per-node=(\d+)", r"--gres=gpu:(\d+)"))
+    assert tasks and gpus and tasks[1] == gpus[1]
+
+
+@pytest.mark.parametrize("name", sorted(JOBS))
+def test_kubernetes_starts_a_stopped_pod_again(name: str) -> None:
+    spec, container = JOBS[name], CONTAINERS[name]
+    assert spec["completionMode"] == "Indexed" and spec["template"]["spec"]["restartPolicy"] == "Never"
+    (code,) = (r for r in spec["podFailurePolicy"]["rules"] if "onExitCodes" in r)
+    assert code["action"] == "Ignore" and code["onExitCodes"]["values"] == [REQUEUE]
+    assert code["onExitCodes"]["containerName"] == container["name"]
+    assert container["args"][0].startswith("exec ")  # so that it gets the signal
+    volumes = {volume["name"] for volume in spec["template"]["spec"]["volumes"]}
+    mounts = {m["mountPath"]: m for m in container["volumeMounts"]}
+    assert {m["name"] for m in mounts.values()} == volumes
+    given = options(container["args"][0])
+    for option in ("--data", "--masks", "--monitor", "--out"):
+        assert option not in given or any(given[option].startswith(f"{path}/") for path in mounts)
+    assert not next(m for path, m in mounts.items() if given["--out"].startswith(path)).get("readOnly")
+
+
+def test_pods_find_each_other() -> None:
+    (service,) = (part for part in OBJECTS if part["kind"] == "Service")
+    spec, given = JOBS["qcjax-train"], options(CONTAINERS["qcjax-train"]["args"][0])
+    assert service["spec"]["clusterIP"] == "None" and service["spec"]["selector"] == {
+        "job-name": "qcjax-train"
+    }
+    subdomain = spec["template"]["spec"]["subdomain"]
+    assert subdomain == service["metadata"]["name"]
+    host, port = given["--hosts.coordinator"].split(":")
+    assert host == f"qcjax-train-0.{subdomain}" and port.isdecimal()
+    assert spec["completions"] == spec["parallelism"] == int(given["--hosts.count"])
+    assert given["--hosts.index"] == "$JOB_COMPLETION_INDEX"
+
+
+def test_shares_are_as_many_as_there_are_processes() -> None:
+    given = options(CONTAINERS["qcjax-score"]["args"][0])["--share"]
+    n = JOBS["qcjax-score"]["completions"]
+    shell = 'for JOB_COMPLETION_INDEX in $(seq 0 $1); do echo "' + given + '"; done'
+    told = subprocess.run(["bash", "-c", shell, "_", str(n - 1)], capture_output=True, text=True, check=True)
+    assert [Share.parse(text) for text in told.stdout.split()] == [Share(i, n) for i in range(1, n + 1)]
+    (script,) = (s for s in SCRIPTS if "--share" in s)
+    array = re.search(r"#SBATCH --array=1-(\d+)", script)
+    assert array and f'--share "$SLURM_ARRAY_TASK_ID/{array[1]}"' in script
+
+
+def test_the_benchmark_has_the_option() -> None:
+    assert "`python -m experiments.benchmarks.scaling --out FILE.json`" in TEXT
+    assert "out" in {field.name for field in dataclasses.fields(Options)}
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
+        assert (DOCS / target).exists()
+    for page in (DOCS / "reliability.md", DOCS.parent / "README.md"):
+        assert "cluster.md)" in page.read_text(encoding="utf-8")
