@@ -35,7 +35,7 @@ class Options:
     data: Path | None = None
     """Folder of an M&Ms-2 data set for the cohort; none: a synthetic one."""
     rows: tuple[str, ...] = ()
-    """Only rows with one of these texts in their name, such as "train step" or nnunet; none: all."""
+    """Only rows of these names, or with one of these texts in their name, such as "train step"; none: all."""
     out: Path | None = None
     """Folder of the results. Default: runs/benchmark-<time>."""
     quick: bool = False
@@ -86,19 +86,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def chosen(measurements: Measurements, texts: Sequence[str]) -> Measurements:
-    """Those with one of the texts in their name; all of them where there are no texts.
+    """Those of these names, or with one of the texts in their name; all of them where there are no texts.
 
     Raises ValueError for a text that is in none.
     """
+    wanted: set[str] = set()
     for text in texts:
-        if not any(text in name for name in measurements):
+        found = {text} if text in measurements else {name for name in measurements if text in name}
+        if not found:
             names = ", ".join(f'"{name}"' for name in measurements)
             raise ValueError(f"--rows {text}: no such row, expected a part of one of {names}")
-    return {
-        name: measure
-        for name, measure in measurements.items()
-        if not texts or any(text in name for text in texts)
-    }
+        wanted |= found
+    return {name: measure for name, measure in measurements.items() if not texts or name in wanted}
 
 
 def measurements(
@@ -117,7 +116,7 @@ def measurements(
     for kind in ("train step", "inference"):
         for name in (*NETWORKS, *NETWORKS_3D):
             rows[f"{kind}, {name}"] = partial(networks.network_row, name, kind, s, originals)
-    for name in NETWORKS:
+    for name in (*NETWORKS, *NETWORKS_3D):
         rows[f"peak memory, {name}"] = partial(memory.memory_row, name, s, found)
     return rows | {
         "loading and augmentation": lambda: cases.loading_row(*cohort()),

@@ -1,6 +1,7 @@
 """A segmenter M and an autoencoder R over all slices of a cohort, in batches of one shape, on all devices."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -9,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from qcjax import losses
-from qcjax.data.batches import Batch, Slices, in_batches, take
+from qcjax.data.batches import Batch, Plan, Slices, batch_of, in_batches, take
+from qcjax.data.streaming import Streamed
 from qcjax.slice_uncertainty import SliceSums, draw_slices, slice_keys, slice_sums
 from qcjax.train.parallel import BROADCAST, REPLICATED, SHARDED, Devices
+from qcjax.train.placement import Take, ahead
 from qcjax.typing import Array, PRNGKey, Variables
 from qcjax.uncertainty import Moments, combine, moments
 
@@ -25,10 +28,11 @@ class Evaluation(NamedTuple):
 
 
 class Reconstruction(NamedTuple):
-    """Of unlabelled slices: the mask and R's version of it."""
+    """Of an unlabelled case: the mask and R's version of it; M's probabilities stay on the devices until asked for."""
 
-    labels: np.ndarray  # (n, h, w) uint8
-    rebuilt: np.ndarray  # (n, h, w) uint8
+    labels: np.ndarray  # (s, h, w) uint8
+    rebuilt: np.ndarray  # (s, h, w) uint8
+    probabilities: Callable[[], np.ndarray]  # -> (s, h, w, k) float16
 
 
 class Rebuilt(NamedTuple):
@@ -69,7 +73,8 @@ class Predictor:
         def reconstruct(variables: tuple[Variables, Variables], batch: Batch) -> Any:
             probabilities: Any = segmenter.apply(variables[0], batch.image)
             rebuilt: Any = autoencoder.apply(variables[1], probabilities)
-            return probabilities.argmax(-1).astype(jnp.uint8), rebuilt.argmax(-1).astype(jnp.uint8)
+            labels = probabilities.argmax(-1).astype(jnp.uint8)
+            return labels, rebuilt.argmax(-1).astype(jnp.uint8), probabilities.astype(jnp.float16)
 
         def rebuild(variables: Variables, batch: Batch) -> Any:
             return rebuild_masks(autoencoder, variables, batch.label)
@@ -96,28 +101,63 @@ class Predictor:
         self._draw = devices.compile(draw, (REPLICATED, SHARDED, SHARDED, BROADCAST, BROADCAST))
         self._combine = devices.compile(combine, (SHARDED, SHARDED))
         self._spread = devices.compile(spread, (SHARDED, SHARDED))
-        self._take = devices.compile(take, (REPLICATED, SHARDED, SHARDED))
+        self.take = Take(devices, take, batch_of)
         self._evaluate = devices.compile(evaluate, axes)
         self._reconstruct = devices.compile(reconstruct, axes)
         self._rebuild = devices.compile(rebuild, axes)
         self._segment = devices.compile(segment, axes)
         self._rebuild_probabilities = devices.compile(rebuild_probabilities, axes)
 
-    def evaluate(self, variables: Variables, slices: Slices, indices: np.ndarray) -> Evaluation:
+    def evaluate(self, variables: Variables, slices: Slices | Streamed, indices: np.ndarray) -> Evaluation:
         """Labels, and what a volume's loss is made of, of the slices at `indices`."""
         return Evaluation(*self._all(self._evaluate, variables, slices, indices))
 
     def reconstruct(
-        self, variables: Variables, autoencoder: Variables, slices: Slices, indices: np.ndarray
-    ) -> Reconstruction:
-        """Masks ŷM and rebuilt masks ŷR; R sees the probabilities."""
-        return Reconstruction(*self._all(self._reconstruct, (variables, autoencoder), slices, indices))
+        self,
+        variables: Variables,
+        autoencoder: Variables,
+        slices: Slices | Streamed,
+        indices: np.ndarray,
+        first: np.ndarray,
+    ) -> Generator[Reconstruction, None, None]:
+        """Masks ŷM and rebuilt masks ŷR, case by case; R sees the probabilities.
 
-    def rebuild(self, autoencoder: Variables, slices: Slices, indices: np.ndarray) -> Rebuilt:
+        The devices are at work on the next batch while a case is looked at.
+
+        Args:
+          first: (cases + 1,) where each case begins in `indices`, and where the last one ends.
+        """
+        bounds = list(zip(first[:-1].tolist(), first[1:].tolist(), strict=True))
+        parts: list[Any] = []  # from the batch on in which the next case begins
+        before = 0  # how many slices came before those
+        batches = self._results(self._reconstruct, (variables, autoencoder), slices, indices)
+        with closing(batches):
+            for result in _ahead(batches):
+                parts.append((*(self.devices.gather(x) for x in result[:2]), result[2]))
+                while bounds and bounds[0][1] <= before + len(parts) * self.batch:
+                    begin, end = bounds.pop(0)
+                    yield self._case(parts, begin - before, end - before)
+                    over = (end - before) // self.batch
+                    parts, before = parts[over:], before + over * self.batch
+
+    def _case(self, parts: Sequence[Any], begin: int, end: int) -> Reconstruction:
+        """The rows of one case out of a few batches."""
+        touched = range(begin // self.batch, -(-end // self.batch))
+        labels, rebuilt, probabilities = zip(*(parts[i] for i in touched), strict=True)
+        rows = slice(begin - touched[0] * self.batch, end - touched[0] * self.batch)
+
+        def fetch() -> np.ndarray:
+            return np.concatenate([self.devices.gather(x) for x in probabilities])[rows]
+
+        return Reconstruction(np.concatenate(labels)[rows], np.concatenate(rebuilt)[rows], fetch)
+
+    def rebuild(self, autoencoder: Variables, slices: Slices | Streamed, indices: np.ndarray) -> Rebuilt:
         """R on ground truth."""
         return Rebuilt(*self._all(self._rebuild, autoencoder, slices, indices))
 
-    def probabilities(self, variables: Variables, slices: Slices, indices: np.ndarray) -> np.ndarray:
+    def probabilities(
+        self, variables: Variables, slices: Slices | Streamed, indices: np.ndarray
+    ) -> np.ndarray:
         """Class probabilities of some slices, (n, h, w, k)."""
         return self._all(self._segment, variables, slices, indices)
 
@@ -134,7 +174,7 @@ class Predictor:
     def uncertainty(
         self,
         variables: Variables,
-        slices: Slices,
+        slices: Slices | Streamed,
         indices: np.ndarray,
         places: np.ndarray,
         key: PRNGKey,
@@ -151,28 +191,42 @@ class Predictor:
         """
         size = min(chunk or samples, samples)
 
-        def drawn() -> Iterator[SliceSums]:
+        def drawn() -> Generator[SliceSums, None, None]:
             steps = in_batches(indices, self.batch)
             padding = steps.indices.size - len(places)
             padded = np.pad(places, ((0, padding), (0, 0))).reshape(*steps.indices.shape, -1)
-            for where, weight, own in zip(*steps, padded, strict=True):
-                batch = self._take(slices, *self.devices.shard((where, weight)))
-                total, labels = None, []
-                for first in range(0, samples, size):
-                    numbers = np.arange(first, min(first + size, samples), dtype=np.uint32)
-                    part, segmented = self._draw(variables, batch, self.devices.shard(own), key, numbers)
-                    total = part if total is None else self._combine(total, part)
-                    labels.append(segmented)
-                yield self._spread(total, labels)
-                on_batch()
+            batches = self._batches(slices, steps)
+            with ahead(slices, zip(batches, padded, strict=True)) as prepared:
+                for batch, own in prepared:
+                    total, labels = None, []
+                    for first in range(0, samples, size):
+                        numbers = np.arange(first, min(first + size, samples), dtype=np.uint32)
+                        part, segmented = self._draw(variables, batch, self.devices.shard(own), key, numbers)
+                        total = part if total is None else self._combine(total, part)
+                        labels.append(segmented)
+                    yield self._spread(total, labels)
+                    on_batch()
 
-        return self._gathered(drawn(), len(indices))
+        with closing(drawn()) as results:
+            return self._gathered(results, len(indices))
 
-    def _all(self, function: Callable[..., Any], variables: Any, slices: Slices, indices: np.ndarray) -> Any:
+    def _all(
+        self, function: Callable[..., Any], variables: Any, slices: Slices | Streamed, indices: np.ndarray
+    ) -> Any:
         """A function of weights and batch, over the slices at `indices`."""
-        steps = zip(*in_batches(indices, self.batch), strict=True)
-        batches = (self._take(slices, *self.devices.shard(step)) for step in steps)
-        return self._gathered((function(variables, batch) for batch in batches), len(indices))
+        with closing(self._results(function, variables, slices, indices)) as results:
+            return self._gathered(results, len(indices))
+
+    def _results(
+        self, function: Callable[..., Any], variables: Any, slices: Slices | Streamed, indices: np.ndarray
+    ) -> Generator[Any, None, None]:
+        """The same, batch by batch, on the devices."""
+        with ahead(slices, self._batches(slices, in_batches(indices, self.batch))) as batches:
+            for batch in batches:
+                yield function(variables, batch)
+
+    def _batches(self, slices: Slices | Streamed, steps: Plan) -> Iterator[Any]:
+        return (self.take(slices, *self.devices.shard(step)) for step in zip(*steps, strict=True))
 
     def _gathered(self, results: Iterable[Any], count: int) -> Any:
         """The first `count` of all batches' results, on the host."""

@@ -110,6 +110,11 @@ def update(record: Record, pdc: Float[np.ndarray, " n"], phd: Float[np.ndarray, 
     )
 
 
+def improves(record: Record, case: int, pdc: float, phd: float) -> bool:
+    """Whether `update` will have a case's prediction kept, which no other case's measures decide."""
+    return bool(pdc >= record.best_pdc[case] or phd <= record.best_phd[case])
+
+
 def thresholds(record: Record) -> Thresholds:
     """Thresholds from the quartiles of the best measures so far; infinite pHDs can make them infinite or NaN.
 

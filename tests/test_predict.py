@@ -59,9 +59,13 @@ def test_slices_in_batches_are_the_slices(networks, variables, slices):
     np.testing.assert_allclose(evaluation.entropy, entropy, rtol=1e-4)
     rebuilt = networks.predictor.rebuild_probabilities(r, p)
     np.testing.assert_allclose(rebuilt, networks.autoencoder.apply(r, p), atol=1e-5)
-    both = networks.predictor.reconstruct(m, r, slices, order)
-    np.testing.assert_array_equal(both.labels, p.argmax(-1))
-    assert (both.rebuilt == rebuilt.argmax(-1)).mean() > 0.999
+    cases = list(networks.predictor.reconstruct(m, r, slices, order, np.array([0, 1, 6, 7])))
+    assert [len(c.labels) for c in cases] == [1, 5, 1]
+    np.testing.assert_array_equal(np.concatenate([c.labels for c in cases]), p.argmax(-1))
+    assert (np.concatenate([c.rebuilt for c in cases]) == rebuilt.argmax(-1)).mean() > 0.999
+    found = np.concatenate([c.probabilities() for c in cases])
+    assert found.dtype == np.float16
+    np.testing.assert_allclose(found, p, atol=1e-3)
     truth = networks.predictor.rebuild(r, slices, order)
     of_truth = np.asarray(networks.autoencoder.apply(r, jnp.asarray(one_hot, jnp.float32)))
     np.testing.assert_allclose(truth.error, ((of_truth - one_hot) ** 2).mean((1, 2, 3)), rtol=1e-4)

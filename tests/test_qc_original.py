@@ -153,3 +153,15 @@ def test_what_makes_no_sense_is_refused():
         qc.thresholds(record)
     with pytest.raises(ValueError, match="0 evaluations"):
         qc.out_of_distribution(record)
+
+
+def test_what_improves_is_what_an_update_takes():
+    rng = np.random.default_rng(3)
+    record = qc.empty_record(4)
+    for _ in range(6):
+        pdc = rng.choice([0.0, 0.6, 0.7, 0.8], 4)
+        phd = rng.choice([3.0, 5.0, np.inf], 4)
+        found = [qc.improves(record, i, float(pdc[i]), float(phd[i])) for i in range(4)]
+        result = qc.update(record, pdc, phd)
+        assert found == (result.take_dc | result.take_hd | result.take_ensemble).tolist()
+        record = result.record

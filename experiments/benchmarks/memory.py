@@ -22,7 +22,8 @@ def memory_row(name: str, s: Sizes, clones: Clones | None) -> Row:
     measured = {OURS: Measured((_in_process(OURS, name, s, clones),))}
     if clones is not None:
         measured[THEIRS] = Measured((_in_process(THEIRS, name, s, clones),))
-    work = f"batch {shape_of(name, s)[0]} of {s.size}×{s.size}, the whole process"
+    batch, *space = shape_of(name, s)
+    work = f"batch {batch} of {'×'.join(str(n) for n in space)}, the whole process"
     return Row(f"peak memory, train step, {name}", work, "MiB", measured, 1.0)
 
 

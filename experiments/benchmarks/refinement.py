@@ -1,10 +1,12 @@
 """The row of one epoch of refinement: train, validate, detect, refine, validate, detect."""
 
 import shutil
+import statistics
 import time
 import warnings
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -14,40 +16,66 @@ import numpy as np
 from experiments.benchmarks.session import Ours, Theirs
 from experiments.benchmarks.timing import OURS, THEIRS, Measured, Row
 from experiments.benchmarks.workload import VIEW
-from qcjax.data.batches import in_batches
 from qcjax.data.subject import PHASES
+from qcjax.train.best_predictions import BestPredictions
 from qcjax.train.loop import run_steps
-from qcjax.train.refinement_original import BestPredictions, Records, measure_rv
+from qcjax.train.refinement_original import Records, case_batches, case_sizes, measure_and_keep
 from qcjax.train.stages import Arm, validate_segmenter
 from qcjax.train.state import TrainState, from_variables
 
 EPOCH, EPOCHS = 200, 250  # the epoch from which the notebook refines, and the last
-OOD_SUBJECTS = (
-    1  # with both phases OoD on both sides, so that the amount of work doesn't depend on the weights
-)
+PARTS = ("train", "validate", "detect", "refine")
+
+
+class Clock:
+    """Seconds of an epoch, as a whole and by part."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self.parts = dict.fromkeys(PARTS, 0.0)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """What runs within it counts for a part."""
+        started = time.perf_counter()
+        yield
+        self.parts[name] += time.perf_counter() - started
 
 
 def epoch_row(ours: Ours, theirs: Theirs | None, folder: Path) -> Row:
     """The whole epoch, both sides from the same weights, on the same cohort, with the same OoD cases."""
-    values: dict[str, list[float]] = {name: [] for name in (OURS, THEIRS)[: 1 if theirs is None else 2]}
+    clocks: dict[str, list[Clock]] = {name: [] for name in (OURS, THEIRS)[: 1 if theirs is None else 2]}
     for turn in range(1 + ours.repeats):
-        seconds = {OURS: our_epoch(ours, folder / "ours")}
+        run = {OURS: our_epoch(ours, folder / "ours")}
         if theirs is not None:
-            seconds[THEIRS] = their_epoch(theirs)
+            run[THEIRS] = their_epoch(theirs)
         if turn:
-            for name, value in seconds.items():
-                values[name].append(value)
+            for name, clock in run.items():
+                clocks[name].append(clock)
     data = ours.arm.data
     work = (
         f"{len(data.training.owner)} labelled slices, {len(data.validation.cases)} validation and "
         f"{len(data.unlabelled.cases)} unlabelled cases, 2 of them taken as OoD"
     )
-    measured = {name: Measured(tuple(v)) for name, v in values.items()}
-    return Row("one refinement epoch", work, "s", measured, 2.0)
+    measured = {name: Measured(tuple(clock.total for clock in found)) for name, found in clocks.items()}
+    parts = {
+        name: {part: statistics.median(clock.parts[part] for clock in found) for part in PARTS}
+        for name, found in clocks.items()
+    }
+    extra = {f"{name}: {part}, s": value for name, of in parts.items() for part, value in of.items()}
+    note = "; ".join(f"{name} spends {_in_words(of)}" for name, of in parts.items())
+    return Row("one refinement epoch", work, "s", measured, 2.0, f"{note}.", extra)
+
+
+def _in_words(parts: Mapping[str, float]) -> str:
+    return ", ".join(f"{value:.3g} s to {part}" for part, value in parts.items())
 
 
 def ood_subject(ours: Ours) -> str:
-    """The unlabelled subject with the smallest stacks: their code can't learn from one that exceeds a batch."""
+    """The unlabelled subject with the smallest stacks: their code can't learn from one that exceeds a batch.
+
+    Both of its phases are taken as OoD on both sides, so that the amount of work doesn't depend on the weights.
+    """
     cohort = ours.arm.data.unlabelled
     slices: dict[str, int] = {}
     for case, count in zip(cohort.cases, np.diff(cohort.first).tolist(), strict=True):
@@ -55,8 +83,8 @@ def ood_subject(ours: Ours) -> str:
     return min(slices, key=lambda code: slices[code])
 
 
-def our_epoch(ours: Ours, folder: Path) -> float:
-    """Seconds of one epoch of preset `original`."""
+def our_epoch(ours: Ours, folder: Path) -> Clock:
+    """One epoch of preset `original`."""
     arm = ours.arm
     networks, cohort = arm.networks, arm.data.unlabelled
     shutil.rmtree(folder, ignore_errors=True)
@@ -70,57 +98,71 @@ def our_epoch(ours: Ours, folder: Path) -> float:
     ood = [
         i for phase in PHASES for i, c in enumerate(cohort.cases) if (c.subject, c.phase) == (first, phase)
     ]
+    clock = Clock()
 
     def labelled() -> Iterator[tuple[Any, ...]]:
-        for i, (indices, weight) in enumerate(
-            zip(*arm.plan(None, networks.config.supervised.batch, 1), strict=True)
-        ):
+        plan = arm.plan(None, networks.config.supervised.batch, 1)
+        for i, (indices, weight) in enumerate(zip(*plan, strict=True)):
             yield networks.take(arm.data.slices, indices, weight), arm.step_key("refined", 1, i), rate
 
     def unlabelled() -> Iterator[tuple[Any, ...]]:
-        selection, size = records.select(), networks.config.supervised.batch
+        selection, sizes = records.select(), case_sizes(arm)
         for case in ood:
             target = best.get(case, int(selection.first[case]), int(selection.second[case]))
-            where = arm.data.unlabelled_indices[cohort.rows(case)].astype(np.int32)
-            for i, (places, weight) in enumerate(zip(*in_batches(np.arange(len(where)), size), strict=True)):
-                batch = networks.take(arm.data.slices, where[places], weight)
+            for i, (places, _, batch) in enumerate(case_batches(arm, case, sizes)):
                 key = arm.step_key("refined", 2, 1000 * case + i)
                 yield batch, target[places], np.float32(EPOCH / EPOCHS), autoencoder, key, rate
 
     def evaluate(state: TrainState, number: int) -> None:
-        record = validate_segmenter(arm, state)
-        for case in np.flatnonzero(records.update(*measure_rv(arm, state.variables, autoencoder))):
-            where = arm.data.unlabelled_indices[cohort.rows(int(case))]
-            stack = networks.predictor.probabilities(state.variables, arm.data.slices, where)
-            best.put(int(case), number, stack)
-        records.ood()
-        checkpoints.save(number + 1, record, state=jax.device_get(state))
+        with clock.part("validate"):
+            record = validate_segmenter(arm, state)
+        with clock.part("detect"):
+            measure_and_keep(arm, state.variables, autoencoder, records, best, number)
+            records.ood()
+        with clock.part("validate"):  # theirs saves its best models in there
+            checkpoints.save(number + 1, record, state=state)
 
     started = time.perf_counter()
-    state, _ = run_steps(networks.supervised_step, state, labelled())
+    with clock.part("train"):
+        state, _ = arm.run_steps(networks.supervised_step, state, labelled())
     evaluate(state, 0)
-    state, _ = run_steps(networks.original_refinement_step, state, unlabelled())
+    with clock.part("refine"):
+        state, _ = run_steps(networks.original_refinement_step, state, unlabelled())
     evaluate(state, 1)
     checkpoints.wait()
     jax.block_until_ready(state)
-    elapsed = time.perf_counter() - started
+    clock.total = time.perf_counter() - started
     checkpoints.close()
-    return elapsed
+    return clock
 
 
-def their_epoch(theirs: Theirs) -> float:
-    """Seconds of `semisupervised_refinement` over one epoch, from the end of its first validation."""
+def their_epoch(theirs: Theirs) -> Clock:
+    """`semisupervised_refinement` over one epoch, from the end of its first validation."""
     u = theirs.originals.utils
-    marks: list[float] = []
-    u.epoch_end = lambda *_: marks.append(
-        time.perf_counter()
-    )  # it prints; here it tells when the epoch begins
-    first = f"{ood_subject(theirs.ours)}_{VIEW}"
+    clock, marks = Clock(), list[float]()
+
+    def begin(*_: Any) -> None:  # in place of what prints an epoch's results; first before the epoch
+        if not marks:
+            clock.parts = dict.fromkeys(PARTS, 0.0)
+        marks.append(time.perf_counter())
+
+    def optimised(loader: Any, model: Any, ae: Any = None, *args: Any, **kwargs: Any) -> str:
+        return "train" if ae is None else "refine"
+
+    def evaluated(validator: Any, domain: str, *args: Any, **kwargs: Any) -> str:
+        return "validate" if domain == "val" else "detect"
 
     validator = u.Validator(5)
-    validator.get_anomalies = partial(_same_cases, first)
-
-    with theirs.at_home(), warnings.catch_warnings():
+    validator.get_anomalies = partial(_same_cases, f"{ood_subject(theirs.ours)}_{VIEW}")
+    with (
+        theirs.at_home(),
+        warnings.catch_warnings(),
+        _instead(u, "epoch_end", begin),
+        _instead(u, "optimize_segmentation", _clocked(clock, optimised, u.optimize_segmentation)),
+        _instead(  # of the class: their checkpoints pickle the validator
+            u.Validator, "domain_evaluation", _clocked(clock, evaluated, u.Validator.domain_evaluation)
+        ),
+    ):
         warnings.simplefilter("ignore", RuntimeWarning)  # their quartiles of infinite distances
         u.semisupervised_refinement(
             theirs.segmenter(),
@@ -132,8 +174,31 @@ def their_epoch(theirs: Theirs) -> float:
             validator,
             u.Checkpointer("checkpoints"),
         )
-    theirs.originals.wait()
-    return time.perf_counter() - marks[0]
+        theirs.originals.wait()
+        clock.total = time.perf_counter() - marks[0]
+    return clock
+
+
+def _clocked(clock: Clock, part_of: Callable[..., str], function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function whose calls count for the part that their arguments tell."""
+
+    @wraps(function)
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        with clock.part(part_of(*args, **kwargs)):
+            return function(*args, **kwargs)
+
+    return timed
+
+
+@contextmanager
+def _instead(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Within it, an attribute is another one."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
 
 
 def _same_cases(patient: str, domain: str) -> dict[str, list[str]]:

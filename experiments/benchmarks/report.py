@@ -134,9 +134,22 @@ def _remarks(rows: Sequence[Row], results: Mapping[str, Any]) -> list[str]:
     if results["quick"]:
         remarks.append("Quick: tiny inputs. It shows that everything works; its figures mean nothing.")
     remarks += [f"{row.name}: {row.note}" for row in rows if row.note]
+    remarks += _goals(rows)
     if results.get("hint"):
         remarks.append(results["hint"])
     return remarks
+
+
+def _goals(rows: Sequence[Row]) -> list[str]:
+    """How many ratios are what they should be, and which aren't; nothing where there is no ratio with a goal."""
+    aimed = [
+        (row.name, row.ratio, row.goal) for row in rows if row.goal is not None and row.ratio is not None
+    ]
+    missed = [f"{name} ({ratio:.2f} of {goal:g})" for name, ratio, goal in aimed if ratio < goal]
+    if not aimed:
+        return []
+    rest = f"; not: {'; '.join(missed)}" if missed else ""
+    return [f"Goals: {len(aimed) - len(missed)} of {len(aimed)} ratios reach theirs{rest}."]
 
 
 def _value(measured: Measured | None, unit: str) -> str:

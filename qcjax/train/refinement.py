@@ -10,7 +10,8 @@ from qcjax import qc
 from qcjax.data.batches import Plan, cycled, padded
 from qcjax.labels import CARDIAC, RV
 from qcjax.train.checkpoint import LOSS, Candidate, Checkpoints
-from qcjax.train.loop import Record, fit, run_steps
+from qcjax.train.loop import Record, fit
+from qcjax.train.measuring import measure_cases
 from qcjax.train.stages import Arm, validate_segmenter
 from qcjax.train.state import TrainState
 from qcjax.typing import Variables
@@ -91,14 +92,12 @@ def measure_unlabelled(
     arm: Arm, variables: Variables, autoencoder: Variables
 ) -> tuple[np.ndarray, np.ndarray]:
     """pDC and pHD in mm of a segmenter on every case of D_te: (n, 3) each, on the prepared grid."""
-    cohort = arm.data.unlabelled
-    result = arm.networks.predictor.reconstruct(
-        variables, autoencoder, arm.data.slices, arm.data.unlabelled_indices
-    )
-    pairs = zip(cohort.split(result.labels), cohort.split(result.rebuilt), cohort.geometries, strict=True)
-    measures = [qc.pseudo_measures(mask, rebuilt, geometry.spacing_mm) for mask, rebuilt, geometry in pairs]
-    pdc, phd = zip(*measures, strict=True)
-    return np.stack(pdc), np.stack(phd)
+    geometries = arm.data.unlabelled.geometries
+
+    def measure(case: int, mask: np.ndarray, rebuilt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return qc.pseudo_measures(mask, rebuilt, geometries[case].spacing_mm)
+
+    return measure_cases(arm, variables, autoencoder, measure)
 
 
 def refine(pool: Pool, stage: str, epochs: int, learn_from_ood: bool) -> Checkpoints:
@@ -131,7 +130,7 @@ def refine(pool: Pool, stage: str, epochs: int, learn_from_ood: bool) -> Checkpo
             if count
             else _nothing(steps, config.unlabelled)
         )
-        joint = _side_by_side(labelled, other, devices.count)
+        joint = _side_by_side(labelled, other, networks.multiple)
         taken[epoch] = Plan(joint[0], joint[1] + joint[2])
         alpha = np.float32(1 / epoch if learn_from_ood else 0)
         for i, (indices, is_labelled, is_ood) in enumerate(zip(*joint, strict=True)):
@@ -145,7 +144,7 @@ def refine(pool: Pool, stage: str, epochs: int, learn_from_ood: bool) -> Checkpo
             if learn_from_ood
             else np.zeros(len(arm.data.unlabelled.cases), bool)
         )
-        return run_steps(step, state, batches(epoch, ood))
+        return arm.run_steps(step, state, batches(epoch, ood))
 
     def validate(state: TrainState, epoch: int) -> Record:
         record = {"k": epoch} | validate_segmenter(arm, state)
@@ -186,10 +185,10 @@ def _nothing(steps: int, batch: int) -> Plan:
     return Plan(np.zeros((steps, batch), np.int32), np.zeros((steps, batch), np.float32))
 
 
-def _side_by_side(labelled: Plan, other: Plan, devices: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _side_by_side(labelled: Plan, other: Plan, multiple: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Indices, labelled weights and OoD weights of joint batches: (steps, b) each."""
     indices = np.concatenate([labelled.indices, other.indices], 1)
     is_labelled = np.concatenate([labelled.weight, np.zeros_like(other.weight)], 1)
     is_ood = np.concatenate([np.zeros_like(labelled.weight), other.weight], 1)
-    weights = padded(Plan(indices, is_labelled), devices), padded(Plan(indices, is_ood), devices)
+    weights = padded(Plan(indices, is_labelled), multiple), padded(Plan(indices, is_ood), multiple)
     return weights[0].indices, weights[0].weight, weights[1].weight

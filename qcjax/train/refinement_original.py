@@ -4,26 +4,29 @@ Epochs of supervised training alternate with one pass over each out-of-distribut
 epoch are validated, tried on D_te, and enter the best list; what is OoD is decided over all evaluations so far.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from qcjax import qc, qc_original
-from qcjax.data.batches import in_batches, padded
+from qcjax.data.batch_sizes import batch_sizes, in_sizes
+from qcjax.data.batches import Batch, in_batches, padded
 from qcjax.data.subject import PHASES
 from qcjax.labels import RV
-from qcjax.records import load_arrays
+from qcjax.train.best_predictions import BestPredictions
 from qcjax.train.checkpoint import LOSS, Candidate
 from qcjax.train.loop import Record, fit, run_steps
+from qcjax.train.measuring import Keep, measure_cases
 from qcjax.train.refinement import CandidatePool, Decision, describe_ood
 from qcjax.train.stages import Arm, original_start, validate_segmenter
 from qcjax.train.state import TrainState
 from qcjax.typing import Variables
 
 BLEND_EPOCHS = 250  # the code's number of epochs, whatever the run's
+MAX_SIZES = 3  # of batches of single cases; each compiles the step anew, and more would save little padding
 
 
 @dataclass
@@ -69,18 +72,19 @@ class Records:
     def __init__(self, phases: np.ndarray) -> None:
         self.cases = {phase: np.flatnonzero(phases == phase) for phase in PHASES}
         self.records = {phase: qc_original.empty_record(len(cases)) for phase, cases in self.cases.items()}
-        self.n = len(phases)
+        self.phases, self.n = phases, len(phases)
 
-    def update(self, pdc: np.ndarray, phd: np.ndarray) -> np.ndarray:
-        """One more evaluation, (n,) each; returns which cases' predictions have to be kept, (n,)."""
-        keep = np.zeros(self.n, bool)
+    def improves(self, case: int, pdc: float, phd: float) -> bool:
+        """Whether `update` will have a case's prediction kept, whatever the other cases' measures."""
+        phase = str(self.phases[case])
+        place = int(np.searchsorted(self.cases[phase], case))
+        return qc_original.improves(self.records[phase], place, pdc, phd)
+
+    def update(self, pdc: np.ndarray, phd: np.ndarray) -> None:
+        """One more evaluation, (n,) each."""
         for phase, cases in self.cases.items():
-            if not len(cases):
-                continue
-            result = qc_original.update(self.records[phase], pdc[cases], phd[cases])
-            self.records[phase] = result.record
-            keep[cases] = result.take_dc | result.take_hd | result.take_ensemble
-        return keep
+            if len(cases):
+                self.records[phase] = qc_original.update(self.records[phase], pdc[cases], phd[cases]).record
 
     def ood(self) -> np.ndarray:
         """Which cases are OoD, (n,)."""
@@ -104,46 +108,54 @@ class Records:
         return {p: {"low": float(t.low), "up_voxels": float(t.up)} for p, t in limits.items()}
 
 
-class BestPredictions:
-    """Class probabilities of D_te's cases at the evaluations that the records point to, as files."""
+def measure_rv(
+    arm: Arm, variables: Variables, autoencoder: Variables, keep: Keep = lambda case, measures: None
+) -> tuple[np.ndarray, np.ndarray]:
+    """pDC and pHD in voxels of the RV in every case of D_te, (n,) each; for `keep` see `measure_cases`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+    def measure(case: int, mask: np.ndarray, rebuilt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return qc_original.pseudo_measures(mask, rebuilt, (RV,))
 
-    def _path(self, case: int, evaluation: int) -> Path:
-        return self.folder / f"{case:05d}-{evaluation:04d}.npz"
-
-    def put(self, case: int, evaluation: int, probabilities: np.ndarray) -> None:
-        """Keep a case's (s, h, w, k)."""
-        with self._path(case, evaluation).open("wb") as file:
-            np.savez(file, probabilities.astype(np.float16))
-
-    def get(self, case: int, first: int, second: int) -> np.ndarray:
-        """Mean of two evaluations, (s, h, w, k) float32.
-
-        Raises OSError or ValueError where a file is lost or damaged.
-        """
-        parts = [load_arrays(self._path(case, e))["arr_0"].astype(np.float32) for e in (first, second)]
-        return (parts[0] + parts[1]) / 2
-
-    def clear(self) -> None:
-        """Remove the files."""
-        for path in self.folder.glob("*.npz"):
-            path.unlink()
+    pdc, phd = measure_cases(arm, variables, autoencoder, measure, keep)
+    return pdc[:, 0], phd[:, 0]
 
 
-def measure_rv(arm: Arm, variables: Variables, autoencoder: Variables) -> tuple[np.ndarray, np.ndarray]:
-    """pDC and pHD in voxels of the RV in every case of D_te, (n,) each."""
-    cohort = arm.data.unlabelled
-    result = arm.networks.predictor.reconstruct(
-        variables, autoencoder, arm.data.slices, arm.data.unlabelled_indices
-    )
-    pairs = zip(cohort.split(result.labels), cohort.split(result.rebuilt), strict=True)
-    pdc, phd = zip(
-        *(qc_original.pseudo_measures(mask, rebuilt, (RV,)) for mask, rebuilt in pairs), strict=True
-    )
-    return np.concatenate(pdc), np.concatenate(phd)
+def measure_and_keep(
+    arm: Arm,
+    variables: Variables,
+    autoencoder: Variables,
+    records: Records,
+    best: BestPredictions,
+    evaluation: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`measure_rv` as one more evaluation: `records` know of it, and `best` has the predictions that they point to."""
+
+    def keep(case: int, measures: tuple[np.ndarray, np.ndarray]) -> Callable[[np.ndarray], None] | None:
+        pdc, phd = (float(x[0]) for x in measures)
+        return partial(best.put, case, evaluation) if records.improves(case, pdc, phd) else None
+
+    pdc, phd = measure_rv(arm, variables, autoencoder, keep)
+    records.update(pdc, phd)
+    return pdc, phd
+
+
+def case_sizes(arm: Arm) -> tuple[int, ...]:
+    """The sizes of the batches in which cases of D_te are learnt from, one case at a time."""
+    lengths = np.diff(arm.data.unlabelled.first)
+    return batch_sizes(lengths, arm.networks.config.supervised.batch, MAX_SIZES)
+
+
+def case_batches(
+    arm: Arm, case: int, sizes: tuple[int, ...]
+) -> Iterator[tuple[np.ndarray, np.ndarray, Batch]]:
+    """A case of D_te, batch by batch: places in its stack (b,), padding included; its slices; both on the devices."""
+    networks, devices = arm.networks, arm.devices
+    rows = arm.data.unlabelled_indices[arm.data.unlabelled.rows(case)]
+    for plan in in_sizes(len(rows), sizes):
+        (places,), (weight,) = padded(plan, networks.multiple)
+        where = rows[places].astype(np.int32)
+        batch = networks.take(arm.data.slices, *devices.shard((where, weight)))
+        yield places, where[weight > 0], batch
 
 
 def refine_original(pool: OriginalPool, stage: str, epochs: int, learn_from_ood: bool) -> None:
@@ -164,6 +176,7 @@ def refine_original(pool: OriginalPool, stage: str, epochs: int, learn_from_ood:
         arm.folder / "best_predictions" / checkpoints.stage / networks.name / arm.data.view
     )
 
+    sizes = case_sizes(arm)
     taken: list[np.ndarray] = []  # the slices of each step of the running epoch
     records, progress = Records(cohort.phases), {"adjustments": 0, "evaluations": 0}
     for line in arm.journal.read():
@@ -197,13 +210,9 @@ def refine_original(pool: OriginalPool, stage: str, epochs: int, learn_from_ood:
             except (OSError, ValueError) as error:
                 checkpoints.forget_after(0, f"{best.folder} is damaged")
                 raise ValueError(f"{best.folder}: {error}; started again, refinement is done anew") from None
-            rows = np.arange(len(cohort.owner))[cohort.rows(case)]
-            plan = padded(in_batches(np.arange(len(rows)), networks.config.supervised.batch), devices.count)
-            for i, (places, weight) in enumerate(zip(*plan, strict=True)):
-                where = arm.data.unlabelled_indices[rows[places]].astype(np.int32)
-                batch = networks.take(arm.data.slices, *devices.shard((where, weight)))
+            for i, (places, where, batch) in enumerate(case_batches(arm, case, sizes)):
                 key = arm.step_key(stage, epoch, 1000 * number + i)
-                taken.append(where[weight > 0])
+                taken.append(where)
                 yield batch, devices.shard(target[places]), blend, pool.autoencoder, key, rate()
             progress["adjustments"] += 1
 
@@ -211,8 +220,9 @@ def refine_original(pool: OriginalPool, stage: str, epochs: int, learn_from_ood:
         k = (epoch + 1) // 2 if learn_from_ood else epoch
         taken.clear()
         if learn_from_ood and epoch % 2 == 0:
+            # not made ahead: what `unlabelled` does about damage is for the main thread
             return run_steps(networks.original_refinement_step, state, unlabelled(epoch, k))
-        state, metrics = run_steps(networks.supervised_step, state, labelled(epoch, k))
+        state, metrics = arm.run_steps(networks.supervised_step, state, labelled(epoch, k))
         progress["adjustments"] += 1
         return state, metrics
 
@@ -220,9 +230,8 @@ def refine_original(pool: OriginalPool, stage: str, epochs: int, learn_from_ood:
         k = (epoch + 1) // 2 if learn_from_ood else epoch
         record = {"k": k, "adjustments": progress["adjustments"]} | validate_segmenter(arm, state)
         if learn_from_ood:
-            pdc, phd = measure_rv(arm, state.variables, pool.autoencoder)
-            keep = np.flatnonzero(records.update(pdc, phd))
-            _keep_predictions(arm, state.variables, keep, progress["evaluations"], best)
+            evaluation = progress["evaluations"]
+            pdc, phd = measure_and_keep(arm, state.variables, pool.autoencoder, records, best, evaluation)
             progress["evaluations"] += 1
             record |= {"pdc_rv": pdc.tolist(), "phd_rv_voxels": phd.tolist()} | describe_ood(
                 arm, records.ood()
@@ -238,13 +247,3 @@ def refine_original(pool: OriginalPool, stage: str, epochs: int, learn_from_ood:
         arm.identity(stage), total, state, train, validate, checkpoints, arm.journal, devices, finished, names
     )
     best.clear()
-
-
-def _keep_predictions(
-    arm: Arm, variables: Variables, cases: np.ndarray, evaluation: int, best: BestPredictions
-) -> None:
-    cohort = arm.data.unlabelled
-    for case in cases:
-        where = arm.data.unlabelled_indices[cohort.rows(int(case))]
-        stack = arm.networks.predictor.probabilities(variables, arm.data.slices, where)
-        best.put(int(case), evaluation, stack)

@@ -1,16 +1,22 @@
 """Detection and refinement, in both presets, on a tiny arm."""
 
+import chex
+import jax
 import numpy as np
 import pytest
 
 from qcjax import qc, qc_original
 from qcjax.data.batches import in_batches
+from qcjax.train import refinement_original
+from qcjax.train.best_predictions import BestPredictions
 from qcjax.train.checkpoint import Candidate
 from qcjax.train.refinement import Pool, _nothing, _side_by_side, measure_unlabelled, refine
 from qcjax.train.refinement_original import (
-    BestPredictions,
     OriginalPool,
     Records,
+    case_batches,
+    case_sizes,
+    measure_and_keep,
     measure_rv,
     refine_original,
 )
@@ -149,7 +155,8 @@ def test_records_go_by_phase():
     records, apart = Records(PHASES), {p: qc_original.empty_record(3) for p in ("ED", "ES")}
     for _ in range(3):
         pdc, phd = rng.uniform(0.5, 1, 6), rng.uniform(1, 9, 6)
-        keep = records.update(pdc, phd)
+        keep = np.array([records.improves(case, pdc[case], phd[case]) for case in range(6)])
+        records.update(pdc, phd)
         for p, first in (("ED", 0), ("ES", 1)):
             result = qc_original.update(apart[p], pdc[first::2], phd[first::2])
             apart[p] = result.record
@@ -183,6 +190,55 @@ def test_best_predictions_are_kept_as_files(tmp_path):
         best.get(3, 0, 2)
     best.clear()
     assert list((tmp_path / "best").iterdir()) == []
+
+
+def test_what_an_evaluation_improves_is_kept(make_arm, tmp_path):
+    arm = make_arm(original=True)
+    predictor, data = arm.networks.predictor, arm.data
+    variables = arm.devices.replicate(arm.state("segmenter").variables)
+    autoencoder = arm.devices.replicate(arm.state("autoencoder").variables)
+    records, best = Records(PHASES), BestPredictions(tmp_path / "best")
+    found = measure_and_keep(arm, variables, autoencoder, records, best, 0)
+    np.testing.assert_array_equal(found, measure_rv(arm, variables, autoencoder))
+    assert all((r.dc_from == 0).all() and (r.hd_from == 0).all() for r in records.records.values())
+    stack = predictor.probabilities(variables, data.slices, data.unlabelled_indices)
+    for case, part in enumerate(data.unlabelled.split(stack)):
+        np.testing.assert_allclose(best.get(case, 0, 0), part, atol=1e-3)
+    # where an earlier evaluation was better in every case but one, that one's alone is kept
+    before = Records(PHASES)
+    before.update(np.where(np.arange(6) == 3, 0, 1.5), np.where(np.arange(6) == 3, 99, -1.0))
+    measure_and_keep(arm, variables, autoencoder, before, best, 1)
+    assert [path.name for path in best.folder.glob("*-0001.npz")] == ["00003-0001.npz"]
+
+
+def test_a_case_goes_in_the_smallest_batch_that_holds_it(make_arm):
+    arm = make_arm(original=True)
+    assert case_sizes(arm) == (2,)  # every case has two slices
+    for sizes, places in (((2,), [0, 1]), ((3, 4), [0, 1, 0])):
+        ((found, slices, batch),) = case_batches(arm, 4, sizes)
+        assert found.tolist() == places
+        assert slices.tolist() == arm.data.unlabelled_indices[8:10].tolist()
+        assert batch.weight.tolist() == [1, 1, 0][: len(places)]
+        np.testing.assert_array_equal(batch.image[:2, ..., 0], arm.data.unlabelled.slices.image[8:10])
+
+
+@pytest.mark.parametrize("name", ["nnunet", "acdc_unet"])
+def test_padding_of_a_case_does_not_change_what_is_learnt(make_arm, name):
+    arm = make_arm(name=name, original=True)
+    autoencoder = arm.devices.replicate(arm.state("autoencoder").variables)
+    target = np.random.default_rng(0).dirichlet(np.ones(4), (2, 64, 64)).astype(np.float32)
+    found = []
+    for size in (2, 4):
+        ((places, _, batch),) = case_batches(arm, 1, (size,))
+        rest = (target[places], np.float32(0.8), autoencoder, arm.step_key("refined", 2, 0), np.float32(0.01))
+        state, metrics = arm.networks.original_refinement_step(arm.state("segmenter"), batch, *rest)
+        found.append(jax.device_get((metrics, state.batch_stats, state.params)))
+    (small, small_stats, small_params), (whole, whole_stats, whole_params) = found
+    chex.assert_trees_all_close(small, whole, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(small_stats, whole_stats, rtol=1e-5, atol=1e-6)
+    assert small["grad_norm"] > 1e-3
+    if name == "nnunet":  # Adam makes whole steps of gradients that are nothing but rounding
+        chex.assert_trees_all_close(small_params, whole_params, atol=1e-6)
 
 
 def ood_records(monkeypatch, *counts):
@@ -237,6 +293,24 @@ def test_original_decisions_are_a_running_record(trained):
     np.testing.assert_array_equal(decision.ood, records.ood())
     np.testing.assert_array_equal(decision.selection.first, records.select().first)
     assert set(decision.thresholds["ED"]) == {"low", "up_voxels"}
+
+
+def test_refinement_in_small_batches_is_that_in_whole_ones(make_arm, monkeypatch):
+    monkeypatch.setattr(Records, "ood", lambda self: np.arange(6) < 2)
+    lines = []
+    for folder, sizes in (("small", (2,)), ("whole", (4,))):
+        monkeypatch.setattr(refinement_original, "case_sizes", lambda arm, sizes=sizes: sizes)
+        arm = make_arm(folder, original=True)
+        pool = OriginalPool(arm, train_autoencoder(arm), [train_segmenter(arm)])
+        refine_original(pool, "refined", 1, True)
+        lines.append([r for r in arm.journal.read() if r["stage"] == "refined"])
+        for checkpoints in pool.stages:
+            checkpoints.close()
+    small, whole = lines
+    assert len(small) == len(whole) == 2
+    for a, b in zip(small, whole, strict=True):
+        for name in ("train_loss", "validation_loss", "train_grad_norm", "pdc_rv", "phd_rv_voxels"):
+            assert a[name] == pytest.approx(b[name], rel=1e-4, abs=1e-6), name
 
 
 def test_original_refinement_goes_on_after_a_stop(make_arm, monkeypatch):
