@@ -71,7 +71,12 @@ def cycled(indices: np.ndarray, batch: int, steps: int, seed: int, epoch: int) -
 
 def take(slices: Slices, indices: Array, weight: Array) -> Batch:
     """Gather a batch on the device: indices (b,) -> images (b, h, w, 1), labels (b, h, w)."""
-    return Batch(slices.image[indices][..., None], slices.label[indices].astype(jnp.int32), weight)
+    return batch_of(Slices(slices.image[indices], slices.label[indices]), weight)
+
+
+def batch_of(slices: Slices, weight: Array) -> Batch:
+    """All of some slices as a batch: images (b, h, w, 1), labels (b, h, w)."""
+    return Batch(slices.image[..., None], slices.label.astype(jnp.int32), weight)
 
 
 def sample_keys(key: Array, count: int, axis_name: str | None) -> Array:

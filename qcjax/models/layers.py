@@ -247,19 +247,22 @@ class Dropout(nn.Module):
 
     So it is the same on one device and on many. The rate is rounded to 1/65536, the scale to match.
 
-    Args of call: x (b, ...), `dropout`: on or off; needs the RNG stream "dropout" when on.
+    Args of call: x (b, ...), `dropout`: on or off, `part`: which of how many interleaved parts of the batch x is
+    (`train.accumulation`). Needs the RNG stream "dropout" when on.
     """
 
     rate: float
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: Array, dropout: bool) -> Array:
+    def __call__(self, x: Array, dropout: bool, part: tuple[Array | int, int] = (0, 1)) -> Array:
         if not dropout or self.rate == 0:
             return x
-        first = lax.axis_index(self.axis_name) * x.shape[0] if self.axis_name is not None else 0
+        index, parts = part
+        first = lax.axis_index(self.axis_name) * (x.shape[0] * parts) if self.axis_name is not None else 0
         key = self.make_rng("dropout")
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(x.shape[0]))
+        places = first + index + parts * jnp.arange(x.shape[0])
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(places)
         dtype: Any = jnp.uint8 if float(self.rate * 256).is_integer() else jnp.uint16
         levels = 2 ** (8 * jnp.dtype(dtype).itemsize)
         threshold = min(round(self.rate * levels), levels - 1)

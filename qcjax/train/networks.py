@@ -11,12 +11,13 @@ import jax.numpy as jnp
 from qcjax import losses
 from qcjax.config import Config
 from qcjax.data.augment import REFINEMENT_MASKS, Augmentation, augment_batch
-from qcjax.data.batches import Batch, sample_keys, take
+from qcjax.data.batches import Batch, sample_keys
 from qcjax.models import AcdcUNet, MaskAutoencoder, NnUNet
 from qcjax.predict import Predictor
 from qcjax.train import updates
 from qcjax.train.nonfinite import skip_nonfinite
 from qcjax.train.parallel import BROADCAST, REPLICATED, SHARDED, Devices
+from qcjax.train.placement import Take
 from qcjax.train.state import adam, sgd
 from qcjax.typing import Array
 
@@ -82,22 +83,22 @@ class Networks:
         late = self.config.losses == "original" and self.name == "nnunet"
         return self.rate(max(epoch - 2, 0) if late else epoch - 1)
 
-    @cached_property
-    def take(self) -> Callable[..., Any]:
+    @property
+    def take(self) -> Take:
         """(slices, indices, weight) -> Batch on the devices."""
-        return self.devices.compile(take, (REPLICATED, SHARDED, SHARDED))
+        return self.predictor.take
 
     @cached_property
     def supervised_step(self) -> Callable[..., Any]:
         """(state, Batch, key, learning rate) -> (state, metrics), with augmentation."""
-        update = updates.make_supervised_update(self.segmenter, self.tx, self.loss, self.devices.axis_name)
+        update = updates.make_supervised_update(self.segmenter, self.tx, self.loss, **self._options)
         return self._step(self._guarded(update), self._augmentation)
 
     @cached_property
     def autoencoder_step(self) -> Callable[..., Any]:
         """(state, Batch, key, learning rate, early) -> (state, metrics)."""
         update = updates.make_autoencoder_update(
-            self.autoencoder, self.autoencoder_tx, self.config.losses, self.devices.axis_name
+            self.autoencoder, self.autoencoder_tx, self.config.losses, **self._options
         )
         options = REFINEMENT_MASKS if self.config.autoencoder.augment else None
         return self._step(self._guarded(update), options, extra=1)
@@ -110,7 +111,7 @@ class Networks:
         """
         update = self._guarded(
             updates.make_refinement_update(
-                self.segmenter, self.autoencoder, self.tx, self.loss, self.devices.axis_name
+                self.segmenter, self.autoencoder, self.tx, self.loss, **self._options
             )
         )
 
@@ -131,7 +132,7 @@ class Networks:
         """(state, Batch, best predictions, blend, R's variables, key, learning rate) -> (state, metrics)."""
         update = self._guarded(
             updates.make_original_refinement_update(
-                self.segmenter, self.autoencoder, self.tx, self.devices.axis_name
+                self.segmenter, self.autoencoder, self.tx, **self._options
             )
         )
 
@@ -141,6 +142,16 @@ class Networks:
 
         axes = (REPLICATED, SHARDED, SHARDED, BROADCAST, REPLICATED, BROADCAST, BROADCAST)
         return self.devices.compile(step, axes, donate=(0,))
+
+    @property
+    def multiple(self) -> int:
+        """What the sizes of training batches are multiples of: every part on every device has as many rows."""
+        return self.devices.count * self.config.accumulate
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """Of every update."""
+        return dict(axis_name=self.devices.axis_name, accumulate=self.config.accumulate)
 
     @property
     def _augmentation(self) -> Augmentation:

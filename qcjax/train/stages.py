@@ -1,6 +1,6 @@
 """Supervised training of the segmenter and training of the autoencoder, on one view."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,16 @@ import numpy as np
 import optax
 
 from qcjax import interop, losses
+from qcjax.config import Stream
 from qcjax.data.batches import Plan, Slices, cycled, epoch_plan, padded
 from qcjax.data.cohort import Cohort
+from qcjax.data.streaming import Streamed
 from qcjax.labels import N_CLASSES
 from qcjax.train.checkpoint import LOSS, Candidate, Checkpoints
 from qcjax.train.loop import Journal, Record, fit, run_steps, stream
 from qcjax.train.networks import Networks
 from qcjax.train.parallel import Devices
+from qcjax.train.placement import ahead, place
 from qcjax.train.state import TrainState, create, from_variables, shapes
 from qcjax.train.validation import mean_dice, reconstruction_loss
 from qcjax.typing import Array, Variables
@@ -26,22 +29,28 @@ from qcjax.typing import Array, Variables
 
 @dataclass(frozen=True)
 class ViewData:
-    """One view's cases: D_tr, D_val and D_te, and all their slices on the devices, in that order."""
+    """One view's cases: D_tr, D_val and D_te, and all their slices, placed, in that order."""
 
     view: str
     training: Cohort
     validation: Cohort
     unlabelled: Cohort
-    slices: Slices
+    slices: Slices | Streamed
 
     @classmethod
     def place(
-        cls, view: str, training: Cohort, validation: Cohort, unlabelled: Cohort, devices: Devices
+        cls,
+        view: str,
+        training: Cohort,
+        validation: Cohort,
+        unlabelled: Cohort,
+        devices: Devices,
+        stream: Stream = "auto",
     ) -> "ViewData":
-        """Put the slices on the devices."""
+        """Put the slices on the devices, or leave them on the host where they don't fit."""
         parts = (training.slices, validation.slices, unlabelled.slices)
-        slices = Slices(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-        return cls(view, training, validation, unlabelled, devices.replicate(slices))
+        slices = place(parts, devices, stream, f"Slices of {view}")
+        return cls(view, training, validation, unlabelled, slices)
 
     @property
     def training_indices(self) -> np.ndarray:
@@ -133,7 +142,14 @@ class Arm:
         return self._shared(epoch_plan(len(indices), batch, self.seed, epoch, shuffle))
 
     def _shared(self, plan: Plan) -> Plan:
-        return padded(plan, self.devices.count)
+        return padded(plan, self.networks.multiple)
+
+    def run_steps(
+        self, step: Callable[..., Any], state: TrainState, batches: Iterable[tuple[Any, ...]]
+    ) -> tuple[TrainState, Record]:
+        """`steps.run_steps` over batches of this arm's slices, made ahead where these stream from the host."""
+        with ahead(self.data.slices, batches) as made:
+            return run_steps(step, state, made)
 
     def load(self, checkpoints: Checkpoints, candidate: Candidate, stage: str = "segmenter") -> Variables:
         """A candidate's weights, on the devices."""
@@ -155,7 +171,7 @@ def train_autoencoder(arm: Arm) -> Variables:
                 early = np.bool_(epoch <= config.early_epochs)
                 yield batch, arm.step_key(stage, epoch, i), np.float32(config.rate(epoch)), early
 
-        return run_steps(step, state, batches())
+        return arm.run_steps(step, state, batches())
 
     def validate(state: TrainState, epoch: int) -> Record:
         cohort = arm.data.validation
@@ -199,7 +215,7 @@ def train_segmenter(arm: Arm) -> Checkpoints:
                 batch = networks.take(arm.data.slices, *devices.shard((indices, weight)))
                 yield batch, arm.step_key(stage, epoch, i), rate
 
-        return run_steps(step, state, batches())
+        return arm.run_steps(step, state, batches())
 
     always = (original_start(config.epochs),) if original else ()
     checkpoints = arm.checkpoints(stage, config.m_best, always)

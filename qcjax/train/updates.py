@@ -1,7 +1,8 @@
 """One training step each, as a pure function (state, batch, key, learning_rate) -> (state, metrics).
 
 What isn't an array is closed over when an update is made. `axis_name` is that of the devices (`parallel`); losses
-then see the whole batch's sums, and gradients are averaged.
+then see the whole batch's sums, and gradients are averaged. `accumulate` is the number of parts in which a batch goes
+through the network (`accumulation`).
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from jax import lax
 
 from qcjax import losses
 from qcjax.data.batches import Batch
+from qcjax.train.accumulation import logits_in_parts
 from qcjax.train.state import TrainState
 from qcjax.typing import Array, PRNGKey, Scalar, Variables
 
@@ -50,13 +52,13 @@ def make_supervised_update(
     loss: losses.SegmentationLoss,
     axis_name: str | None = None,
     dropout: bool = True,
+    accumulate: int = 1,
 ) -> Update:
     """L_SUP with deep supervision (refinement paper, Eq. 1) on a `Batch`. Metrics: loss, grad_norm."""
+    forward = _training_forward(model, axis_name, accumulate, dropout)
 
     def objective(params: Any, batch_stats: Any, batch: Batch, key: PRNGKey) -> tuple[Scalar, Any]:
-        scales, batch_stats = _train_logits(
-            model, params, batch_stats, batch.image, batch.weight, key, dropout
-        )
+        scales, batch_stats = forward(params, batch_stats, batch.image, batch.weight, key)
         value = losses.deep_supervision(loss, scales, batch.label, batch.weight, axis_name, batch.mask)
         return value, batch_stats
 
@@ -71,6 +73,7 @@ def make_uncertainty_update(
     axis_name: str | None = None,
     over_classes: Literal["mean", "sum"] = "mean",
     loss_of: Literal["mean", "each"] = "mean",
+    accumulate: int = 1,
 ) -> Update:
     """L_Seg + α·L_Uncertainty (uncertainty paper, Eq. 5) of `samples` dropout samples of a `Batch`, in one step.
 
@@ -84,15 +87,13 @@ def make_uncertainty_update(
 
     The update takes a fifth argument, `alpha` (). Metrics: loss, segmentation, variance, grad_norm.
     """
+    forward = _training_forward(model, axis_name, accumulate, sampled=True)
 
     def objective(
         params: Any, batch_stats: Any, batch: Batch, key: PRNGKey, alpha: Array | float
     ) -> tuple[Scalar, tuple[Any, Metrics]]:
-        def sample(key: PRNGKey) -> Any:
-            return _train_logits(model, params, batch_stats, batch.image, batch.weight, key, True)
-
         keys = jnp.stack([key, *(jax.random.fold_in(key, n) for n in range(1, samples))])
-        scales, changed = jax.vmap(sample)(keys)  # each (n, b, *space, k)
+        scales, changed = forward(params, batch_stats, batch.image, batch.weight, keys)  # (n, b, *space, k)
 
         def segmentation(scales: tuple[Array, ...]) -> Scalar:
             return losses.deep_supervision(loss, scales, batch.label, batch.weight, axis_name, batch.mask)
@@ -116,17 +117,19 @@ def make_autoencoder_update(
     preset: str,
     axis_name: str | None = None,
     dropout: bool = True,
+    accumulate: int = 1,
 ) -> Update:
     """L_MSE + L_GD of the reconstruction of a `Batch`'s labels (monitoring paper). Metrics: loss, grad_norm.
 
     The update takes a fifth argument, `early` (): whether this is one of the first ten epochs.
     """
+    forward = _training_forward(model, axis_name, accumulate, dropout)
 
     def objective(
         params: Any, batch_stats: Any, batch: Batch, key: PRNGKey, early: Array | bool = False
     ) -> tuple[Scalar, Any]:
         target = jax.nn.one_hot(batch.label, model.classes)
-        (logits,), batch_stats = _train_logits(model, params, batch_stats, target, batch.weight, key, dropout)
+        (logits,), batch_stats = forward(params, batch_stats, target, batch.weight, key)
         return losses.autoencoder_loss(preset, logits, target, early, batch.weight, axis_name), batch_stats
 
     return _make_update(objective, tx, axis_name)
@@ -139,18 +142,20 @@ def make_refinement_update(
     loss: losses.SegmentationLoss,
     axis_name: str | None = None,
     dropout: bool = True,
+    accumulate: int = 1,
 ) -> Update:
     """L_SEMI = α·L_WGD(ŷM, ŷR) + L_SUP (refinement paper, Eq. 2) on a `RefinementBatch`.
 
     One forward pass over both parts; the pseudo ground truth is the one-hot arg-max of R's output, without gradient.
     Metrics: loss, supervised, semi_supervised, grad_norm.
     """
+    forward = _training_forward(model, axis_name, accumulate, dropout)
 
     def objective(
         params: Any, batch_stats: Any, batch: RefinementBatch, key: PRNGKey
     ) -> tuple[Scalar, tuple[Any, Metrics]]:
         weight = batch.labelled + batch.unlabelled
-        scales, batch_stats = _train_logits(model, params, batch_stats, batch.image, weight, key, dropout)
+        scales, batch_stats = forward(params, batch_stats, batch.image, weight, key)
         supervised = losses.deep_supervision(loss, scales, batch.label, batch.labelled, axis_name)
         probabilities = jax.nn.softmax(scales[0])
         pseudo_truth = one_hot_argmax(autoencoder.apply(batch.autoencoder, lax.stop_gradient(probabilities)))
@@ -168,15 +173,15 @@ def make_original_refinement_update(
     tx: optax.GradientTransformation,
     axis_name: str | None = None,
     dropout: bool = True,
+    accumulate: int = 1,
 ) -> Update:
     """The refinement code's step on an `OriginalRefinementBatch`: the RV's terms alone. Metrics: loss, grad_norm."""
+    forward = _training_forward(model, axis_name, accumulate, dropout)
 
     def objective(
         params: Any, batch_stats: Any, batch: OriginalRefinementBatch, key: PRNGKey
     ) -> tuple[Scalar, Any]:
-        scales, batch_stats = _train_logits(
-            model, params, batch_stats, batch.image, batch.weight, key, dropout
-        )
+        scales, batch_stats = forward(params, batch_stats, batch.image, batch.weight, key)
         rebuilt: Any = autoencoder.apply(batch.autoencoder, lax.stop_gradient(jax.nn.softmax(scales[0])))
         pseudo_truth = one_hot_argmax(batch.blend * batch.best + (1 - batch.blend) * rebuilt)
         return losses.refinement_loss_original(scales[0], pseudo_truth, batch.weight, axis_name), batch_stats
@@ -190,21 +195,37 @@ def one_hot_argmax(probabilities: Any) -> Array:
     return jax.nn.one_hot(probabilities.argmax(-1), probabilities.shape[-1])
 
 
-def _train_logits(
-    model: nn.Module, params: Any, batch_stats: Any, x: Array, weight: Array, key: PRNGKey, dropout: bool
-) -> tuple[tuple[Array, ...], Any]:
-    chex.assert_equal_shape_prefix((x, weight), 1)
-    logits, changed = model.apply(
-        {"params": params, "batch_stats": batch_stats},
-        x,
-        True,
-        dropout,
-        weight,
-        method="logits",
-        mutable=["batch_stats"],
-        rngs={"dropout": key},
-    )
-    return logits, changed["batch_stats"]
+def _training_forward(
+    model: nn.Module, axis_name: str | None, parts: int, dropout: bool = True, sampled: bool = False
+) -> Callable[..., tuple[tuple[Array, ...], Any]]:
+    """(params, batch_stats, x, weight, key) -> logits of every scale, changed batch_stats.
+
+    With `sampled` there are as many keys as samples, and these are the first axis of all that is returned.
+    """
+
+    def apply(params: Any, batch_stats: Any, x: Array, weight: Array, key: PRNGKey) -> Any:
+        logits, changed = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            x,
+            True,
+            dropout,
+            weight,
+            method="logits",
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+        return logits, changed.get("batch_stats", {})
+
+    of_keys = jax.vmap(apply, (None, None, None, None, 0)) if sampled else apply
+
+    def forward(params: Any, batch_stats: Any, x: Array, weight: Array, key: Array) -> Any:
+        chex.assert_equal_shape_prefix((x, weight), 1)
+        if parts == 1:
+            return of_keys(params, batch_stats, x, weight, key)
+        axis = 1 if sampled else 0
+        return logits_in_parts(of_keys, params, batch_stats, x, weight, key, parts, axis_name, axis)
+
+    return forward
 
 
 def _make_update(
