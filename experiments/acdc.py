@@ -2,15 +2,12 @@
 
 import sys
 from collections.abc import Sequence
-from datetime import datetime
-from pathlib import Path
 
-from experiments.command import parse
+from experiments.command import parse, results_folder, start
 from experiments.presets import ACDC_PRESETS
-from qcjax import runtime
+from qcjax import hosts
 from qcjax.config import AcdcConfig
 from qcjax.data import acdc
-from qcjax.faults import exit_code
 from qcjax.monitoring_run import MonitoringRun
 from qcjax.report.monitoring_page import write_monitoring_report
 from qcjax.train.progress import say
@@ -20,8 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the experiment; returns the exit code."""
     options = sys.argv[1:] if argv is None else list(argv)
     config = parse(options, AcdcConfig, ACDC_PRESETS, "python -m experiments.acdc")
-    runtime.prepare(config.deterministic)
-    return exit_code(lambda: run_experiment(config))
+    return start(config, run_experiment)
 
 
 def run_experiment(config: AcdcConfig) -> None:
@@ -30,7 +26,7 @@ def run_experiment(config: AcdcConfig) -> None:
     Raises ValueError or OSError for input that can't be used, FloatingPointError where training diverges, ImportError
     where --rca is asked for without SimpleITK.
     """
-    run = MonitoringRun(config, config.out or Path("runs") / f"acdc-{datetime.now():%Y%m%d-%H%M%S}")
+    run = MonitoringRun(config, results_folder(config.out, "acdc"))
     subjects = run.subjects()
     say(acdc.describe(subjects))
     split = acdc.split(subjects, config.seed)
@@ -50,7 +46,7 @@ def run_experiment(config: AcdcConfig) -> None:
     damage = run.damage(monitor, split)
 
     run.write_results(split, rows, damage, rca_seconds)
-    page = write_monitoring_report(run.folder)
+    page = hosts.lead(lambda: write_monitoring_report(run.folder))
     say(f"Done. Open {page}")
 
 

@@ -1,12 +1,33 @@
 """One command line for every experiment: the preset gives the defaults, options override them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 
+from qcjax import hosts, runtime
+from qcjax.faults import exit_code
+
 C = TypeVar("C")
+
+
+def start(config: Any, experiment: Callable[[Any], None]) -> int:
+    """Run an experiment, with other processes where the configuration says so; the exit code."""
+    runtime.prepare(config.deterministic)
+
+    def joined() -> None:
+        hosts.start(config.distributed, config.hosts)
+        experiment(config)
+
+    return exit_code(joined)
+
+
+def results_folder(out: Path | None, experiment: str) -> Path:
+    """Where the results go: as asked, or a new folder with the time in its name, the same for all processes."""
+    return hosts.same(out or Path("runs") / f"{experiment}-{datetime.now():%Y%m%d-%H%M%S}")
 
 
 def parse(argv: Sequence[str], config: type[C], presets: Mapping[Any, C], prog: str | None = None) -> C:

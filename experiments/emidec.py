@@ -2,17 +2,14 @@
 
 import sys
 from collections.abc import Sequence
-from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from experiments.command import parse
+from experiments.command import parse, results_folder, start
 from experiments.presets import EMIDEC_PRESETS
-from qcjax import runtime
+from qcjax import hosts
 from qcjax.config import EmidecConfig
 from qcjax.data import emidec
 from qcjax.emidec_run import EmidecRun
-from qcjax.faults import exit_code
 from qcjax.report.uncertainty_page import write_uncertainty_report
 from qcjax.train.progress import say
 
@@ -21,8 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the experiment; returns the exit code."""
     options = sys.argv[1:] if argv is None else list(argv)
     config = parse(options, EmidecConfig, EMIDEC_PRESETS, "python -m experiments.emidec")
-    runtime.prepare(config.deterministic)
-    return exit_code(lambda: run_experiment(config))
+    return start(config, run_experiment)
 
 
 def run_experiment(config: EmidecConfig) -> None:
@@ -30,7 +26,7 @@ def run_experiment(config: EmidecConfig) -> None:
 
     Raises ValueError or OSError for input that can't be used, FloatingPointError where training diverges.
     """
-    run = EmidecRun(config, config.out or Path("runs") / f"emidec-{datetime.now():%Y%m%d-%H%M%S}")
+    run = EmidecRun(config, results_folder(config.out, "emidec"))
     subjects = run.subjects()
     say(emidec.describe(subjects))
     folds = emidec.folds(subjects, config.folds, config.seed)
@@ -46,7 +42,7 @@ def run_experiment(config: EmidecConfig) -> None:
             records[arm] += run.judge(arm, fold, variables, monitor)
 
     run.write_results(records)
-    page = write_uncertainty_report(run.folder)
+    page = hosts.lead(lambda: write_uncertainty_report(run.folder))
     say(f"Done. Open {page}")
 
 

@@ -2,16 +2,13 @@
 
 import sys
 from collections.abc import Sequence
-from datetime import datetime
-from pathlib import Path
 
-from experiments.command import parse
+from experiments.command import parse, results_folder, start
 from experiments.presets import PRESETS
-from qcjax import runtime
+from qcjax import hosts
 from qcjax.config import Config
 from qcjax.data import mnms2
 from qcjax.data.subject import Subject
-from qcjax.faults import exit_code
 from qcjax.report.page import write_report
 from qcjax.run import Run, StageResult
 from qcjax.train.progress import say
@@ -23,8 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = parse(
         sys.argv[1:] if argv is None else list(argv), Config, PRESETS, "python -m experiments.mnms2"
     )
-    runtime.prepare(config.deterministic)
-    return exit_code(lambda: run_experiment(config))
+    return start(config, run_experiment)
 
 
 def run_experiment(config: Config) -> None:
@@ -32,8 +28,7 @@ def run_experiment(config: Config) -> None:
 
     Raises ValueError or OSError for input that can't be used, FloatingPointError where training diverges.
     """
-    folder = config.out or Path("runs") / f"mnms2-{datetime.now():%Y%m%d-%H%M%S}"
-    run = Run.open(config, folder)
+    run = Run.open(config, results_folder(config.out, "mnms2"))
     subjects = run.subjects()
     say(mnms2.describe(subjects))
 
@@ -43,7 +38,7 @@ def run_experiment(config: Config) -> None:
             run_arm(run, Arm(run.networks(name), data, run.folder, run.journal), subjects)
 
     run.write_results(subjects)
-    page = write_report(run.folder)
+    page = hosts.lead(lambda: write_report(run.folder))
     say(f"Done. Open {page}")
 
 

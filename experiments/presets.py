@@ -127,5 +127,5 @@ EMIDEC_PAPER = EmidecConfig(
 EMIDEC_PRESETS: dict[str, EmidecConfig] = {
     "demo": EMIDEC_DEMO,
     "small": EMIDEC_SMALL,
-    "paper": EmidecConfig(),
+    "paper": EMIDEC_PAPER,
 }

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from qcjax.hosts import Hosts
+
 Segmenter = Literal["nnunet", "acdc_unet"]
 View = Literal["SA", "LA"]
 Preset = Literal["demo", "small", "paper", "original"]
 Arm = Literal["baseline", "control", "proposed"]
+Stream = Literal["auto", "always", "never"]
 
 ARMS: tuple[Arm, ...] = ("baseline", "control", "proposed")
 
@@ -130,9 +133,19 @@ class Config:
     seed: int = 0
     """Of the split, the initial weights, the order, augmentation and dropout."""
     devices: int | None = None
-    """How many devices share each batch; default all."""
+    """How many of its devices each process uses; default all. They share each batch."""
+    distributed: bool = False
+    """Several processes, such as one on each host, make one run. They find each other by what Slurm, Open MPI or
+    Kubernetes say, or by --hosts.*; --data and --out are the same folders for all of them."""
+    hosts: Hosts = field(default_factory=Hosts)
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the networks' arithmetic; parameters and losses are always float32."""
+    accumulate: int = 1
+    """Parts in which a batch goes through the network, one after the other, where a device can't hold it at once. The
+    loss stays that of the whole batch; batch norm normalises each part by itself."""
+    stream: Stream = "auto"
+    """Whether the prepared data stay on the host and each batch is fetched while the devices work: where they would
+    take more than half of a device's free memory, always, or never. The results are the same."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """Where a loss or a gradient isn't finite: stop and name the batch, or leave the batch out and count it."""
     deterministic: bool = False
@@ -158,6 +171,10 @@ class Config:
     supervised: SegmenterConfig = field(default_factory=SegmenterConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number of parts below 1."""
+        _check_accumulate(self.accumulate)
 
     @property
     def losses(self) -> Literal["paper", "original"]:
@@ -192,9 +209,19 @@ class AcdcConfig:
     seed: int = 0
     """Of the split, the initial weights, the order, augmentation and dropout."""
     devices: int | None = None
-    """How many devices share each batch; default all."""
+    """How many of its devices each process uses; default all. They share each batch."""
+    distributed: bool = False
+    """Several processes, such as one on each host, make one run. They find each other by what Slurm, Open MPI or
+    Kubernetes say, or by --hosts.*; --data and --out are the same folders for all of them."""
+    hosts: Hosts = field(default_factory=Hosts)
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the arithmetic of the field's segmenters."""
+    accumulate: int = 1
+    """Parts in which a batch goes through the network, one after the other, where a device can't hold it at once. The
+    loss stays that of the whole batch; batch norm normalises each part by itself."""
+    stream: Stream = "auto"
+    """Whether the prepared data stay on the host and each batch is fetched while the devices work: where they would
+    take more than half of a device's free memory, always, or never. The results are the same."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """Where a loss or a gradient isn't finite: stop and name the batch, or leave the batch out and count it."""
     deterministic: bool = False
@@ -209,6 +236,10 @@ class AcdcConfig:
     """Synthetic cohort: subjects for training and for the test."""
     supervised: SegmenterConfig = field(default_factory=SegmenterConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number of parts below 1."""
+        _check_accumulate(self.accumulate)
 
     @property
     def losses(self) -> Literal["paper", "original"]:
@@ -278,9 +309,19 @@ class EmidecConfig:
     seed: int = 0
     """Of the folds, the initial weights, the order, augmentation and dropout; the same for all arms."""
     devices: int | None = None
-    """How many devices share each batch; default all."""
+    """How many of its devices each process uses; default all. They share each batch."""
+    distributed: bool = False
+    """Several processes, such as one on each host, make one run. They find each other by what Slurm, Open MPI or
+    Kubernetes say, or by --hosts.*; --data and --out are the same folders for all of them."""
+    hosts: Hosts = field(default_factory=Hosts)
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the network's arithmetic; parameters and losses are always float32."""
+    accumulate: int = 1
+    """Parts in which a batch goes through the network, one after the other, where a device can't hold it at once. The
+    loss stays that of the whole batch; batch norm normalises each part by itself."""
+    stream: Stream = "auto"
+    """Whether the prepared data stay on the host and each batch is fetched while the devices work: where they would
+    take more than half of a device's free memory, always, or never. The results are the same."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """Where a loss or a gradient isn't finite: stop and name the batch, or leave the batch out and count it."""
     deterministic: bool = False
@@ -301,6 +342,15 @@ class EmidecConfig:
     """Synthetic cohort: normal and pathological cases."""
     training: UncertaintyConfig = field(default_factory=UncertaintyConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number of parts below 1."""
+        _check_accumulate(self.accumulate)
+
+
+def _check_accumulate(parts: int) -> None:
+    if parts < 1:
+        raise ValueError(f"--accumulate: {parts} found, expected at least 1")
 
 
 def to_json(config: Any) -> dict[str, Any]:

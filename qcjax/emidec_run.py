@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from qcjax import runtime
+from qcjax import hosts, runtime
 from qcjax.config import Arm, EmidecConfig
 from qcjax.data import emidec
 from qcjax.data.mask_cohort import true_masks
@@ -30,6 +30,7 @@ from qcjax.run_folder import beside, open_folder, usable
 from qcjax.train.loop import Journal, stream
 from qcjax.train.monitor import MonitorTraining, prepare_both
 from qcjax.train.parallel import Devices
+from qcjax.train.placement import place
 from qcjax.train.progress import bar, say
 from qcjax.train.volume_scores import judge_volume, pooled_reliability
 from qcjax.train.volumes import FoldTraining, VolumeNetwork, unpadded
@@ -65,11 +66,14 @@ class EmidecRun:
 
         Raises ValueError where files have errors and --skip-invalid isn't given.
         """
+        kept, self.skipped = hosts.lead(self._subjects)
+        return kept
+
+    def _subjects(self) -> tuple[list[Subject], list[str]]:
         data = self.config.data or self._phantom()
         say(f"Checking {data}")
         found = emidec.scan(data).subjects
-        kept, self.skipped = usable(found, validate_emidec(data), data, self.config.skip_invalid)
-        return kept
+        return usable(found, validate_emidec(data), data, self.config.skip_invalid)
 
     def _phantom(self) -> Path:
         data, done = self.folder / "data", self.folder / "data" / ".complete"
@@ -91,7 +95,7 @@ class EmidecRun:
             )
         self.fold_of = np.repeat(np.arange(len(folds)), [sum(len(s.cases) for s in fold) for fold in folds])
         self.group_of = [s.disease for s in members for _ in s.cases]
-        self.placed = self.devices.replicate(self.cohort.volumes)
+        self.placed = place([self.cohort.volumes], self.devices, config.stream, "Volumes")
 
     def train(self, arm: Arm, fold: int) -> Variables:
         """The segmenter of an arm, trained without a fold."""
@@ -116,21 +120,24 @@ class EmidecRun:
             seed,
             devices=self.devices,
             on_nonfinite=self.config.on_nonfinite,
+            accumulate=self.config.accumulate,
+            stream=self.config.stream,
         )
         return run.run()
 
     def judge(self, arm: Arm, fold: int, variables: Variables, monitor: Monitor) -> list[dict[str, Any]]:
         """Predict and score the cases of a fold; those that an earlier start has finished are read."""
-        cases = np.flatnonzero(self.fold_of == fold)
-        records = []
+        cases = np.flatnonzero(self.fold_of == fold).tolist()
         with bar(f"{arm}, fold {fold + 1}: cases judged", len(cases)) as advance:
-            for case in cases:
+
+            def kept(case: int) -> dict[str, Any]:
                 name = self.cohort.cases[case].subject
                 path = self.folder / "stages" / "judged" / arm / f"{name}.json"
-                make = partial(self._judge, arm, int(case), variables, monitor)
-                records.append(kept_record(path, make))
+                record = kept_record(path, partial(self._judge, arm, case, variables, monitor))
                 advance()
-        return records
+                return dict(record)
+
+            return hosts.share(kept, cases, threads=1)
 
     def _judge(self, arm: Arm, index: int, variables: Variables, monitor: Monitor) -> dict[str, Any]:
         network, case, config = self._network, self.cohort.cases[index], self.config
@@ -169,6 +176,7 @@ class EmidecRun:
             "reliability": found.reliability,
         }
 
+    @hosts.led
     def write_results(self, records: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         """`cases.csv` and `results.json` from the judged cases of every arm."""
         rows = [row for of_arm in records.values() for record in of_arm for row in record["rows"]]

@@ -3,12 +3,11 @@
 import math
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from qcjax import qc
+from qcjax import hosts, qc
 from qcjax.data.nifti import read_image, read_labels, write_labels
 from qcjax.data.preprocess import restore_labels
 from qcjax.data.subject import Subject
@@ -65,12 +64,12 @@ def export_stage(
         )
 
     rows: list[CaseRow] = []
-    with ThreadPoolExecutor() as pool:
-        for group in _groups(len(arm.data.unlabelled.cases)):
-            parts = _probabilities(arm, weights, selection, group)
-            rebuilt = arm.networks.predictor.rebuild_probabilities(autoencoder, np.concatenate(parts))
-            ends = np.cumsum([len(p) for p in parts])[:-1]
-            rows += pool.map(one, group, parts, np.split(rebuilt, ends))
+    for group in _groups(len(arm.data.unlabelled.cases)):
+        parts = _probabilities(arm, weights, selection, group)
+        rebuilt = arm.networks.predictor.rebuild_probabilities(autoencoder, np.concatenate(parts))
+        ends = np.cumsum([len(p) for p in parts])[:-1]
+        of_group = list(zip(group, parts, np.split(rebuilt, ends), strict=True))
+        rows += hosts.share(lambda found: one(*found), of_group)
     return rows
 
 

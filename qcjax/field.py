@@ -3,14 +3,13 @@
 Two networks at different widths and training lengths, and one method without learning.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from qcjax import classical
+from qcjax import classical, hosts
 from qcjax.config import AcdcConfig, Config, Segmenter
 from qcjax.data import acdc
 from qcjax.data.cohort import prepare
@@ -27,6 +26,7 @@ from qcjax.train.stages import Arm, ViewData, train_segmenter
 
 VIEW = "SA"
 THRESHOLDING = "thresholding"  # the method without learning
+CASES_AT_ONCE = 8  # bounds the memory that probabilities take
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def prepare_field(config: AcdcConfig, split: acdc.Split, devices: Devices) -> Vi
             prepare(part, VIEW, spacing, config.size, labels, config.losses, advance, ACDC_LABELS)
             for part, labels in parts
         )
-    return ViewData.place(VIEW, training, validation, test, devices)
+    return ViewData.place(VIEW, training, validation, test, devices, config.stream)
 
 
 def segment_by(
@@ -77,34 +77,33 @@ def segment_by(
     checkpoints.close()
     cohort = data.unlabelled
 
-    def write(case: int, probabilities: np.ndarray) -> None:
+    def write(segmented: tuple[int, np.ndarray]) -> None:
+        case, probabilities = segmented
         found = cohort.cases[case]
         labels = restore_labels(probabilities, cohort.geometries[case], config.losses)
         acdc.write_prediction(folder, found, labels, read_image(found.image_path))
         advance()
 
-    with (
-        bar(f"{method.name}: cases segmented", len(cohort.cases)) as advance,
-        ThreadPoolExecutor(2) as pool,
-    ):
-        waiting: list[Callable[[], None]] = []
-        for case in range(len(cohort.cases)):
-            where = data.unlabelled_indices[cohort.rows(case)]
+    with bar(f"{method.name}: cases segmented", len(cohort.cases)) as advance:
+        for first in range(0, len(cohort.cases), CASES_AT_ONCE):
+            group = range(first, min(first + CASES_AT_ONCE, len(cohort.cases)))
+            rows = [np.arange(len(cohort.owner))[cohort.rows(case)] for case in group]
+            where = data.unlabelled_indices[np.concatenate(rows)]
             stack = networks.predictor.probabilities(variables, data.slices, where)
-            waiting.append(pool.submit(write, case, stack).result)
-            if len(waiting) > 4:  # bounds the probabilities in memory
-                waiting.pop(0)()
-        for wait in waiting:
-            wait()
+            parts = np.split(stack, np.cumsum([len(r) for r in rows])[:-1])
+            hosts.share(write, list(zip(group, parts, strict=True)))
 
 
 def segment_by_thresholding(cases: Sequence[Case], folder: Path) -> None:
     """Write the mask of the method without learning of every case."""
     with bar(f"{THRESHOLDING}: cases segmented", len(cases)) as advance:
-        for case in cases:
+
+        def one(case: Case) -> None:
             image = read_image(case.image_path)
             acdc.write_prediction(folder, case, classical.segment(image), image)
             advance()
+
+        hosts.share(one, cases, threads=1)
 
 
 def _config(config: AcdcConfig, method: Method) -> Config:
@@ -120,6 +119,7 @@ def _config(config: AcdcConfig, method: Method) -> Config:
         segmenter=(method.segmenter,),
         seed=config.seed,
         dtype=config.dtype,
+        accumulate=config.accumulate,
         on_nonfinite=config.on_nonfinite,
         size=config.size,
         spacing_mm=config.spacing_mm,

@@ -1,7 +1,8 @@
 """Being told to stop: SIGTERM, SIGUSR1 and Ctrl-C end a run where the next start can take it up.
 
 While the device works on training steps a stop waits for the running one (`postponed`), whose state is then saved;
-anywhere else it takes effect at once, for what is half done there is done again by the next start.
+anywhere else it takes effect at once, for what is half done there is done again by the next start. Of several
+processes that make one run (`hosts`), none stops before all know.
 """
 
 import os
@@ -22,6 +23,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 _asked: int | None = None  # the signal that came
 _postponed = 0  # how many `postponed` there are around what runs now
+_together = False  # whether a stop waits until all processes of the run know of it
+_heeded = False  # whether that has happened, so that what has yet to be saved is not stopped again
 
 
 class Stopped(BaseException):
@@ -60,13 +63,13 @@ def stoppable() -> Iterator[None]:
 
     Raises ValueError where the environment variable for the exit code holds none.
     """
-    global _asked
+    global _asked, _heeded
     requeue_code()
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before: dict[int, Any] = {}
-    _asked = None
+    _asked, _heeded = None, False
     try:
         for number in SIGNALS:
             before[number] = signal.signal(number, _handle)
@@ -75,7 +78,7 @@ def stoppable() -> Iterator[None]:
         for signum, handler in before.items():
             with suppress(TypeError):  # a handler that wasn't set from Python can't be put back
                 signal.signal(signum, handler)
-        _asked = None
+        _asked, _heeded = None, False
 
 
 @contextmanager
@@ -96,13 +99,33 @@ def asked() -> int | None:
 
 def check() -> None:
     """Raises Stopped where a stop was asked for and has not been heeded."""
-    if _asked is not None and not _postponed:
+    if _asked is not None and not _postponed and not _together:
         raise Stopped(_asked)
+
+
+def stop_together(together: bool) -> None:
+    """Whether this process is one of several that must stop at the same place: from now on a stop only leaves its
+    mark, until all of them `heed` it."""
+    global _together
+    _together = together
+
+
+def heed(signum: int | None) -> None:
+    """Raises Stopped, once, where there is a signal, of this process or of another of the run."""
+    if signum and not _heeded:
+        heeded()
+        raise Stopped(signum)
+
+
+def heeded() -> None:
+    """From now on what all processes of the run do together is done to its end."""
+    global _heeded
+    _heeded = True
 
 
 def _handle(signum: int, frame: FrameType | None) -> None:
     global _asked
     impatient = _asked is not None and signum == signal.SIGINT
     _asked = signum if _asked is None else _asked
-    if impatient or not _postponed:
+    if impatient or not (_postponed or _together):
         raise Stopped(_asked)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from qcjax import runtime
+from qcjax import hosts, runtime
 from qcjax.config import AcdcConfig
 from qcjax.data import acdc
 from qcjax.data.mask_cohort import true_masks
@@ -57,11 +57,14 @@ class MonitoringRun:
 
         Raises ValueError where files have errors and --skip-invalid isn't given.
         """
+        kept, self.skipped = hosts.lead(self._subjects)
+        return kept
+
+    def _subjects(self) -> tuple[list[Subject], list[str]]:
         data = self.config.data or self._phantom()
         say(f"Checking {data}")
         found = acdc.scan(data).subjects
-        kept, self.skipped = usable(found, validate_acdc(data), data, self.config.skip_invalid)
-        return kept
+        return usable(found, validate_acdc(data), data, self.config.skip_invalid)
 
     def _phantom(self) -> Path:
         data, done = self.folder / "data", self.folder / "data" / ".complete"
@@ -77,8 +80,19 @@ class MonitoringRun:
         config, parts = self.config.monitor, (true_masks(split.train), true_masks(split.validation))
         training, validation = prepare_both(*parts, ACDC_LABELS, config)
         folder, seed, losses = self.folder / "monitor", self.config.seed, self.config.losses
-        skip = self.config.on_nonfinite
-        run = MonitorTraining(config, LABELS, training, validation, folder, seed, losses, self.devices, skip)
+        run = MonitorTraining(
+            config,
+            LABELS,
+            training,
+            validation,
+            folder,
+            seed,
+            losses,
+            self.devices,
+            self.config.on_nonfinite,
+            self.config.accumulate,
+            self.config.stream,
+        )
         return run.run()
 
     def masks(self, split: acdc.Split) -> dict[str, dict[str, Path]]:
@@ -90,7 +104,7 @@ class MonitoringRun:
         folders = self.given or self._field(split, cases)
         found: dict[str, dict[str, Path]] = {}
         for method, folder in folders.items():
-            predictions = acdc.find_predictions(folder, cases)
+            predictions = hosts.lead(partial(acdc.find_predictions, folder, cases))
             if predictions.missing or predictions.unknown:
                 say(
                     f"{method}: {len(predictions.paths)} masks found; {len(predictions.missing)} of the test cases "
@@ -104,14 +118,14 @@ class MonitoringRun:
         data = None
         for method in FIELD:
             done = self.folder / "stages" / f"segmented-{method.name}"
-            if not done.exists():
+            if not hosts.lead(done.exists):
                 data = data or prepare_field(self.config, split, self.devices)
                 segment_by(method, self.config, data, self.folder, self.devices, folders[method.name])
-                write_whole(done, "")
+                hosts.lead(partial(write_whole, done, ""))
         done = self.folder / "stages" / f"segmented-{THRESHOLDING}"
-        if not done.exists():
+        if not hosts.lead(done.exists):
             segment_by_thresholding(cases, folders[THRESHOLDING])
-            write_whole(done, "")
+            hosts.lead(partial(write_whole, done, ""))
         return folders
 
     def judge(
@@ -158,8 +172,10 @@ class MonitoringRun:
         cases = cases or [c for s in split.validation for c in s.cases if c.label_path]
         path = self.folder / "stages" / "damage.json"
         with bar("Damaged masks judged, cases", len(cases)) as advance:
-            return kept_record(path, lambda: damage_study(monitor, cases, self.config.seed, advance))
+            study = partial(damage_study, monitor, cases, self.config.seed, advance)
+            return hosts.lead(lambda: kept_record(path, study))
 
+    @hosts.led
     def write_results(
         self,
         split: acdc.Split,
@@ -203,12 +219,14 @@ class MonitoringRun:
     ) -> list[dict[str, Any]]:
         """A record per case; those that an earlier start has finished are read, not made again."""
         folder = self.folder / "stages" / stage
-        records = []
         with bar(title, len(pairs)) as advance:
-            for disease, case in pairs:
-                records.append(kept_record(folder / f"{case.name}.json", partial(one, disease, case)))
+
+            def kept(pair: tuple[str, Case]) -> dict[str, Any]:
+                record = kept_record(folder / f"{pair[1].name}.json", partial(one, *pair))
                 advance()
-        return records
+                return dict(record)
+
+            return hosts.share(kept, pairs, threads=1)
 
 
 def _named(predictions: Sequence[str]) -> dict[str, Path]:

@@ -3,11 +3,11 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qcjax import interop, runtime
+from qcjax import hosts, interop, runtime
 from qcjax.config import Config
 from qcjax.data import mnms2
 from qcjax.data.cohort import Cohort, prepare
@@ -91,14 +91,17 @@ class Run:
 
         Raises ValueError where files have errors and --skip-invalid isn't given.
         """
+        kept, self._skipped = hosts.lead(self._subjects)
+        return kept
+
+    def _subjects(self) -> tuple[list[Subject], list[str]]:
         data = self.config.data
         if data is None:
             data = self._phantom()
         say(f"Checking {data}")
         subjects = mnms2.find(data, self.config.split)
         findings = validate_mnms2(data, self.config.split)
-        kept, self._skipped = usable(subjects, findings, data, self.config.skip_invalid)
-        return kept
+        return usable(subjects, findings, data, self.config.skip_invalid)
 
     def _phantom(self) -> Path:
         data = self.folder / "data"
@@ -134,7 +137,9 @@ class Run:
                 preset = config.losses
                 cohorts.append(prepare(members, view, spacing, config.size, with_labels, preset, advance))
         training_cohort, validation_cohort, unlabelled = cohorts
-        return ViewData.place(view, training_cohort, validation_cohort, unlabelled, self.devices)
+        return ViewData.place(
+            view, training_cohort, validation_cohort, unlabelled, self.devices, config.stream
+        )
 
     def _target_spacing(self, training: Sequence[Subject], view: str) -> tuple[float, float]:
         """As given, or the training set's median of this view (preset original: of all views)."""
@@ -182,10 +187,11 @@ class Run:
         """Predict, score and write every case of D_te, unless that is done already."""
         title = " ".join(str(v) for v in arm.identity(stage).values())
         done = self.folder / "stages" / (title.replace(" ", "-") + ".json")
-        record = read_record(done)
+        record = hosts.lead(lambda: read_record(done))
         if record is None:
             started = time.monotonic()
             result = decide()
+            result = replace(result, decision=hosts.same(result.decision))
             measures = self._uncertainty(arm, title, result) if stage == "segmenter" else []
             names = [f"{'epoch' if c.stage == 'segmenter' else c.stage} {c.epoch}" for c in result.candidates]
             with bar(f"{title}: cases predicted and scored", len(result.decision.ood)) as advance:
@@ -199,7 +205,7 @@ class Run:
                 "ood_cases": [c.name for c, is_ood in zip(cases, result.decision.ood, strict=True) if is_ood],
                 "seconds": time.monotonic() - started,
             }
-            write_record(done, record)
+            hosts.lead(lambda: write_record(done, record))
         self._rows += record["rows"]
         self._seconds[f"{title} (predict and score)"] = record["seconds"]
         if stage == "selection":  # the candidates before refinement
@@ -220,6 +226,7 @@ class Run:
         with bar(f"{title}: {samples} dropout samples, batches of slices", batches) as advance:
             return measure_uncertainty(arm, result.load(0), samples, chunk, advance)
 
+    @hosts.led
     def write_results(self, subjects: Sequence[Subject]) -> None:
         """`cases.csv`, `results.json`, `submission.zip`."""
         write_cases(self.folder / "cases.csv", self._rows)

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Collection, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from qcjax import runtime
+from qcjax import hosts, runtime
 from qcjax.config import to_json
 from qcjax.data.findings import Finding
 from qcjax.data.subject import Subject
@@ -17,11 +18,15 @@ UNSET_FOR_COMPARISON = (
     "out",
     "devices",
     "versions",
+    "stream",
     "on_nonfinite",
     "deterministic",
+    "distributed",
+    "hosts",
 )  # may differ when a run goes on
 
 
+@hosts.led
 def open_folder(config: Any, folder: Path) -> None:
     """Make the folder with its `config.json`, or go on with what is in it; no other process can from now on.
 
@@ -43,7 +48,7 @@ def open_folder(config: Any, folder: Path) -> None:
         raise ValueError(f"{path}: a damaged file ({error}), expected the configuration of a run") from None
     if not isinstance(theirs, dict):
         raise ValueError(f"{path}: {type(theirs).__name__} found, expected the configuration of a run")
-    differ = _differences(theirs, ours)
+    differ = _differences(_defaults(config) | theirs, ours)
     if differ:
         raise ValueError(
             f"{folder}: holds a run with {', '.join(differ)}; choose another --out, or the same options"
@@ -59,6 +64,11 @@ def _differences(theirs: Any, ours: Any, unset: Collection[str] = UNSET_FOR_COMP
     a, b = (_flat({k: v for k, v in options.items() if k not in unset}) for options in (theirs, ours))
     there: Any = lambda options, k: options.get(k, "absent")  # noqa: E731
     return [f"{k} = {there(a, k)} (now {there(b, k)})" for k in b | a if there(a, k) != there(b, k)]
+
+
+def _defaults(config: Any) -> dict[str, Any]:
+    """Of the options that are no groups: what a run did that was begun before there were such options."""
+    return {f.name: f.default for f in fields(config) if isinstance(f.default, (bool, int, float, str))}
 
 
 def _flat(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 from experiments.presets import DEMO, SMALL
 from qcjax import lock, run_folder
 from qcjax.config import Config
+from qcjax.hosts import Hosts
 from qcjax.lock import lock_folder
 from qcjax.run_folder import open_folder
 
@@ -133,9 +134,22 @@ def test_options_of_another_version_count_as_well(tmp_path):
     assert "supervised.mirror = absent (now 0.0)" in str(refused.value)
 
 
+def test_a_run_that_was_begun_before_there_was_an_option_goes_on(tmp_path):
+    open_folder(DEMO, tmp_path)
+    theirs = json.loads((tmp_path / "config.json").read_text())
+    del theirs["accumulate"]
+    (tmp_path / "config.json").write_text(json.dumps(theirs))
+    open_folder(DEMO, tmp_path)
+    with pytest.raises(ValueError, match=r"accumulate = 1 \(now 2\)"):
+        open_folder(replace(DEMO, accumulate=2), tmp_path)
+
+
 def test_what_may_differ_when_a_run_goes_on(tmp_path, capsys):
     open_folder(DEMO, tmp_path)
-    open_folder(replace(DEMO, devices=2, out=Path("x"), on_nonfinite="skip", deterministic=True), tmp_path)
+    there = dict(distributed=True, hosts=Hosts("a:1", 2, 0), stream="always")
+    open_folder(
+        replace(DEMO, devices=2, out=Path("x"), on_nonfinite="skip", deterministic=True, **there), tmp_path
+    )
     assert "Going on with" in capsys.readouterr().out
 
 

@@ -1,11 +1,11 @@
 """The cases of one view, prepared for the networks: one stack of slices, and how to find a case in it."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
+from qcjax import hosts
 from qcjax.data.batches import Slices
 from qcjax.data.nifti import read_image, read_labels
 from qcjax.data.preprocess import Geometry, Preset, plan, prepare_image, prepare_labels
@@ -52,7 +52,7 @@ def prepare(
     on_case: Callable[[], None] = lambda: None,
     mapping: dict[int, int] = MNMS2_LABELS,
 ) -> Cohort:
-    """Read and prepare every case of a view.
+    """Read and prepare every case of a view; of several processes each reads its share.
 
     Args:
       spacing_mm: target in-plane spacing (h, w).
@@ -80,8 +80,7 @@ def prepare(
         on_case()
         return geometry, stack, labels
 
-    with ThreadPoolExecutor() as pool:
-        parts = list(pool.map(one, cases))
+    parts = hosts.share(one, cases)
     empty = np.zeros((0, size, size))
     return Cohort(
         tuple(cases),

@@ -1,12 +1,12 @@
 """Masks of many cases, prepared for the autoencoder: one stack of slices, and how to find a case in it."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from qcjax import hosts
 from qcjax.data.nifti import read_labels
 from qcjax.data.preprocess import Geometry, plan_mask, prepare_labels
 from qcjax.data.stacked import Stacked
@@ -52,6 +52,8 @@ def prepare_masks(
 ) -> MaskCohort:
     """Read and prepare masks: in plane to `spacing_mm`, padded or cropped to a square of `size` pixels.
 
+    Of several processes each reads its share.
+
     Args:
       mapping: label value in the files -> id of the structure.
 
@@ -70,8 +72,7 @@ def prepare_masks(
         on_case()
         return geometry, stack
 
-    with ThreadPoolExecutor() as pool:
-        parts = list(pool.map(one, cases))
+    parts = hosts.share(one, cases)
     return MaskCohort(
         tuple(cases), tuple(geometry for geometry, _ in parts), np.concatenate([stack for _, stack in parts])
     )

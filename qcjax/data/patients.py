@@ -2,10 +2,10 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from qcjax import hosts
 from qcjax.data.nifti import read_image
 from qcjax.data.subject import Subject
 
@@ -21,8 +21,7 @@ def image_digests(subjects: Sequence[Subject]) -> list[set[bytes]]:
         arrays = (read_image(case.image_path).array for case in subject.cases)
         return {hashlib.blake2b(a.tobytes(order="F"), digest_size=16).digest() for a in arrays}
 
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(digests, subjects))
+    return hosts.share(digests, subjects)
 
 
 def shares(

@@ -6,13 +6,13 @@ empty slices, the same number before and after. A mask tells what is real from w
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
+from qcjax import hosts
 from qcjax.data.batches import Batch
 from qcjax.data.nifti import read_image, read_labels
 from qcjax.data.preprocess import (
@@ -159,7 +159,7 @@ def prepare_volumes(
     on_case: Callable[[], None] = lambda: None,
     mapping: dict[int, int] = EMIDEC_LABELS,
 ) -> VolumeCohort:
-    """Read and prepare every case of some subjects.
+    """Read and prepare every case of some subjects; of several processes each reads its share.
 
     Args:
       spacing_mm: target, (slices, h, w).
@@ -188,8 +188,7 @@ def prepare_volumes(
         on_case()
         return geometry, stack, labels, real
 
-    with ThreadPoolExecutor() as pool:
-        parts = list(pool.map(one, cases))
+    parts = hosts.share(one, cases)
     depth = max([depth, *(geometry.slices for geometry, *_ in parts)])
     geometries = tuple(replace(geometry, depth=depth) for geometry, *_ in parts)
     shape = (len(cases), depth, size, size)
@@ -239,8 +238,12 @@ def restore_map(values: np.ndarray, geometry: VolumeGeometry) -> np.ndarray:
 
 def take_volumes(volumes: Volumes, indices: Array, weight: Array) -> Batch:
     """Gather a batch on the device: indices (b,) -> images (b, s, h, w, 1), labels and masks (b, s, h, w)."""
-    image, label, mask = (x[indices] for x in volumes)
-    return Batch(image[..., None], label.astype(jnp.int32), weight, mask)
+    return volume_batch(Volumes(*(x[indices] for x in volumes)), weight)
+
+
+def volume_batch(volumes: Volumes, weight: Array) -> Batch:
+    """All of some volumes as a batch: images (b, s, h, w, 1), labels and masks (b, s, h, w)."""
+    return Batch(volumes.image[..., None], volumes.label.astype(jnp.int32), weight, volumes.mask)
 
 
 def _padded(stack: np.ndarray, geometry: VolumeGeometry) -> np.ndarray:

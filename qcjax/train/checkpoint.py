@@ -3,6 +3,8 @@
 They are written by a thread of their own while training goes on. Damage shows when they are read (`damage`), and
 then what is damaged is set aside with everything after it: a run never goes on from, nor chooses among, other
 models than it would have had.
+
+Where several processes make the run, the lead writes and reads, and the others are told (`hosts`).
 """
 
 import json
@@ -20,12 +22,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
+from qcjax import hosts
 from qcjax.faults import is_out_of_memory
 from qcjax.train import damage
 from qcjax.train.damage import DamagedCheckpoint
 from qcjax.train.progress import say
 
 LOSS = "validation_loss"
+LEAD_ALONE = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
 NEWEST = 2  # how many of the latest are kept: should the last be damaged, little is lost
 
 Metrics = dict[str, np.ndarray]  # of steps, one after another: (steps, ...) each
@@ -70,11 +74,13 @@ class Checkpoints:
             preservation_policy=policies.AnyPreservationPolicy(kept),
             best_fn=_loss,
             best_mode="min",
+            create=False,
+            multiprocessing_options=LEAD_ALONE,
             enable_async_checkpointing=False,  # the whole of it happens in a thread of ours
         )
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self._pending: Future[None] | None = None
-        self._open()
+        hosts.lead(self._open)
 
     def _open(self) -> None:
         """Look at what is there; what can't be one of ours is set aside."""
@@ -89,12 +95,14 @@ class Checkpoints:
             except (OSError, ValueError) as error:
                 say(f"warning: {self._set_aside(epoch, error)}")
                 break
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(self.folder, options=self._options)
 
     def _on_disk(self) -> list[int]:
         found = self.folder.iterdir() if self.folder.is_dir() else ()
         return sorted(int(p.name) for p in found if p.name.isdecimal())
 
+    @hosts.led
     def save(self, epoch: int, metrics: dict[str, Any], **items: Any) -> None:
         """Write trees of arrays under an epoch's number; returns while they are being written.
 
@@ -122,20 +130,24 @@ class Checkpoints:
                 f"one is that of epoch {good}, from which the run goes on when it is started again"
             ) from error
 
+    @hosts.led
     def latest(self) -> int | None:
         """The last epoch that was saved."""
         self.wait()
         return max(self._records, default=None)
 
+    @hosts.led
     def metrics(self, epoch: int) -> dict[str, Any]:
         """What was saved beside an epoch's arrays."""
         return dict(self._records[epoch])
 
+    @hosts.led
     def candidates(self) -> list[Candidate]:
         """The m_best, lowest validation loss first; of equals the later. All of them are, or will be, on disk."""
         found = [Candidate(self.stage, epoch, _loss(r)) for epoch, r in self._records.items()]
         return sorted(found, key=lambda c: (c.loss, -c.epoch))[: self.m_best]
 
+    @hosts.led
     def restore(self, epoch: int, **templates: Any) -> dict[str, Any]:
         """Read what was saved; `templates` are trees of arrays (or shapes) of the same structure.
 
@@ -166,6 +178,7 @@ class Checkpoints:
             raise DamagedCheckpoint(f"{sentence}; started again, the run goes on from there") from error
         return {k: restored[k] for k in templates}
 
+    @hosts.led
     def forget_after(self, epoch: int, reason: str) -> None:
         """Set aside all that was saved after an epoch."""
         self.wait()
@@ -196,6 +209,7 @@ class Checkpoints:
     def _cut_folder(self) -> Path:
         return self.folder.with_name(f"{self.folder.name}.cut")
 
+    @hosts.led
     def save_cut(self, cut: Cut) -> None:
         """Keep an epoch that was cut short; returns when it is on disk.
 
@@ -206,15 +220,16 @@ class Checkpoints:
         metrics = {k: {"type": str(v.dtype), "values": v.tolist()} for k, v in cut.metrics.items()}
         record = damage.sealed({"epoch": cut.epoch, "steps": cut.steps, "metrics": metrics}, {"state": state})
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record))
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
+        with _checkpointer() as writer:
             writer.save(self._cut_folder, args=args, force=True)
 
+    @hosts.led
     def cut(self, epoch: int, state: Any) -> Cut | None:
         """How far an epoch was when a stop cut it short; `state` is a template. None where nothing (sound) was kept."""
         if not self._cut_folder.is_dir():
             return None
         try:
-            with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+            with _checkpointer() as reader:
                 parts = ocp.args.Composite(record=ocp.args.JsonRestore())
                 record, arrays = damage.opened(reader.restore(self._cut_folder, args=parts)["record"])
                 if record["epoch"] != epoch:
@@ -230,6 +245,7 @@ class Checkpoints:
         metrics = {k: np.asarray(v["values"], v["type"]) for k, v in record["metrics"].items()}
         return Cut(epoch, record["steps"], metrics, restored)
 
+    @hosts.led
     def wait(self) -> None:
         """Until everything is on disk.
 
@@ -239,6 +255,7 @@ class Checkpoints:
         if pending is not None:
             pending.result()
 
+    @hosts.led
     def close(self) -> None:
         """Wait, and let go of the folder."""
         try:
@@ -246,6 +263,12 @@ class Checkpoints:
         finally:
             self._writer.shutdown()
             self._manager.close()
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    options = ocp.CompositeOptions(multiprocessing_options=LEAD_ALONE)
+    handler = ocp.CompositeCheckpointHandler(composite_options=options)
+    return ocp.Checkpointer(handler, multiprocessing_options=LEAD_ALONE)
 
 
 def _copy(x: Any) -> Any:

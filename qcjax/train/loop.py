@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from qcjax import hosts
 from qcjax.files import write_whole
 from qcjax.interruption import Stopped
 from qcjax.train.checkpoint import Checkpoints, Cut
@@ -30,6 +31,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    @hosts.led
     def read(self) -> list[Record]:
         """All complete lines; one that a kill cut short doesn't count."""
         if not self.path.exists():
@@ -44,6 +46,7 @@ class Journal:
                 records.append(record)
         return records
 
+    @hosts.led
     def append(self, record: Record) -> None:
         """Add a line."""
         with self.path.open("a", encoding="utf-8") as file:
@@ -54,6 +57,7 @@ class Journal:
         there = {r["epoch"] for r in self.read() if _of(r, identity)}
         return next((e for e in range(1, epoch) if e not in there), None)
 
+    @hosts.led
     def rewind(self, identity: Record, epoch: int, last: Record | None) -> None:
         """Drop a stage's lines after `epoch`; add that epoch's own, `last`, if a kill came before it was written."""
         records = [r for r in self.read() if not _of(r, identity) or r["epoch"] <= epoch]
@@ -115,7 +119,7 @@ def fit(
     if cut is not None:
         state = cut.state
         say(f"{title}: {cut.steps} steps of epoch {latest + 1} are done")
-    state = devices.replicate(state)
+    state = devices.replicate(hosts.same(state))
     with bar(title, epochs - latest, closing_line=False) as advance:
         for epoch in range(latest + 1, epochs + 1):
             started = time.monotonic()
@@ -123,7 +127,7 @@ def fit(
                 try:
                     state, metrics = train(state, epoch)
                     trained = time.monotonic() - started
-                    validated = validate(state, epoch)
+                    validated = hosts.same(validate(state, epoch))  # it decides what follows
                 except CutShort as stop:
                     if steps.passes == 1 and stop.steps:
                         _save_cut(checkpoints, devices, Cut(epoch, stop.steps, stop.metrics, stop.state))
@@ -142,8 +146,7 @@ def fit(
                     f"{title}: the training loss of epoch {epoch} is {metrics['train_loss']}, expected a finite "
                     f"number; the last good checkpoint is that of epoch {checkpoints.latest() or 0}"
                 )
-            record = identity | {"epoch": epoch} | metrics | validated
-            record |= {"train_seconds": trained}
+            record = identity | {"epoch": epoch} | metrics | validated | {"train_seconds": trained}
             before = time.monotonic()
             checkpoints.save(epoch, record | {"seconds": before - started}, state=devices.unreplicate(state))
             now = time.monotonic()

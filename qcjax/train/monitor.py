@@ -5,15 +5,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from qcjax import losses, runtime
-from qcjax.config import MonitorConfig
+from qcjax import hosts, losses, runtime
+from qcjax.config import MonitorConfig, Stream
 from qcjax.data.augment import MONITORING_MASKS, augment_batch
 from qcjax.data.batches import Batch, Plan, cycled, epoch_plan, in_batches, padded, sample_keys
 from qcjax.data.mask_cohort import MaskCase, MaskCohort, prepare_masks
@@ -25,13 +25,15 @@ from qcjax.predict import rebuild_masks
 from qcjax.suspicion import Reference
 from qcjax.train import updates
 from qcjax.train.checkpoint import LOSS, Checkpoints
-from qcjax.train.loop import Journal, Record, fit, run_steps, stream
+from qcjax.train.loop import Journal, Record, fit, run_steps
+from qcjax.train.loop import stream as key_of
 from qcjax.train.nonfinite import skip_nonfinite
 from qcjax.train.parallel import BROADCAST, REPLICATED, SHARDED, Devices
+from qcjax.train.placement import Take, ahead, place
 from qcjax.train.progress import bar, say
 from qcjax.train.state import TrainState, adam, create, shapes
 from qcjax.train.validation import mean_dice, reconstruction_loss
-from qcjax.typing import Array, Variables
+from qcjax.typing import AnyArray, Array, Variables
 
 STAGE = "autoencoder"
 
@@ -59,6 +61,20 @@ def prepare_both(
     return first, second
 
 
+class Masks(NamedTuple):
+    """Of a cohort."""
+
+    label: AnyArray  # (n, h, w) uint8
+
+
+def _take(masks: Masks, indices: Array, weight: Array) -> Batch:
+    return _batch_of(Masks(masks.label[indices]), weight)
+
+
+def _batch_of(masks: Masks, weight: Array) -> Batch:
+    return Batch(masks.label[..., None], masks.label, weight)  # the image is not looked at
+
+
 class MonitorTraining:
     """One training of a monitor in a folder: networks, compiled steps, data on the devices."""
 
@@ -73,6 +89,8 @@ class MonitorTraining:
         reading: Reading = "paper",
         devices: Devices | None = None,
         on_nonfinite: Literal["stop", "skip"] = "stop",
+        accumulate: int = 1,
+        stream: Stream = "auto",
     ) -> None:
         """Nothing runs yet. Raises ValueError for a structure in `may_be_absent` that isn't there.
 
@@ -81,6 +99,8 @@ class MonitorTraining:
           training, validation: masks, of other subjects.
           reading: of the method; `original` is that of the authors' code: its loss, its initialisation, no shuffling.
           on_nonfinite: what becomes of a batch whose loss or gradient isn't finite.
+          accumulate: parts in which a batch goes through the network.
+          stream: whether the masks stay on the host (`placement`).
         """
         self.config, self.folder, self.seed, self.original = config, folder, seed, reading == "original"
         self.labels, self.structures = dict(labels), structures_named(tuple(labels))
@@ -90,13 +110,14 @@ class MonitorTraining:
             )
         self.training, self.validation = training, validation
         self.devices, self.on_nonfinite = devices or Devices(), on_nonfinite
+        self.accumulate, self.stream = accumulate, stream
         self.journal = Journal(folder / "metrics.jsonl")
         sizes = asdict(config.autoencoder)
         self.sizes = {k: sizes[k] for k in ("width", "latent", "dropout")}
         self.sizes["initialisation"] = "he_uniform" if self.original else "he_normal"
         self.network = build_autoencoder(len(self.structures), self.sizes, self.devices.axis_name)
         self.tx = adam()
-        self.key = stream(jax.random.key(seed), STAGE)
+        self.key = key_of(jax.random.key(seed), STAGE)
         self._compile()
 
     def _compile(self) -> None:
@@ -104,42 +125,46 @@ class MonitorTraining:
         preset = {"generalised": "paper", "soft": "soft"}[self.config.dice]
         if self.original:
             preset = "monitoring_original"
-        update = updates.make_autoencoder_update(network, self.tx, preset, devices.axis_name)
+        update = updates.make_autoencoder_update(
+            network, self.tx, preset, devices.axis_name, accumulate=self.accumulate
+        )
         if self.on_nonfinite == "skip":
             update = skip_nonfinite(update, devices.axis_name)
 
-        def step(
-            state: Any, masks: Array, indices: Array, weight: Array, key: Array, rate: Array, early: Array
-        ) -> Any:
-            label = masks[indices].astype(jnp.int32)
-            batch = Batch(label[..., None].astype(jnp.float32), label, weight)  # the image is not looked at
+        def step(state: Any, batch: Batch, key: Array, rate: Array, early: Array) -> Any:
+            label = batch.label.astype(jnp.int32)
+            batch = Batch(label[..., None].astype(jnp.float32), label, batch.weight)
             if options.augment:
                 keys = sample_keys(jax.random.fold_in(key, 0), len(label), devices.axis_name)
                 batch = augment_batch(keys, batch, MONITORING_MASKS)
             return update(state, batch, key, rate, early)
 
-        def rebuild(variables: Variables, masks: Array, indices: Array) -> Any:
-            return rebuild_masks(network, variables, masks[indices])
+        def rebuild(variables: Variables, batch: Batch) -> Any:
+            return rebuild_masks(network, variables, batch.label)
 
-        axes = (REPLICATED, REPLICATED, SHARDED, SHARDED, BROADCAST, BROADCAST, BROADCAST)
+        axes = (REPLICATED, SHARDED, BROADCAST, BROADCAST, BROADCAST)
         self._step = devices.compile(step, axes, donate=(0,))
-        self._rebuild = devices.compile(rebuild, (REPLICATED, REPLICATED, SHARDED))
+        self._rebuild = devices.compile(rebuild, (REPLICATED, SHARDED))
+        self._take = Take(devices, _take, _batch_of)
 
     def run(self) -> Monitor:
         """Train, or go on; write `monitor.json` and `weights.npz` of the model of lowest validation loss; load it."""
         config, devices = self.config.autoencoder, self.devices
         self.folder.mkdir(parents=True, exist_ok=True)
-        masks = devices.replicate(self.training.label)
-        held_out = devices.replicate(self.validation.label)
+        masks, held_out = (
+            place([Masks(cohort.label)], devices, self.stream, f"{title} masks")
+            for title, cohort in (("Training", self.training), ("Validation", self.validation))
+        )
 
         def train(state: TrainState, epoch: int) -> tuple[TrainState, Record]:
             def batches() -> Iterator[tuple[Any, ...]]:
                 for i, pair in enumerate(zip(*self.plan(epoch), strict=True)):
                     key = jax.random.fold_in(jax.random.fold_in(self.key, epoch), i)
                     early = np.bool_(epoch <= config.early_epochs)
-                    yield masks, *devices.shard(pair), key, np.float32(config.rate(epoch)), early
+                    yield self._take(masks, *devices.shard(pair)), key, np.float32(config.rate(epoch)), early
 
-            return run_steps(self._step, state, batches())
+            with ahead(masks, batches()) as made:
+                return run_steps(self._step, state, made)
 
         sample = jnp.zeros((1, self.config.size, self.config.size, self.network.classes))
         checkpoints = Checkpoints(self.folder / "checkpoints" / STAGE, STAGE, m_best=1)
@@ -171,7 +196,7 @@ class MonitorTraining:
             plan = cycled(everything, config.batch, config.steps, self.seed, epoch)
         else:
             plan = epoch_plan(len(self.training.label), config.batch, self.seed, epoch)
-        return padded(plan, self.devices.count)
+        return padded(plan, self.devices.count * self.accumulate)
 
     def names(self, epoch: int, step: int) -> list[str]:
         """The cases in one batch of an epoch, each once."""
@@ -184,10 +209,9 @@ class MonitorTraining:
         """Loss, and Dice per structure of ground truth and its reconstruction: the most that a pseudo Dice can be."""
         cohort, batch = self.validation, self.devices.batch_size(self.config.autoencoder.batch)
         count = len(cohort.label)
-        parts = [
-            self.devices.gather(self._rebuild(variables, held_out, self.devices.shard(indices)))
-            for indices, _ in zip(*in_batches(np.arange(count), batch), strict=True)
-        ]
+        pairs = zip(*in_batches(np.arange(count), batch), strict=True)
+        with ahead(held_out, (self._take(held_out, *self.devices.shard(pair)) for pair in pairs)) as batches:
+            parts = [self.devices.gather(self._rebuild(variables, x)) for x in batches]
         labels, sums, error = jax.tree.map(lambda *xs: np.concatenate(xs)[:count], *parts)
         return {LOSS: self._loss(sums, error)} | mean_dice(labels, cohort.label, cohort, self.structures)
 
@@ -226,12 +250,13 @@ class MonitorTraining:
         flat = traverse_util.flatten_dict(variables, sep="/")
         packed = io.BytesIO()
         np.savez(packed, **flat)
-        write_whole(self.folder / WEIGHTS, packed.getvalue())
-        monitor = Monitor(self.folder, description, self.network, variables, self.devices)
+        hosts.lead(lambda: write_whole(self.folder / WEIGHTS, packed.getvalue()))
+        network = self.network.clone(axis_name=None)
+        monitor = Monitor(self.folder, description, network, variables, self.devices.alone())
         monitor.reference = self._reference(monitor)
         if monitor.reference is not None:
             description["reference"] = monitor.reference.to_json()
-        write_whole(self.folder / DESCRIPTION, json.dumps(description, indent=2) + "\n")
+        hosts.lead(lambda: write_whole(self.folder / DESCRIPTION, json.dumps(description, indent=2) + "\n"))
         return monitor
 
     def _reference(self, monitor: Monitor) -> Reference | None:
@@ -241,7 +266,7 @@ class MonitorTraining:
             mask = read_labels(case.path, mapping)
             return monitor.score(mask.array, mask.spacing_mm).measured
 
-        found = [measured(case) for case in self.validation.cases]
+        found = hosts.share(measured, self.validation.cases, threads=1)
         if not any(np.isfinite(f).all() for f in found):
             say(
                 f"warning: {self.folder}: the monitor rebuilds no validation mask with every structure, so its scores "

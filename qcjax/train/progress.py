@@ -16,21 +16,22 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from qcjax import interruption
+from qcjax import hosts, interruption
 
 console = Console(highlight=False, soft_wrap=True)
 
 
 def say(text: str) -> None:
-    """A line of plain text, as it is."""
-    console.print(text, markup=False)
+    """A line of plain text, as it is; of several processes the lead says it."""
+    if hosts.leads():
+        console.print(text, markup=False)
 
 
 @contextmanager
 def bar(title: str, total: int, closing_line: bool = True) -> Iterator[Callable[[], None]]:
     """A progress bar; call what it yields once per unit done. Without a terminal: one line at the end, if wanted."""
     started = time.monotonic()
-    if console.is_terminal:
+    if console.is_terminal and hosts.leads():
         columns: tuple[Any, ...] = (
             TextColumn("{task.description}"),
             BarColumn(),

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from qcjax import interruption
+from qcjax import hosts, interruption
 from qcjax.interruption import Stopped
 from qcjax.train.nonfinite import SKIPPED
 from qcjax.train.state import TrainState
@@ -74,12 +74,14 @@ def run_steps(
     begun = epoch.begun if epoch.passes == 1 else None
     done = 0 if begun is None else len(next(iter(begun.values())))
     history: list[Any] = [] if begun is None else [{k: v[i] for k, v in begun.items()} for i in range(done)]
+    ballot = hosts.Ballot()
     with interruption.postponed():
         for number, arguments in enumerate(batches):
             if number < done:
                 continue
-            signum = interruption.asked()
+            signum = ballot.cast(interruption.asked())
             if signum is not None:
+                interruption.heeded()
                 raise CutShort(signum, state, _stacked(history), number)
             state, metrics = step(state, *arguments)
             if len(history) > done:

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qcjax import losses, sliding, uncertainty
+from qcjax import hosts, losses, sliding, uncertainty
 from qcjax.config import Arm, EmidecConfig
 from qcjax.data.augment_volume import VolumeAugmentation, augment_volumes, random_patches
-from qcjax.data.batches import Plan, cycled, epoch_plan, padded, sample_keys
-from qcjax.data.volumes import VolumeCohort, VolumeGeometry, take_volumes
+from qcjax.data.batches import Batch, Plan, cycled, epoch_plan, padded, sample_keys
+from qcjax.data.volumes import VolumeCohort, VolumeGeometry, take_volumes, volume_batch
 from qcjax.labels import EMIDEC, EMIDEC_REGIONS
 from qcjax.metrics.overlap import mask_dice
 from qcjax.models import NnUNet
@@ -24,6 +24,7 @@ from qcjax.train.checkpoint import LOSS, Checkpoints
 from qcjax.train.loop import Journal, Record, fit, stream
 from qcjax.train.nonfinite import skip_nonfinite
 from qcjax.train.parallel import BROADCAST, REPLICATED, SHARDED, Devices
+from qcjax.train.placement import Take, ahead
 from qcjax.train.state import TrainState, adam, create, sgd
 from qcjax.train.steps import run_steps
 from qcjax.typing import Array, Variables
@@ -55,8 +56,10 @@ class VolumeNetwork:
         )
         self.tx = sgd() if training.optimiser == "sgd" else adam(clip=12.0)
         self._steps: dict[int, Callable[..., Any]] = {}
-        self._segment = devices.compile(lambda v, x: self.model.apply(v, x), (REPLICATED, SHARDED))
-        self._draw = devices.compile(self._samples_as_channels, (REPLICATED, SHARDED, BROADCAST))
+        self.take = Take(devices, take_volumes, volume_batch)
+        self._alone = devices.alone()  # each process predicts volumes of its own
+        self._segment = self._alone.compile(lambda v, x: self.model.apply(v, x), (REPLICATED, SHARDED))
+        self._draw = self._alone.compile(self._samples_as_channels, (REPLICATED, SHARDED, BROADCAST))
         self._measure_loss = jax.jit(_loss_of_volume)
 
     def rate(self, epoch: int) -> float:
@@ -79,7 +82,7 @@ class VolumeNetwork:
         return self._steps[samples]
 
     def _training_step(self, samples: int) -> Callable[..., Any]:
-        """(state, volumes, indices, weight, key, learning rate, alpha) -> (state, metrics), with augmentation."""
+        """(state, Batch of volumes, key, learning rate, alpha) -> (state, metrics), with augmentation."""
         training, name = self.config.training, self.devices.axis_name
         options = VolumeAugmentation(
             mirror=training.mirror, rotation_deg=training.rotation_deg, scale=training.scale
@@ -92,22 +95,20 @@ class VolumeNetwork:
             name,
             training.over_classes,
             training.loss_of,
+            self.config.accumulate,
         )
         if self.config.on_nonfinite == "skip":
             update = skip_nonfinite(update, name)
 
-        def step(
-            state: Any, volumes: Any, indices: Array, weight: Array, key: Array, rate: Array, alpha: Array
-        ) -> Any:
-            batch = take_volumes(volumes, indices, weight)
-            keys = sample_keys(jax.random.fold_in(key, 0), len(indices), name)
-            batch = random_patches(keys, batch, self.config.patch)
-            batch = augment_volumes(
-                sample_keys(jax.random.fold_in(key, 1), len(indices), name), batch, options
+        def step(state: Any, batch: Batch, key: Array, rate: Array, alpha: Array) -> Any:
+            first, second = (
+                sample_keys(jax.random.fold_in(key, i), len(batch.weight), name) for i in range(2)
             )
+            batch = random_patches(first, batch, self.config.patch)
+            batch = augment_volumes(second, batch, options)
             return update(state, batch, key, rate, alpha)
 
-        axes = (REPLICATED, REPLICATED, SHARDED, SHARDED, BROADCAST, BROADCAST, BROADCAST)
+        axes = (REPLICATED, SHARDED, BROADCAST, BROADCAST, BROADCAST)
         return self.devices.compile(step, axes, donate=(0,))
 
     def probabilities(self, variables: Variables, image: np.ndarray) -> np.ndarray:
@@ -139,10 +140,10 @@ class VolumeNetwork:
 
     def _slide(self, function: Callable[[Any], Any], image: np.ndarray) -> np.ndarray:
         def windows(patches: np.ndarray) -> Any:
-            found = function(self.devices.shard(patches))
-            return found if self.devices.count == 1 else found.reshape(-1, *found.shape[2:])
+            found = function(self._alone.shard(patches))
+            return found.reshape(-1, *found.shape[2:]) if self._alone.mapped else found
 
-        return sliding.predict(windows, image, self.config.patch, self.devices.count)
+        return sliding.predict(windows, image, self.config.patch, self._alone.count)
 
 
 class FoldTraining:
@@ -161,7 +162,7 @@ class FoldTraining:
         """Nothing runs yet.
 
         Args:
-          placed: the cohort's volumes on the devices, see `Devices.replicate`.
+          placed: the cohort's volumes, see `placement.place`.
           held_out: (cases,) True for the cases of this fold.
         """
         self.network, self.arm, self.cohort, self.placed = network, arm, cohort, placed
@@ -200,7 +201,7 @@ class FoldTraining:
             plan = plan._replace(indices=self.training[plan.indices].astype(np.int32))
         else:
             plan = cycled(self.training, settings.batch, settings.steps, config.seed, epoch)
-        return padded(plan, self.network.devices.count)
+        return padded(plan, self.network.devices.count * config.accumulate)
 
     def names(self, epoch: int, step: int) -> list[str]:
         """The cases in one batch of an epoch."""
@@ -215,19 +216,23 @@ class FoldTraining:
             rate, alpha = np.float32(network.rate(epoch)), np.float32(network.alpha(self.arm, epoch))
             for i, pair in enumerate(zip(*self.plan(epoch), strict=True)):
                 key = jax.random.fold_in(jax.random.fold_in(self.key, epoch), i)
-                yield self.placed, *network.devices.shard(pair), key, rate, alpha
+                yield network.take(self.placed, *network.devices.shard(pair)), key, rate, alpha
 
-        return run_steps(network.step(self.arm), state, batches())
+        with ahead(self.placed, batches()) as made:
+            return run_steps(network.step(self.arm), state, made)
 
     def _validate(self, state: TrainState, epoch: int) -> Record:
-        volumes, found, dices = self.cohort.volumes, [], []
-        for case in self.held_out:
+        volumes = self.cohort.volumes
+
+        def one(case: int) -> tuple[float, list[float]]:
             real = self.cohort.geometries[case].real
             label, mask = volumes.label[case][real], volumes.mask[case][real]
             probabilities = self.network.probabilities(state.variables, volumes.image[case][real])
-            found.append(self.network.loss(probabilities, label, mask))
             segmented = np.where(mask, probabilities.argmax(-1), 0)
-            dices.append([mask_dice(r.inside(segmented), r.inside(label)) for r in EMIDEC_REGIONS])
+            dices = [mask_dice(r.inside(segmented), r.inside(label)) for r in EMIDEC_REGIONS]
+            return self.network.loss(probabilities, label, mask), dices
+
+        found, dices = zip(*hosts.share(one, self.held_out.tolist(), threads=1), strict=True)
         means = zip(EMIDEC_REGIONS, np.mean(dices, axis=0), strict=True)
         return {LOSS: float(np.mean(found))} | {f"validation_dice_{r.key}": float(v) for r, v in means}
 

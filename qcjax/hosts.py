@@ -1,0 +1,285 @@
+"""Several processes that make one run, such as one on each host: who leads, who does what, and what all agree on.
+
+All processes run the same program over the same devices' computations. One, the lead, keeps the run's files: what it
+reads the others are told, and its errors are theirs. Work on the host, such as reading a cohort or measuring cases, is
+shared. A single process is all of this by itself, and nothing here costs it anything.
+
+Every function but `count`, `index` and `leads` is for the main thread, and must be reached by all processes in the same
+order.
+"""
+
+import functools
+import pickle
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+
+from qcjax import interruption
+
+T = TypeVar("T")
+S = TypeVar("S")
+P = ParamSpec("P")
+
+MESSAGE = 64 * 2**20  # bytes that go at once; a longer message goes in parts
+SHUTDOWN_SECONDS = 60  # how long a process that ends waits for the others
+WAIT_SECONDS = 7 * 24 * 3600  # for the others; no work of one process takes as long
+
+_count, _index = 1, 0
+_leading = 0  # depth of `lead` on the lead, where what is inside concerns it alone
+_met = 0  # how often
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """Where the processes of a run find each other (`--distributed`)."""
+
+    coordinator: str | None = None
+    """HOST:PORT of the first process; None: as the cluster says."""
+    count: int | None = None
+    """How many processes; None: as the cluster says."""
+    index: int | None = None
+    """Which of them this one is, from 0; None: as the cluster says."""
+
+
+def start(distributed: bool, hosts: Hosts) -> None:
+    """Join the other processes, before the first computation.
+
+    Raises ValueError where it isn't said who they are, RuntimeError where they aren't found within five minutes.
+    """
+    global _count, _index
+    given = {k: v for k, v in vars(hosts).items() if v is not None}
+    if not distributed:
+        if given:
+            names = ", ".join(f"--hosts.{name}" for name in given)
+            raise ValueError(f"{names} found without --distributed, expected both or none")
+        return
+    if given and len(given) < 3:
+        raise ValueError(
+            f"--hosts.{', --hosts.'.join(given)} found alone, expected --hosts.coordinator HOST:PORT, --hosts.count "
+            "and --hosts.index, or none of them on a cluster that says so itself"
+        )
+    if hosts.count is not None and not 0 <= (hosts.index or 0) < hosts.count:
+        raise ValueError(f"--hosts.index: {hosts.index} found, expected 0 to {hosts.count - 1}")
+    import jax  # here, for commands that do without it start faster
+
+    try:
+        jax.distributed.initialize(
+            hosts.coordinator,
+            hosts.count,
+            hosts.index,
+            cluster_detection_method="deactivate" if given else None,
+            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+        )
+    except (ValueError, KeyError) as error:
+        raise ValueError(
+            f"--distributed: no cluster found ({error}), expected Slurm, Open MPI or Kubernetes, or "
+            "--hosts.coordinator HOST:PORT, --hosts.count and --hosts.index"
+        ) from None
+    _count, _index = jax.process_count(), jax.process_index()
+    interruption.stop_together(_count > 1)
+
+
+def count() -> int:
+    """How many processes there are."""
+    return _count
+
+
+def index() -> int:
+    """Which of them this one is, from 0."""
+    return _index
+
+
+def leads() -> bool:
+    """Whether this is the one that writes tables, figures and checkpoints."""
+    return _index == 0
+
+
+def lead(function: Callable[[], T]) -> T:
+    """What a function gives on the lead, which alone runs it; its error is raised by all.
+
+    Raises Stopped, on all, where the lead was asked to stop.
+    """
+    global _leading
+    if _count == 1 or _leading:
+        return function()
+    outcome: _Outcome | None = None
+    if leads():
+        _leading += 1
+        try:
+            outcome = _attempt(function)
+        finally:
+            _leading -= 1
+    told: _Outcome = pickle.loads(_broadcast(b"" if outcome is None else outcome.packed()))
+    interruption.heed(told.asked)
+    return told.result(outcome)
+
+
+def led(method: Callable[P, T]) -> Callable[P, T]:
+    """A function that the lead alone runs, see `lead`."""
+
+    @functools.wraps(method)
+    def on_the_lead(*args: P.args, **kwargs: P.kwargs) -> T:
+        return lead(lambda: method(*args, **kwargs))
+
+    return on_the_lead
+
+
+def same(value: T) -> T:
+    """The lead's value: what decides where all go on must not differ in a last bit between machines."""
+    return lead(lambda: value)
+
+
+def share(function: Callable[[S], T], items: Sequence[S], threads: int | None = None) -> list[T]:
+    """A function of every item, in order, each run by one process, there by some threads.
+
+    Args:
+      threads: how many; Python's default for a pool if None, and 1 for none but the main thread.
+
+    Raises the error of the first process that has one, and Stopped where one was asked to stop.
+    """
+
+    def mine() -> list[T]:
+        own = items[_index::_count] if not _leading else items
+        if threads == 1:
+            return [function(item) for item in own]
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(function, own))
+
+    if _count == 1 or _leading:
+        return mine()
+    outcomes: list[_Outcome] = [pickle.loads(data) for data in _exchange(_attempt(mine).packed())]
+    interruption.heed(max(o.asked for o in outcomes))
+    results: list[Any] = [None] * len(items)
+    for i, outcome in enumerate(outcomes):
+        results[i::_count] = outcome.result()
+    return results
+
+
+def gather_rows(x: Any) -> np.ndarray:
+    """The rows (n, ...) of every process, one process after the other, on all of them."""
+    if _count == 1:
+        return np.asarray(x)
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(np.asarray(x), tiled=True))
+
+
+class Ballot:
+    """Whether any process was asked to stop, known one round late, so that no round waits for an answer."""
+
+    def __init__(self) -> None:
+        self._waiting: Any = None
+
+    def cast(self, signum: int | None) -> int | None:
+        """This process's mark; what all gave in the round before."""
+        if _count == 1:
+            return signum
+        import jax
+
+        answer, self._waiting = (
+            self._waiting,
+            _largest()(np.full(jax.local_device_count(), signum or 0, np.int32)),
+        )
+        return None if answer is None else int(answer.addressable_shards[0].data[0]) or None
+
+
+@functools.cache
+def _largest() -> Callable[[np.ndarray], Any]:
+    import jax
+
+    return jax.pmap(lambda x: jax.lax.pmax(x, "processes"), axis_name="processes")
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a function gave, or its error; and the signal that its process had by then."""
+
+    value: Any
+    error: Exception | None
+    asked: int
+
+    def packed(self) -> bytes:
+        try:
+            data = pickle.dumps(self)
+            if self.error is not None:
+                pickle.loads(data)  # not every exception comes back
+            return data
+        except Exception as error:
+            told = self.error or error
+            return pickle.dumps(_Outcome(None, RuntimeError(f"{type(told).__name__}: {told}"), self.asked))
+
+    def result(self, own: "_Outcome | None" = None) -> Any:
+        """The value; that of this process itself, where it has one."""
+        if self.error is not None:
+            raise (self.error if own is None or own.error is None else own.error)
+        return self.value if own is None else own.value
+
+
+def _attempt(function: Callable[[], Any]) -> _Outcome:
+    try:
+        value, error = function(), None
+    except Exception as raised:
+        value, error = None, raised
+    return _Outcome(value, error, interruption.asked() or 0)
+
+
+def _meet() -> None:
+    """Until all are here: what the devices send each other (gloo) is given up after half a minute's wait."""
+    from orbax.checkpoint import multihost
+
+    global _met
+    _met += 1
+    wait = multihost.get_barrier_sync_fn(processes=set(range(_count)))
+    wait(key=f"qcjax-{_met}", timeout_ms=1000 * WAIT_SECONDS)
+
+
+def _broadcast(data: bytes) -> bytes:
+    """The lead's bytes."""
+    from jax.experimental import multihost_utils
+
+    _meet()
+
+    length = _from_words(multihost_utils.broadcast_one_to_all(_as_words(len(data))))
+    parts = []
+    for start, size in _parts(length):
+        part = np.zeros(size, np.uint8)
+        own = np.frombuffer(data[start : start + size], np.uint8)
+        part[: len(own)] = own
+        parts.append(np.asarray(multihost_utils.broadcast_one_to_all(part)).tobytes())
+    return b"".join(parts)[:length]
+
+
+def _exchange(data: bytes) -> list[bytes]:
+    """Every process's bytes."""
+    from jax.experimental import multihost_utils
+
+    _meet()
+
+    words = np.asarray(multihost_utils.process_allgather(_as_words(len(data)))).reshape(_count, 2)
+    lengths = [_from_words(pair) for pair in words]
+    found: list[list[bytes]] = [[] for _ in lengths]
+    for start, size in _parts(max(lengths)):
+        part = np.zeros(size, np.uint8)
+        own = np.frombuffer(data[start : start + size], np.uint8)
+        part[: len(own)] = own
+        rows = np.asarray(multihost_utils.process_allgather(part)).reshape(_count, size)
+        for i, row in enumerate(rows):
+            found[i].append(row.tobytes())
+    return [b"".join(parts)[:n] for parts, n in zip(found, lengths, strict=True)]
+
+
+def _parts(length: int) -> list[tuple[int, int]]:
+    """Where each part of a message starts, and its size: a power of two, so that few sizes are compiled."""
+    starts = range(0, max(length, 1), MESSAGE)
+    return [(start, min(MESSAGE, max(1024, 1 << (length - start - 1).bit_length()))) for start in starts]
+
+
+def _as_words(length: int) -> np.ndarray:
+    return np.array(divmod(length, MESSAGE), np.int32)  # JAX has no larger integers by default
+
+
+def _from_words(pair: Any) -> int:
+    return int(pair[0]) * MESSAGE + int(pair[1])

@@ -1,0 +1,202 @@
+"""Several processes that make one run: two with two emulated devices each, over gloo."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import mnms2
+from qcjax import hosts
+from qcjax.hosts import Hosts
+from qcjax.train.loop import Journal
+
+ROOT = Path(__file__).parents[1]
+
+# All stages and a page from seven subjects. SGD: Adam's first steps are the gradients' signs, which for what batch norm
+# cancels are those of rounding.
+TINY = (
+    *("--preset", "demo", "--size", "64", "--spacing-mm", "4", "--views", "SA", "--subjects", "4", "1", "2"),
+    *("--supervised.width", "2", "--supervised.stages", "3", "--supervised.epochs", "2"),
+    *("--supervised.steps", "3", "--supervised.batch", "6", "--supervised.m-best", "2"),
+    *("--supervised.optimiser", "sgd", "--supervised.learning-rate", "0.01"),
+    *("--autoencoder.width", "2", "--autoencoder.latent", "4", "--autoencoder.epochs", "2"),
+    *("--autoencoder.steps", "3", "--autoencoder.batch", "6"),
+    *("--refinement.epochs", "1", "--refinement.steps", "2"),
+    *("--refinement.labelled", "2", "--refinement.unlabelled", "2"),
+)
+
+
+def start(arguments, log, devices=2):
+    """A process of its own, with emulated devices."""
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    environment |= {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+    }
+    command = [sys.executable, *arguments]
+    with log.open("wb") as file:  # the process has its own
+        return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def both(make, folder):
+    """Two processes to their end; their logs."""
+    port, logs = free_port(), [folder / f"{i}.log" for i in range(2)]
+    processes = [start(make(port, i), logs[i]) for i in range(2)]
+    try:
+        codes = [process.wait(600) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    texts = [log.read_text() for log in logs]
+    assert codes == [0, 0], texts
+    return texts
+
+
+def experiment(port, index, out, *more):
+    cluster = ("--hosts.coordinator", f"127.0.0.1:{port}", "--hosts.count", "2", "--hosts.index", str(index))
+    return ("-m", "experiments.mnms2", *TINY, "--out", str(out), "--distributed", *cluster, *more)
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("told")
+    script = str(ROOT / "tests" / "two_processes.py")
+    both(lambda port, i: (script, str(port), "2", str(i), str(folder)), folder)
+    return [json.loads((folder / f"{i}.json").read_text()) for i in range(2)]
+
+
+def test_what_the_lead_says_all_know(told):
+    for i, found in enumerate(told):
+        assert found["index"] == i
+        assert found["lead"] == {"index": 0, "inner": 0} and found["same"] == 10
+        assert found["large"] == 999 * 500
+        assert found["error of the lead"] == "ValueError: lead: found nothing"
+
+
+def test_work_is_shared_and_errors_are_everyones(told):
+    assert [found["ran"] for found in told] == [[0, 2, 4], [1, 3]]
+    for found in told:
+        assert found["share"] == [0, 1, 4, 9, 16] and found["nothing"] == []
+        assert found["error of one"] == "ValueError: 1: found nothing"
+        assert found["error that can't be sent"] == "RuntimeError: Unpicklable: 1 and 2"
+
+
+def test_the_devices_of_all_share_a_batch(told):
+    for i, found in enumerate(told):
+        assert found["devices"] == [4, 2]
+        assert found["all rows"] == [0, 2, 4, 6, 8, 10, 12, 14] and found["sum"] == [28]
+        assert found["alone"] == [1 + 2 * i] * 2  # a process by itself
+        assert found["rows"] == [0, 0, 1, 1]
+
+
+def test_a_stop_of_one_stops_all_at_the_same_step(told):
+    for found in told:
+        assert found["signal"] == signal.SIGTERM
+        assert found["steps"] == 5  # one late: nobody waits for an answer
+        assert found["went on"] and found["second signal"] == signal.SIGUSR1
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory):
+    """Four devices in one process."""
+    out = tmp_path_factory.mktemp("one") / "run"
+    assert mnms2.main([*TINY, "--devices", "4", "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory, one_process):
+    folder = tmp_path_factory.mktemp("two")
+    shutil.copytree(one_process / "data", folder / "run" / "data")
+    texts = both(lambda port, i: experiment(port, i, folder / "run"), folder)
+    said = re.sub(r"\[Gloo\].*\n", "", texts[1])
+    assert "Done." in texts[0] and not said, said  # only the lead speaks
+    return folder / "run"
+
+
+def epochs(run):
+    return {(r["stage"], r["epoch"]): r for r in Journal(run / "metrics.jsonl").read()}
+
+
+def same_run(a, b):
+    """Losses and validation measures to 1e-4, and the tables."""
+    theirs, ours = epochs(a), epochs(b)
+    assert theirs.keys() == ours.keys() and len(ours) >= 5
+    for key, record in ours.items():
+        for name, value in record.items():
+            if isinstance(value, float) and "seconds" not in name:
+                assert value == pytest.approx(theirs[key][name], rel=1e-4, abs=1e-4), (key, name)
+    rows = [list(csv.DictReader((run / "cases.csv").open())) for run in (a, b)]
+    assert len(rows[0]) == len(rows[1]) == 4 * 4  # cases x stages
+    for x, y in zip(*rows, strict=True):
+        assert x["candidate"] == y["candidate"] and x["subject"] == y["subject"]
+        assert float(x["dc_rv"]) == pytest.approx(float(y["dc_rv"]), abs=5e-3)
+
+
+def test_two_processes_are_one_run(one_process, two_processes):
+    same_run(one_process, two_processes)
+    assert (two_processes / "report.html").exists() and (two_processes / "submission.zip").exists()
+    assert not list(two_processes.rglob("*.partial"))
+
+
+def test_going_on_with_another_number_of_devices(two_processes, one_process, tmp_path):
+    """What two processes have begun, one device ends, from their checkpoints."""
+    out = tmp_path / "run"
+    shutil.copytree(two_processes, out)
+    for name in ("stages", "report.html", "results.json"):
+        path = out / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for stage in ("refined", "control"):
+        shutil.rmtree(out / "checkpoints" / f"{stage}-nnunet-SA")
+    kept = [r for r in Journal(out / "metrics.jsonl").read() if r["stage"] not in ("refined", "control")]
+    (out / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in kept))
+    assert mnms2.main([*TINY, "--devices", "1", "--out", str(out)]) == 0
+    same_run(one_process, out)
+
+
+def test_one_process_is_all_of_it():
+    assert (hosts.count(), hosts.index(), hosts.leads()) == (1, 0, True)
+    assert hosts.lead(lambda: 1) == hosts.same(1) == 1
+    assert hosts.share(lambda x: x + 1, [1, 2, 3], threads=1) == [2, 3, 4]
+    assert hosts.gather_rows(np.ones((2, 3))).shape == (2, 3)
+    assert hosts.Ballot().cast(None) is None and hosts.Ballot().cast(15) == 15
+
+
+@pytest.mark.parametrize(
+    ("distributed", "given", "words"),
+    [
+        (False, Hosts(count=2), "--hosts.count found without --distributed"),
+        (True, Hosts(count=2), "--hosts.count found alone"),
+        (True, Hosts("here:1", 2, 2), "--hosts.index: 2 found, expected 0 to 1"),
+        (True, Hosts(), "no cluster found"),
+    ],
+)
+def test_who_the_others_are_must_be_said(distributed, given, words, monkeypatch):
+    for name in [n for n in os.environ if n.startswith(("SLURM", "OMPI", "JOB_", "KUBERNETES", "JAX_COORD"))]:
+        monkeypatch.delenv(name)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        hosts.start(distributed, given)
+
+
+def test_long_messages_go_in_parts_of_few_sizes(monkeypatch):
+    monkeypatch.setattr(hosts, "MESSAGE", 4096)
+    assert hosts._parts(0) == [(0, 1024)] and hosts._parts(1025) == [(0, 2048)]
+    assert hosts._parts(4096) == [(0, 4096)] and hosts._parts(9000) == [(0, 4096), (4096, 4096), (8192, 1024)]
+    assert hosts._from_words(hosts._as_words(10**12)) == 10**12
