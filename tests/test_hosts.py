@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from slow import slow
 
-from experiments import mnms2
 from qcjax import hosts
 from qcjax.hosts import Hosts
 from qcjax.train.loop import Journal
@@ -113,12 +113,19 @@ def test_a_stop_of_one_stops_all_at_the_same_step(told):
         assert found["went on"] and found["second signal"] == signal.SIGUSR1
 
 
+def alone(out, devices, folder):
+    """One process of its own, to its end."""
+    arguments = ("-m", "experiments.mnms2", *TINY, "--devices", str(devices), "--out", str(out))
+    process = start(arguments, folder / "alone.log", devices)
+    assert process.wait(900) == 0, (folder / "alone.log").read_text()
+
+
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory):
     """Four devices in one process."""
-    out = tmp_path_factory.mktemp("one") / "run"
-    assert mnms2.main([*TINY, "--devices", "4", "--out", str(out)]) == 0
-    return out
+    folder = tmp_path_factory.mktemp("one")
+    alone(folder / "run", 4, folder)
+    return folder / "run"
 
 
 @pytest.fixture(scope="module")
@@ -150,12 +157,14 @@ def same_run(a, b):
         assert float(x["dc_rv"]) == pytest.approx(float(y["dc_rv"]), abs=5e-3)
 
 
+@slow
 def test_two_processes_are_one_run(one_process, two_processes):
     same_run(one_process, two_processes)
     assert (two_processes / "report.html").exists() and (two_processes / "submission.zip").exists()
     assert not list(two_processes.rglob("*.partial"))
 
 
+@slow
 def test_going_on_with_another_number_of_devices(two_processes, one_process, tmp_path):
     """What two processes have begun, one device ends, from their checkpoints."""
     out = tmp_path / "run"
@@ -167,7 +176,7 @@ def test_going_on_with_another_number_of_devices(two_processes, one_process, tmp
         shutil.rmtree(out / "checkpoints" / f"{stage}-nnunet-SA")
     kept = [r for r in Journal(out / "metrics.jsonl").read() if r["stage"] not in ("refined", "control")]
     (out / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in kept))
-    assert mnms2.main([*TINY, "--devices", "1", "--out", str(out)]) == 0
+    alone(out, 1, tmp_path)
     same_run(one_process, out)
 
 
@@ -185,14 +194,27 @@ def test_one_process_is_all_of_it():
         (False, Hosts(count=2), "--hosts.count found without --distributed"),
         (True, Hosts(count=2), "--hosts.count found alone"),
         (True, Hosts("here:1", 2, 2), "--hosts.index: 2 found, expected 0 to 1"),
-        (True, Hosts(), "no cluster found"),
     ],
 )
-def test_who_the_others_are_must_be_said(distributed, given, words, monkeypatch):
-    for name in [n for n in os.environ if n.startswith(("SLURM", "OMPI", "JOB_", "KUBERNETES", "JAX_COORD"))]:
-        monkeypatch.delenv(name)
+def test_who_the_others_are_must_be_said(distributed, given, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         hosts.start(distributed, given)
+
+
+def test_without_a_cluster_they_must_be_named(tmp_path):
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "OMPI", "JOB_", "KUBE", "JAX_C"))
+    }
+    command = "from qcjax import hosts; hosts.start(True, hosts.Hosts())"
+    found = subprocess.run(
+        [sys.executable, "-c", command],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 1 and "ValueError: --distributed: no cluster found" in found.stderr
 
 
 def test_long_messages_go_in_parts_of_few_sizes(monkeypatch):

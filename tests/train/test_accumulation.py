@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from slow import slow
 
 from qcjax import losses
 from qcjax.config import AcdcConfig, Config, EmidecConfig
@@ -78,7 +79,7 @@ def at_once():
     return supervised(batch_of(8, 6), 1, steps=3)
 
 
-@pytest.mark.parametrize(("parts", "count"), [(2, 1), (4, 1), (2, 2), (4, 2)])
+@pytest.mark.parametrize(("parts", "count"), [(2, 1), (4, 1), (2, 2), pytest.param(4, 2, marks=slow)])
 def test_without_batch_norm_the_parts_are_the_batch(at_once, parts, count):
     state, metrics = supervised(batch_of(8, 6), parts, count, steps=3)
     expected, before = at_once

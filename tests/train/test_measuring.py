@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from slow import slow
 
 from qcjax import qc, qc_original
 from qcjax.interruption import Stopped
@@ -133,7 +134,7 @@ def test_errors_and_stops_pass_through():
     assert threading.active_count() == threads
 
 
-@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=slow), 8])
 def test_both_variants_measure_what_the_networks_give(make_arm, devices):
     arm = make_arm(devices=devices)
     predictor, data, cohort = arm.networks.predictor, arm.data, arm.data.unlabelled

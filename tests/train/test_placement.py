@@ -12,6 +12,7 @@ import drawn_cohorts
 import jax
 import numpy as np
 import pytest
+from slow import slow
 from toy import without_times
 
 from qcjax.data.streaming import Streamed
@@ -118,7 +119,10 @@ def prefetching():
     return [t for t in threading.enumerate() if t.name == "prefetch"]
 
 
-@pytest.mark.parametrize(("name", "count"), [("nnunet", 1), ("nnunet", 2), ("acdc_unet", 1)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("nnunet", 1), pytest.param("nnunet", 2, marks=slow), pytest.param("acdc_unet", 1, marks=slow)],
+)
 def test_training_and_prediction_from_the_host_are_those_from_the_devices(make_arm, name, count):
     """Bit for bit, with augmentation and dropout; and a step is compiled once for both."""
     resident, host = make_arm("resident", name, count), streaming(make_arm("host", name, count))
@@ -132,7 +136,7 @@ def test_training_and_prediction_from_the_host_are_those_from_the_devices(make_a
     assert not prefetching()
 
 
-@pytest.mark.parametrize("original", [False, True])
+@pytest.mark.parametrize("original", [False, pytest.param(True, marks=slow)])
 def test_refinement_from_the_host_is_that_from_the_devices(make_arm, monkeypatch, original):
     monkeypatch.setattr(Pool, "detect", lambda self, candidates: (np.arange(6) < 2, {}))
     monkeypatch.setattr(Records, "ood", lambda self: np.arange(6) < 2)
@@ -171,7 +175,10 @@ def test_a_stop_with_batches_made_ahead_makes_no_difference(make_arm, monkeypatc
     assert without_times(cut.journal.read()) == without_times(whole.journal.read())
 
 
-@pytest.mark.parametrize(("count", "reading"), [(1, "paper"), (2, "paper"), (1, "original")])
+@pytest.mark.parametrize(
+    ("count", "reading"),
+    [(1, "paper"), pytest.param(2, "paper", marks=slow), pytest.param(1, "original", marks=slow)],
+)
 def test_a_monitor_is_trained_alike_from_the_host(tmp_path, monkeypatch, count, reading):
     monkeypatch.setattr(MonitorTraining, "export", lambda self, variables, epoch, loss: (variables, epoch))
     devices, results = Devices(count), []
@@ -184,7 +191,7 @@ def test_a_monitor_is_trained_alike_from_the_host(tmp_path, monkeypatch, count, 
     assert not prefetching()
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=slow)])
 def test_volumes_are_learnt_alike_from_the_host(tmp_path, count):
     cohort, devices, results = drawn_cohorts.volumes(), Devices(count), []
     network = VolumeNetwork(drawn_cohorts.VOLUMES, devices)

@@ -4,6 +4,7 @@ import chex
 import jax
 import numpy as np
 import pytest
+from slow import slow
 
 from qcjax import qc, qc_original
 from qcjax.data.batches import in_batches
@@ -222,7 +223,7 @@ def test_a_case_goes_in_the_smallest_batch_that_holds_it(make_arm):
         np.testing.assert_array_equal(batch.image[:2, ..., 0], arm.data.unlabelled.slices.image[8:10])
 
 
-@pytest.mark.parametrize("name", ["nnunet", "acdc_unet"])
+@pytest.mark.parametrize("name", ["nnunet", pytest.param("acdc_unet", marks=slow)])
 def test_padding_of_a_case_does_not_change_what_is_learnt(make_arm, name):
     arm = make_arm(name=name, original=True)
     autoencoder = arm.devices.replicate(arm.state("autoencoder").variables)
@@ -295,6 +296,7 @@ def test_original_decisions_are_a_running_record(trained):
     assert set(decision.thresholds["ED"]) == {"low", "up_voxels"}
 
 
+@slow
 def test_refinement_in_small_batches_is_that_in_whole_ones(make_arm, monkeypatch):
     monkeypatch.setattr(Records, "ood", lambda self: np.arange(6) < 2)
     lines = []
