@@ -173,16 +173,24 @@ class Ballot:
     def __init__(self) -> None:
         self._waiting: Any = None
 
-    def cast(self, signum: int | None) -> int | None:
-        """This process's mark; what all gave in the round before."""
+    def cast(self, signum: int | None, after: Any = None) -> int | None:
+        """This process's mark; what all gave in the round before.
+
+        Args:
+          after: arrays that are being computed. On a CPU, where computations overlap in whatever order, theirs must not
+            talk to other processes at the same time.
+        """
         if _count == 1:
             return signum
         import jax
 
-        answer, self._waiting = (
-            self._waiting,
-            _largest()(np.full(jax.local_device_count(), signum or 0, np.int32)),
-        )
+        on_cpu = jax.default_backend() == "cpu"
+        if on_cpu:
+            jax.block_until_ready(after)
+        marks = np.full(jax.local_device_count(), signum or 0, np.int32)
+        answer, self._waiting = self._waiting, _largest()(marks)
+        if on_cpu:
+            jax.block_until_ready(self._waiting)
         return None if answer is None else int(answer.addressable_shards[0].data[0]) or None
 
 

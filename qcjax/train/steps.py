@@ -79,7 +79,7 @@ def run_steps(
         for number, arguments in enumerate(batches):
             if number < done:
                 continue
-            signum = ballot.cast(interruption.asked())
+            signum = ballot.cast(interruption.asked(), state)
             if signum is not None:
                 interruption.heeded()
                 raise CutShort(signum, state, _stacked(history), number)
