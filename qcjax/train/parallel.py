@@ -68,8 +68,8 @@ class Devices:
         return jax.tree.map(lambda x: jax.device_put(stack(x), sharding), tree)
 
     def unreplicate(self, tree: Any) -> Any:
-        """The first device's copy."""
-        return tree if not self.mapped else jax.tree.map(lambda x: x[0], tree)
+        """The first device's copy, there."""
+        return jax.tree.map(_of_the_first, tree) if self.mapped else tree
 
     def shard(self, tree: Any) -> Any:
         """Each leaf (b, ...) -> (devices, b / devices, ...), on the host; unchanged on a single device.
@@ -85,7 +85,7 @@ class Devices:
         """The inverse of `shard`, as numpy arrays: the rows of the whole batch, in every process."""
         if not self.mapped:
             return jax.tree.map(np.asarray, tree)
-        own = jax.tree.map(lambda x: np.reshape(x, (-1, *np.shape(x)[2:])), tree)
+        own = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *np.shape(x)[2:]), tree)
         return jax.tree.map(hosts.gather_rows, own) if len(self.devices) < self.count else own
 
     def compile(
@@ -98,3 +98,9 @@ class Devices:
         return jax.pmap(
             function, axis_name=AXIS, in_axes=in_axes, devices=self.all_devices, donate_argnums=tuple(donate)
         )
+
+
+def _of_the_first(x: Any) -> Any:
+    # Not x[0] of them all: every device would take part in that, array by array and in no certain order, and of several
+    # processes one was seen to wait for ever.
+    return (x.addressable_shards[0].data if isinstance(x, jax.Array) else x)[0]

@@ -141,7 +141,7 @@ class VolumeNetwork:
     def _slide(self, function: Callable[[Any], Any], image: np.ndarray) -> np.ndarray:
         def windows(patches: np.ndarray) -> Any:
             found = function(self._alone.shard(patches))
-            return found.reshape(-1, *found.shape[2:]) if self._alone.mapped else found
+            return self._alone.gather(found) if self._alone.mapped else found
 
         return sliding.predict(windows, image, self.config.patch, self._alone.count)
 
