@@ -23,9 +23,10 @@ T = TypeVar("T")
 S = TypeVar("S")
 P = ParamSpec("P")
 
-MESSAGE = 64 * 2**20  # bytes that go at once; a longer message goes in parts
+MESSAGE = 4 * 2**20  # bytes that go at once; a longer message goes in parts
 SHUTDOWN_SECONDS = 60  # how long a process that ends waits for the others
 WAIT_SECONDS = 7 * 24 * 3600  # for the others; no work of one process takes as long
+_MILLISECONDS = 1000 * WAIT_SECONDS
 
 _count, _index = 1, 0
 _leading = 0  # depth of `lead` on the lead, where what is inside concerns it alone
@@ -234,60 +235,47 @@ def _attempt(function: Callable[[], Any]) -> _Outcome:
     return _Outcome(value, error, interruption.asked() or 0)
 
 
-def _meet() -> None:
-    """Until all are here: what the devices send each other (gloo) is given up after half a minute's wait."""
-    from orbax.checkpoint import multihost
-
-    global _met
-    _met += 1
-    wait = multihost.get_barrier_sync_fn(processes=set(range(_count)))
-    wait(key=f"qcjax-{_met}", timeout_ms=1000 * WAIT_SECONDS)
-
-
 def _broadcast(data: bytes) -> bytes:
     """The lead's bytes."""
-    from jax.experimental import multihost_utils
-
-    _meet()
-
-    length = _from_words(multihost_utils.broadcast_one_to_all(_as_words(len(data))))
-    parts = []
-    for start, size in _parts(length):
-        part = np.zeros(size, np.uint8)
-        own = np.frombuffer(data[start : start + size], np.uint8)
-        part[: len(own)] = own
-        parts.append(np.asarray(multihost_utils.broadcast_one_to_all(part)).tobytes())
-    return b"".join(parts)[:length]
+    return _exchange(data, (0,))[0]
 
 
-def _exchange(data: bytes) -> list[bytes]:
-    """Every process's bytes."""
-    from jax.experimental import multihost_utils
+def _exchange(data: bytes, senders: Sequence[int] | None = None) -> list[bytes]:
+    """Every sender's bytes, all processes' by default.
 
-    _meet()
-
-    words = np.asarray(multihost_utils.process_allgather(_as_words(len(data)))).reshape(_count, 2)
-    lengths = [_from_words(pair) for pair in words]
-    found: list[list[bytes]] = [[] for _ in lengths]
-    for start, size in _parts(max(lengths)):
-        part = np.zeros(size, np.uint8)
-        own = np.frombuffer(data[start : start + size], np.uint8)
-        part[: len(own)] = own
-        rows = np.asarray(multihost_utils.process_allgather(part)).reshape(_count, size)
-        for i, row in enumerate(rows):
-            found[i].append(row.tobytes())
-    return [b"".join(parts)[:n] for parts, n in zip(found, lengths, strict=True)]
-
-
-def _parts(length: int) -> list[tuple[int, int]]:
-    """Where each part of a message starts, and its size: a power of two, so that few sizes are compiled."""
-    starts = range(0, max(length, 1), MESSAGE)
-    return [(start, min(MESSAGE, max(1024, 1 << (length - start - 1).bit_length()))) for start in starts]
+    They go by way of the coordinator that JAX's processes have anyway. No device has a part in it: those may be in the
+    middle of anything, and what they send each other is given up after half a minute's wait.
+    """
+    global _met
+    _met += 1
+    client, senders = _coordinator(), range(_count) if senders is None else senders
+    place = f"qcjax/{_met}"
+    if _index in senders:
+        _put(client, f"{place}/{_index}", data)
+    found = [data if i == _index else _get(client, f"{place}/{i}") for i in senders]
+    client.wait_at_barrier(f"{place}/read", _MILLISECONDS)
+    if _index in senders:
+        client.key_value_delete(f"{place}/{_index}")  # with all that is below it
+    return found
 
 
-def _as_words(length: int) -> np.ndarray:
-    return np.array(divmod(length, MESSAGE), np.int32)  # JAX has no larger integers by default
+def _put(client: Any, key: str, data: bytes) -> None:
+    parts = [data[start : start + MESSAGE] for start in range(0, max(len(data), 1), MESSAGE)]
+    client.key_value_set_bytes(f"{key}/0", len(parts).to_bytes(4) + parts[0])
+    for i, part in enumerate(parts[1:], 1):
+        client.key_value_set_bytes(f"{key}/{i}", part)
 
 
-def _from_words(pair: Any) -> int:
-    return int(pair[0]) * MESSAGE + int(pair[1])
+def _get(client: Any, key: str) -> bytes:
+    first = client.blocking_key_value_get_bytes(f"{key}/0", _MILLISECONDS)
+    rest = range(1, int.from_bytes(first[:4]))
+    return b"".join(
+        (first[4:], *(client.blocking_key_value_get_bytes(f"{key}/{i}", _MILLISECONDS) for i in rest))
+    )
+
+
+def _coordinator() -> Any:
+    """The client of the key-value store, which JAX has no public name for; Orbax takes it from there, too."""
+    from jax._src import distributed
+
+    return distributed.global_state.client

@@ -217,8 +217,30 @@ def test_without_a_cluster_they_must_be_named(tmp_path):
     assert found.returncode == 1 and "ValueError: --distributed: no cluster found" in found.stderr
 
 
-def test_long_messages_go_in_parts_of_few_sizes(monkeypatch):
-    monkeypatch.setattr(hosts, "MESSAGE", 4096)
-    assert hosts._parts(0) == [(0, 1024)] and hosts._parts(1025) == [(0, 2048)]
-    assert hosts._parts(4096) == [(0, 4096)] and hosts._parts(9000) == [(0, 4096), (4096, 4096), (8192, 1024)]
-    assert hosts._from_words(hosts._as_words(10**12)) == 10**12
+class Store(dict):
+    """A coordinator's key-value store, of one process."""
+
+    key_value_set_bytes = dict.__setitem__
+
+    def blocking_key_value_get_bytes(self, key, milliseconds):
+        return self[key]
+
+    def wait_at_barrier(self, name, milliseconds):
+        assert any(key.startswith("qcjax/") for key in self)
+
+    def key_value_delete(self, key):
+        for name in [name for name in self if name == key or name.startswith(f"{key}/")]:
+            del self[name]
+
+
+@pytest.mark.parametrize("length", [0, 1, 1024, 1025, 10_000])
+def test_messages_go_in_parts_and_are_not_left_behind(monkeypatch, length):
+    store = Store()
+    monkeypatch.setattr(hosts, "MESSAGE", 1024)
+    monkeypatch.setattr(hosts, "_coordinator", lambda: store)
+    data = bytes(i % 251 for i in range(length))
+    hosts._put(store, "here/0", data)
+    assert hosts._get(store, "here/0") == data
+    assert max(len(value) for value in store.values()) <= 1024 + 4
+    assert hosts._broadcast(data) == data and hosts._exchange(data) == [data]
+    assert all(key.startswith("here/") for key in store)
