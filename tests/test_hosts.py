@@ -180,6 +180,34 @@ def test_going_on_with_another_number_of_devices(two_processes, one_process, tmp
     same_run(one_process, out)
 
 
+DYING = """
+import os, signal, sys
+from qcjax import hosts
+
+port, index, victim = (int(x) for x in sys.argv[1:])
+hosts.start(True, hosts.Hosts(f"127.0.0.1:{port}", 2, index))
+hosts.same(index)
+if index == victim:
+    os.kill(os.getpid(), signal.SIGKILL)
+hosts.share(str, range(4))
+"""
+
+
+@slow
+@pytest.mark.parametrize(("victim", "seconds"), [(0, 60), (1, 180)])
+def test_a_killed_process_ends_the_others(tmp_path, victim, seconds):
+    """None waits for ever: at once where the lead dies, after JAX's 100 s of silence where another does."""
+    port, log = free_port(), tmp_path / "log"
+    processes = [start(("-c", DYING, str(port), str(i), str(victim)), log) for i in range(2)]
+    try:
+        assert processes[victim].wait(120) == -signal.SIGKILL
+        assert processes[1 - victim].wait(seconds) == -signal.SIGABRT
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
 def test_one_process_is_all_of_it():
     assert (hosts.count(), hosts.index(), hosts.leads()) == (1, 0, True)
     assert hosts.lead(lambda: 1) == hosts.same(1) == 1
