@@ -16,13 +16,16 @@ C = TypeVar("C")
 
 def start(config: Any, experiment: Callable[[Any], None]) -> int:
     """Run an experiment, with other processes where the configuration says so; the exit code."""
-    runtime.prepare(config.deterministic)
+    runtime.prepare(config.deterministic, config.distributed)
 
     def joined() -> None:
         hosts.start(config.distributed, config.hosts)
         experiment(config)
 
-    return exit_code(joined)
+    code = exit_code(joined)
+    if code == 1 and hosts.count() > 1:
+        hosts.leave(code)
+    return code
 
 
 def results_folder(out: Path | None, experiment: str) -> Path:

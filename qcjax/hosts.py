@@ -9,7 +9,10 @@ order.
 """
 
 import functools
+import os
 import pickle
+import sys
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,15 +21,18 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 
 from qcjax import interruption
+from qcjax.interruption import Stopped
 
 T = TypeVar("T")
 S = TypeVar("S")
 P = ParamSpec("P")
 
 MESSAGE = 4 * 2**20  # bytes that go at once; a longer message goes in parts
-SHUTDOWN_SECONDS = 60  # how long a process that ends waits for the others
+SHUTDOWN_SECONDS = 600  # how long a process that ends waits for the others, of which the lead may be writing
 WAIT_SECONDS = 7 * 24 * 3600  # for the others; no work of one process takes as long
 _MILLISECONDS = 1000 * WAIT_SECONDS
+LEAD_LEAVES_LATER = 2.0  # seconds
+ASKED = "qcjax-asked"  # in the coordinator's store: which processes were asked to stop
 
 _count, _index = 1, 0
 _leading = 0  # depth of `lead` on the lead, where what is inside concerns it alone
@@ -48,7 +54,7 @@ class Hosts:
 def start(distributed: bool, hosts: Hosts) -> None:
     """Join the other processes, before the first computation.
 
-    Raises ValueError where it isn't said who they are, RuntimeError where they aren't found within five minutes.
+    Raises ValueError where it isn't said who they are, ConnectionError where they aren't found within five minutes.
     """
     global _count, _index
     given = {k: v for k, v in vars(hosts).items() if v is not None}
@@ -66,6 +72,7 @@ def start(distributed: bool, hosts: Hosts) -> None:
         raise ValueError(f"--hosts.index: {hosts.index} found, expected 0 to {hosts.count - 1}")
     import jax  # here, for commands that do without it start faster
 
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself
     try:
         jax.distributed.initialize(
             hosts.coordinator,
@@ -79,8 +86,24 @@ def start(distributed: bool, hosts: Hosts) -> None:
             f"--distributed: no cluster found ({error}), expected Slurm, Open MPI or Kubernetes, or "
             "--hosts.coordinator HOST:PORT, --hosts.count and --hosts.index"
         ) from None
+    except RuntimeError as error:
+        first = str(error).split("\n", 1)[0]
+        raise ConnectionError(
+            f"--distributed: the other processes were not found ({first}), expected all of them within five minutes"
+        ) from error
     _count, _index = jax.process_count(), jax.process_index()
     interruption.stop_together(_count > 1)
+
+
+def leave(code: int) -> None:
+    """End this process after an error, without the wait for the others at which JAX would end it in its own way."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if leads():
+        time.sleep(
+            LEAD_LEAVES_LATER
+        )  # an error of all ends all; without the lead, JAX would end the others first
+    os._exit(code)
 
 
 def count() -> int:
@@ -110,7 +133,8 @@ def lead(function: Callable[[], T]) -> T:
     if leads():
         _leading += 1
         try:
-            outcome = _attempt(function)
+            with interruption.alone():
+                outcome = _attempt(function)
         finally:
             _leading -= 1
     told: _Outcome = pickle.loads(_broadcast(b"" if outcome is None else outcome.packed()))
@@ -143,15 +167,23 @@ def share(function: Callable[[S], T], items: Sequence[S], threads: int | None = 
     """
 
     def mine() -> list[T]:
-        own = items[_index::_count] if not _leading else items
         if threads == 1:
-            return [function(item) for item in own]
+            return [one(item) for item in own]
         with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(function, own))
+            return list(pool.map(one, own))
+
+    def unless_stopped(item: S) -> T:
+        if _stop_is_near():
+            return None  # type: ignore[return-value]  # nobody looks at it: all stop below
+        return function(item)
 
     if _count == 1 or _leading:
+        own, one = items, function
         return mine()
+    own, one = items[_index::_count], unless_stopped
     outcomes: list[_Outcome] = [pickle.loads(data) for data in _exchange(_attempt(mine).packed())]
+    if interruption.unheeded():
+        _coordinator().key_value_delete(f"{ASKED}/{_index}")
     interruption.heed(max(o.asked for o in outcomes))
     results: list[Any] = [None] * len(items)
     for i, outcome in enumerate(outcomes):
@@ -163,8 +195,11 @@ def gather_rows(x: Any) -> np.ndarray:
     """The rows (n, ...) of every process, one process after the other, on all of them."""
     if _count == 1:
         return np.asarray(x)
+    import jax
     from jax.experimental import multihost_utils
 
+    if jax.default_backend() == "cpu":  # its devices have no order of their own for what they send each other
+        return np.concatenate([pickle.loads(data) for data in _exchange(pickle.dumps(np.asarray(x)))])
     return np.asarray(multihost_utils.process_allgather(np.asarray(x), tiled=True))
 
 
@@ -227,11 +262,23 @@ class _Outcome:
         return self.value if own is None else own.value
 
 
+def _stop_is_near() -> bool:
+    """Whether this process or another was asked to stop, which all will heed as soon as their work meets."""
+    client = _coordinator()
+    if interruption.unheeded():
+        client.key_value_set(f"{ASKED}/{_index}", "", allow_overwrite=True)
+        return True
+    return not interruption.stopping() and bool(client.key_value_dir_get(f"{ASKED}/"))
+
+
 def _attempt(function: Callable[[], Any]) -> _Outcome:
+    value, error = None, None
     try:
-        value, error = function(), None
+        value = function()
     except Exception as raised:
-        value, error = None, raised
+        error = raised
+    except Stopped:  # told to the others by what was asked
+        pass
     return _Outcome(value, error, interruption.asked() or 0)
 
 

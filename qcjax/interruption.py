@@ -24,6 +24,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _asked: int | None = None  # the signal that came
 _postponed = 0  # how many `postponed` there are around what runs now
 _together = False  # whether a stop waits until all processes of the run know of it
+_alone = 0  # how many `alone` there are around what runs now
 _heeded = False  # whether that has happened, so that what has yet to be saved is not stopped again
 
 
@@ -99,8 +100,19 @@ def asked() -> int | None:
 
 def check() -> None:
     """Raises Stopped where a stop was asked for and has not been heeded."""
-    if _asked is not None and not _postponed and not _together:
+    if _asked is not None and not _postponed and (not _together or (_alone and not _heeded)):
         raise Stopped(_asked)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within it, `check` raises even where a stop is for several processes: the caller tells the others of it."""
+    global _alone
+    _alone += 1
+    try:
+        yield
+    finally:
+        _alone -= 1
 
 
 def stop_together(together: bool) -> None:
@@ -111,10 +123,20 @@ def stop_together(together: bool) -> None:
 
 
 def heed(signum: int | None) -> None:
-    """Raises Stopped, once, where there is a signal, of this process or of another of the run."""
-    if signum and not _heeded:
+    """Raises Stopped, once, where there is a signal, of this process or of another of the run, and it can be now."""
+    if signum and not _heeded and not _postponed:
         heeded()
         raise Stopped(signum)
+
+
+def unheeded() -> bool:
+    """Whether this process was asked to stop, and the processes of the run have not yet heeded a stop."""
+    return _asked is not None and not _heeded
+
+
+def stopping() -> bool:
+    """Whether the processes of the run have heeded a stop, and are saving what is to be kept."""
+    return _heeded
 
 
 def heeded() -> None:
@@ -125,7 +147,12 @@ def heeded() -> None:
 
 def _handle(signum: int, frame: FrameType | None) -> None:
     global _asked
-    impatient = _asked is not None and signum == signal.SIGINT
+    again = _asked is not None
     _asked = signum if _asked is None else _asked
-    if impatient or not (_postponed or _together):
+    if (
+        again
+    ):  # schedulers repeat themselves; what is being saved is for a person's second Ctrl-C alone to break off
+        if signum == signal.SIGINT:
+            raise Stopped(_asked)
+    elif not (_postponed or _together):
         raise Stopped(_asked)

@@ -8,10 +8,11 @@ from typing import Any
 import jax
 
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+TUNED_ALONE = "--xla_gpu_shard_autotuning=false"
 GIB = 2**30
 
 
-def prepare(deterministic: bool = False) -> None:
+def prepare(deterministic: bool = False, distributed: bool = False) -> None:
     """Keep compiled networks in the user's cache folder, and let the GPU's memory grow instead of taking 75 % of it.
 
     Anything that the user has set in the environment stands.
@@ -19,11 +20,13 @@ def prepare(deterministic: bool = False) -> None:
     Args:
       deterministic: on a GPU, only operations that give the same bits every time; it counts for what is set before
         the first array exists.
+      distributed: several processes make the run. One that finds its programs in its cache must not be waited for by
+        others that tune theirs.
     """
-    if deterministic:
+    for wanted, flag in ((deterministic, DETERMINISTIC), (distributed, TUNED_ALONE)):
         flags = os.environ.get("XLA_FLAGS", "")
-        if "--xla_gpu_deterministic_ops" not in flags:
-            os.environ["XLA_FLAGS"] = f"{flags} {DETERMINISTIC}".strip()
+        if wanted and flag.partition("=")[0] not in flags:
+            os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -91,7 +91,7 @@ def test_what_the_lead_says_all_know(told):
 
 
 def test_work_is_shared_and_errors_are_everyones(told):
-    assert [found["ran"] for found in told] == [[0, 2, 4], [1, 3]]
+    assert [sorted(found["ran"]) for found in told] == [[0, 2, 4], [1, 3]]
     for found in told:
         assert found["share"] == [0, 1, 4, 9, 16] and found["nothing"] == []
         assert found["error of one"] == "ValueError: 1: found nothing"
@@ -111,6 +111,13 @@ def test_a_stop_of_one_stops_all_at_the_same_step(told):
         assert found["signal"] == signal.SIGTERM
         assert found["steps"] == 5  # one late: nobody waits for an answer
         assert found["went on"] and found["second signal"] == signal.SIGUSR1
+
+
+def test_a_stop_does_not_wait_for_long_work_of_one_or_of_all(told):
+    for found in told:
+        long = found["long"]
+        assert long["in a share"] == signal.SIGTERM and 0 < long["done of it"] < 50
+        assert long["in the lead's work"] == signal.SIGUSR1 and "went on" not in long
 
 
 def alone(out, devices, folder):
@@ -206,6 +213,19 @@ def test_a_killed_process_ends_the_others(tmp_path, victim, seconds):
         for process in processes:
             process.kill()
             process.wait()
+
+
+def test_sigterm_is_ours_after_the_processes_have_met(tmp_path):
+    """JAX's own service for it would swallow it."""
+    script = (
+        "import os, signal, time; from qcjax import hosts; from qcjax.faults import exit_code\n"
+        "def run():\n"
+        f"    hosts.start(True, hosts.Hosts('127.0.0.1:{free_port()}', 1, 0))\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(60)\n"
+        "raise SystemExit(exit_code(run))\n"
+    )
+    assert start(("-c", script), tmp_path / "log").wait(120) == 75, (tmp_path / "log").read_text()
 
 
 def test_one_process_is_all_of_it():

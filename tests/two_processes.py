@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -99,10 +100,41 @@ def stopped() -> dict[str, object]:
     return found
 
 
+def stopped_in_long_work() -> dict[str, object]:
+    """The second process is told to stop while both work on their shares; then the lead, in work of its own."""
+    found: dict[str, object] = {}
+    done: list[int] = []
+
+    def item(i: int) -> None:
+        done.append(i)
+        if i == 1:
+            signal.raise_signal(signal.SIGTERM)
+        time.sleep(0.05)
+
+    with interruption.stoppable():
+        try:
+            hosts.share(item, range(200), threads=1)
+        except Stopped as stop:
+            found["in a share"], found["done of it"] = stop.signum, len(done)
+
+    def long() -> None:
+        for _ in range(3):
+            interruption.check()
+            signal.raise_signal(signal.SIGUSR1)
+        found["went on"] = True
+
+    with interruption.stoppable():
+        try:
+            hosts.lead(long)
+        except Stopped as stop:
+            found["in the lead's work"] = stop.signum
+    return found
+
+
 if __name__ == "__main__":
     port, count, index = (int(x) for x in sys.argv[1:4])
     hosts.MESSAGE = 1024
     hosts.start(True, hosts.Hosts(f"127.0.0.1:{port}", count, index))
     folder = Path(sys.argv[4])
-    found = told(folder) | stopped()
+    found = told(folder) | stopped() | {"long": stopped_in_long_work()}
     (folder / f"{index}.json").write_text(json.dumps(found))
