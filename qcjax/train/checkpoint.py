@@ -24,6 +24,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from qcjax import hosts
 from qcjax.faults import is_out_of_memory
+from qcjax.interruption import postponed
 from qcjax.train import damage
 from qcjax.train.damage import DamagedCheckpoint
 from qcjax.train.progress import say
@@ -31,6 +32,7 @@ from qcjax.train.progress import say
 LOSS = "validation_loss"
 LEAD_ALONE = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
 NEWEST = 2  # how many of the latest are kept: should the last be damaged, little is lost
+UNNEEDED = "unneeded"  # folder of what is about to be deleted
 
 Metrics = dict[str, np.ndarray]  # of steps, one after another: (steps, ...) each
 
@@ -77,6 +79,7 @@ class Checkpoints:
             create=False,
             multiprocessing_options=LEAD_ALONE,
             enable_async_checkpointing=False,  # the whole of it happens in a thread of ours
+            todelete_subdir=UNNEEDED,  # moved there whole: half of one would be taken for a damaged one
         )
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self._pending: Future[None] | None = None
@@ -86,8 +89,8 @@ class Checkpoints:
         """Look at what is there; what can't be one of ours is set aside."""
         self._records: dict[int, dict[str, Any]] = {}
         self._arrays: dict[int, dict[str, Any]] = {}
-        for unfinished in self.folder.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(unfinished, ignore_errors=True)
+        for rest in (*self.folder.glob("*.orbax-checkpoint-tmp*"), self.folder / UNNEEDED):
+            shutil.rmtree(rest, ignore_errors=True)
         for epoch in self._on_disk():
             try:
                 text = (self.folder / str(epoch) / "metrics" / "metrics").read_text(encoding="utf-8")
@@ -121,7 +124,8 @@ class Checkpoints:
             args = ocp.args.Composite(**{k: ocp.args.StandardSave(v) for k, v in arrays.items()})
             self._manager.save(epoch, args=args, metrics=record)
             self._arrays[epoch] = record[damage.CHECKS]["arrays"]
-            shutil.rmtree(self._cut_folder, ignore_errors=True)
+            for gone in (self._cut_folder, self.folder / UNNEEDED):
+                shutil.rmtree(gone, ignore_errors=True)
         except Exception as error:
             del self._records[epoch]
             good = max(self._arrays, default=0)
@@ -254,6 +258,16 @@ class Checkpoints:
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
+
+    def settle(self) -> None:
+        """As `wait`, for a run that ends: no other process is told, no further signal cuts it off, and an error is only
+        told of."""
+        pending = self._pending
+        if pending is not None:
+            with postponed():
+                error = pending.exception()
+            if error is not None:
+                say(f"warning: {error}")
 
     @hosts.led
     def close(self) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from qcjax import hosts
 from qcjax.files import write_whole
-from qcjax.interruption import Stopped
+from qcjax.interruption import Stopped, postponed
 from qcjax.train.checkpoint import Checkpoints, Cut
 from qcjax.train.damage import DamagedCheckpoint
 from qcjax.train.parallel import Devices
@@ -88,6 +88,7 @@ def fit(
     devices: Devices,
     finished: Callable[[Record], bool] = lambda record: False,
     cases: Callable[[int, int], Sequence[str]] | None = None,
+    on_resume: Callable[[int], None] = lambda epoch: None,
 ) -> TrainState:
     """Train to the last epoch, or until `finished`; goes on from the latest checkpoint if there is one.
 
@@ -97,6 +98,8 @@ def fit(
       train: (state on the devices, epoch) -> (state, metrics).
       validate: (state on the devices, epoch) -> metrics, `validation_loss` among them.
       cases: (epoch, step counted from 0) -> the names of the cases in that batch, to be named where it goes wrong.
+      on_resume: called with the epoch that training goes on after (0: from the start), once checkpoints and journal
+        agree on it.
 
     Returns the state after the last epoch, on the devices.
 
@@ -109,6 +112,7 @@ def fit(
     title = " ".join(str(v) for v in identity.values())
     template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), state)
     latest, restored = _restored(identity, checkpoints, journal, template)
+    on_resume(latest)
     last = checkpoints.metrics(latest) if latest else None
     if restored is not None:
         state = restored
@@ -120,44 +124,50 @@ def fit(
         state = cut.state
         say(f"{title}: {cut.steps} steps of epoch {latest + 1} are done")
     state = devices.replicate(hosts.same(state))
-    with bar(title, epochs - latest, closing_line=False) as advance:
-        for epoch in range(latest + 1, epochs + 1):
-            started = time.monotonic()
-            with epoch_of_steps(cut.metrics if cut is not None and epoch == cut.epoch else None) as steps:
-                try:
-                    state, metrics = train(state, epoch)
-                    trained = time.monotonic() - started
-                    validated = hosts.same(validate(state, epoch))  # it decides what follows
-                except CutShort as stop:
-                    if steps.passes == 1 and stop.steps:
-                        _save_cut(checkpoints, devices, Cut(epoch, stop.steps, stop.metrics, stop.state))
-                    raise _stopped(stop, title, epoch, checkpoints) from None
-                except Stopped as stop:
-                    if steps.passes == 1 and steps.metrics is not None:
-                        count = len(next(iter(steps.metrics.values())))
-                        _save_cut(checkpoints, devices, Cut(epoch, count, steps.metrics, state))
-                    raise _stopped(stop, title, epoch, checkpoints) from None
-                except NotFinite as error:
+    try:
+        with bar(title, epochs - latest, closing_line=False) as advance:
+            for epoch in range(latest + 1, epochs + 1):
+                started = time.monotonic()
+                with epoch_of_steps(cut.metrics if cut is not None and epoch == cut.epoch else None) as steps:
+                    try:
+                        state, metrics = train(state, epoch)
+                        trained = time.monotonic() - started
+                        validated = hosts.same(validate(state, epoch))  # it decides what follows
+                    except CutShort as stop:
+                        if steps.passes == 1 and stop.steps:
+                            _save_cut(checkpoints, devices, Cut(epoch, stop.steps, stop.metrics, stop.state))
+                        raise _stopped(stop, title, epoch, checkpoints) from None
+                    except Stopped as stop:
+                        if steps.passes == 1 and steps.metrics is not None:
+                            count = len(next(iter(steps.metrics.values())))
+                            _save_cut(checkpoints, devices, Cut(epoch, count, steps.metrics, steps.state))
+                        raise _stopped(stop, title, epoch, checkpoints) from None
+                    except NotFinite as error:
+                        raise FloatingPointError(
+                            _not_finite(title, epoch, error, cases, checkpoints.latest())
+                        ) from None
+                if not np.isfinite(metrics["train_loss"]):
                     raise FloatingPointError(
-                        _not_finite(title, epoch, error, cases, checkpoints.latest())
-                    ) from None
-            if not np.isfinite(metrics["train_loss"]):
-                raise FloatingPointError(
-                    f"{title}: the training loss of epoch {epoch} is {metrics['train_loss']}, expected a finite "
-                    f"number; the last good checkpoint is that of epoch {checkpoints.latest() or 0}"
+                        f"{title}: the training loss of epoch {epoch} is {metrics['train_loss']}, expected a finite "
+                        f"number; the last good checkpoint is that of epoch {checkpoints.latest() or 0}"
+                    )
+                record = identity | {"epoch": epoch} | metrics | validated | {"train_seconds": trained}
+                before = time.monotonic()
+                checkpoints.save(
+                    epoch, record | {"seconds": before - started}, state=devices.unreplicate(state)
                 )
-            record = identity | {"epoch": epoch} | metrics | validated | {"train_seconds": trained}
-            before = time.monotonic()
-            checkpoints.save(epoch, record | {"seconds": before - started}, state=devices.unreplicate(state))
-            now = time.monotonic()
-            record |= {"save_seconds": now - before, "seconds": now - started}
-            journal.append(record)
-            say(f"{title}: {_line(record, epochs)}")
-            if epoch == latest + 1 and epoch < epochs:
-                say(f"{title}: {done_at((epochs - epoch) * record['seconds'])}")
-            advance()
-            if finished(record):
-                break
+                now = time.monotonic()
+                record |= {"save_seconds": now - before, "seconds": now - started}
+                journal.append(record)
+                say(f"{title}: {_line(record, epochs)}")
+                if epoch == latest + 1 and epoch < epochs:
+                    say(f"{title}: {done_at((epochs - epoch) * record['seconds'])}")
+                advance()
+                if finished(record):
+                    break
+    except BaseException:
+        checkpoints.settle()  # whatever ends the run, the epoch that is being written is not lost
+        raise
     checkpoints.wait()
     return state
 
@@ -182,12 +192,14 @@ def _restored(
 
 
 def _save_cut(checkpoints: Checkpoints, devices: Devices, cut: Cut) -> None:
-    checkpoints.save_cut(cut._replace(state=devices.unreplicate(cut.state)))
+    with postponed():
+        checkpoints.save_cut(cut._replace(state=devices.unreplicate(cut.state)))
 
 
 def _stopped(stop: Stopped, title: str, epoch: int, checkpoints: Checkpoints) -> Stopped:
     """The same stop, once all is on disk, with the place where it happened."""
-    checkpoints.wait()
+    with postponed():
+        checkpoints.wait()
     return Stopped(stop.signum, f"in epoch {epoch} of {title}")
 
 

@@ -25,6 +25,7 @@ class Epoch:
     begun: Metrics | None = None  # of the steps that were done before a stop
     passes: int = 0  # how often `run_steps` was called; an epoch of several passes can't go on in the middle
     metrics: Metrics | None = None  # of all steps, once they are done
+    state: TrainState | None = None  # after them
 
 
 class CutShort(Stopped):
@@ -68,6 +69,7 @@ def run_steps(
     Raises:
       NotFinite: a loss or a gradient that isn't finite, unless that step was left out.
       CutShort: a stop was asked for; this comes after the running step.
+      Stopped: one was asked for during the last; the running `Epoch` has all that is to be kept.
     """
     epoch = _running.get() or Epoch()
     epoch.passes += 1
@@ -81,6 +83,8 @@ def run_steps(
                 continue
             signum = ballot.cast(interruption.asked(), state)
             if signum is not None:
+                if len(history) > done:
+                    _check(number - 1, history[-1])  # what is kept must be worth going on from
                 interruption.heeded()
                 raise CutShort(signum, state, _stacked(history), number)
             state, metrics = step(state, *arguments)
@@ -88,9 +92,10 @@ def run_steps(
                 history[-1] = jax.device_get(history[-1])
                 _check(number - 1, history[-1])
             history.append(metrics)
-    fetched = jax.device_get(history)
-    _check(len(fetched) - 1, fetched[-1])
-    epoch.metrics = _stacked(fetched)
+        fetched = jax.device_get(history)
+        _check(len(fetched) - 1, fetched[-1])
+        epoch.metrics, epoch.state = _stacked(fetched), state
+    interruption.check()
     return state, _means(fetched)
 
 

@@ -54,6 +54,88 @@ def signalling(place, signum=signal.SIGTERM):
     return batch
 
 
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_stop_in_the_last_step_makes_no_step_again(tmp_path, undisturbed, epoch):
+    made = []
+
+    def counted(state, x, stop=True):
+        made.append(None)
+        if stop and len(made) == epoch * STEPS:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return double_and_add(state, x)
+
+    with pytest.raises(Stopped), stoppable():
+        train_toy(tmp_path, step=counted)
+    made.clear()
+    assert train_toy(tmp_path, step=lambda state, x: counted(state, x, False)) == undisturbed
+    assert len(made) == (3 - epoch) * STEPS
+
+
+def test_an_epoch_that_is_being_written_survives_a_stop(tmp_path, undisturbed, monkeypatch):
+    """The signal comes while the epoch is on its way to disk, and nobody closes its checkpoints."""
+    write, append = Checkpoints._write, Journal.append
+
+    def slow_write(*args):
+        time.sleep(0.5)
+        write(*args)
+
+    def stopped(self, record):
+        if record["epoch"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        append(self, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "_write", slow_write)
+        patch.setattr(Checkpoints, "close", lambda self: None)
+        patch.setattr(Journal, "append", stopped)
+        with pytest.raises(Stopped), stoppable():
+            train_toy(tmp_path)
+        assert (tmp_path / "kept" / "2").is_dir()
+    assert train_toy(tmp_path) == undisturbed
+
+
+def test_a_second_signal_does_not_break_off_the_saving(tmp_path, undisturbed, monkeypatch):
+    save_cut = Checkpoints.save_cut
+
+    def again(self, cut):
+        os.kill(os.getpid(), signal.SIGTERM)
+        save_cut(self, cut)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    monkeypatch.setattr(Checkpoints, "save_cut", again)
+    with pytest.raises(Stopped, match="SIGTERM"), stoppable():
+        train_toy(tmp_path, batch=signalling((2, 2)))
+    assert (tmp_path / "kept.cut").is_dir()
+    assert train_toy(tmp_path) == undisturbed
+
+
+def test_a_stop_after_a_step_that_is_not_finite_keeps_nothing(tmp_path, undisturbed):
+    def batch(epoch, step):
+        if (epoch, step) == (2, 2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return number(epoch, step) * (float("nan") if (epoch, step) == (2, 1) else 1)
+
+    with pytest.raises(FloatingPointError, match="epoch 2, batch 2"), stoppable():
+        train_toy(tmp_path, batch=batch)
+    assert not (tmp_path / "kept.cut").exists()
+    assert train_toy(tmp_path) == undisturbed
+
+
+def test_what_is_deleted_is_never_taken_for_damaged(tmp_path, undisturbed, monkeypatch, capsys):
+    """A checkpoint that isn't needed any more is moved away whole; half of it may be left by a kill."""
+    rmtree = shutil.rmtree
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda path, **kwargs: None)
+        train_toy(tmp_path, epochs=6, validate=lambda epoch: {"validation_loss": epoch})
+    gone = tmp_path / "kept" / "unneeded"
+    assert sorted(p.name for p in gone.iterdir()) == ["3", "4"]  # kept are the best two and the latest two
+    rmtree(gone / "3" / "metrics")
+    checkpoints = Checkpoints(tmp_path / "kept", "segmenter", 2)
+    assert checkpoints.latest() == 6 and not gone.exists()
+    checkpoints.close()
+    assert "damaged" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("place", "signum"),
     [
