@@ -144,6 +144,15 @@ def load_torch_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
     return {k: _to_numpy(v) for k, v in state.items()}
 
 
+def from_torch_file(model: nn.Module, path: Path) -> Variables:
+    """Flax variables from one of the authors' checkpoints; errors as of the two functions, which name the file."""
+    state = load_torch_checkpoint(path)
+    try:
+        return from_torch(model, state)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def _layers(model: nn.Module) -> list[_Layer]:
     match model:
         case NnUNet():

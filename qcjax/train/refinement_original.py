@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from qcjax import qc, qc_original
+from qcjax import hosts, qc, qc_original
 from qcjax.data.batch_sizes import batch_sizes, in_sizes
 from qcjax.data.batches import Batch, in_batches, padded
 from qcjax.data.subject import PHASES
@@ -41,18 +41,27 @@ class OriginalPool(CandidatePool):
         supervised, *refined = self.stages
         if not refined:
             return supervised.candidates()
-        found = [c for c in self._best_list() if c.stage == refined[0].stage]
+        found = [candidate for candidate, entered in self._best_list() if entered]
         return found or supervised.candidates()
 
-    def _best_list(self) -> list[Candidate]:
-        """The best list: supervised epochs up to the one refinement started from, and refined models."""
+    def _best_list(self) -> list[tuple[Candidate, bool]]:
+        """The best list, and whether each entered during refinement: supervised epochs up to the one that refinement
+        starts from, that one once more where it is better than the worst (the code validates it again), refined models.
+        """
         supervised, *refined = self.stages
         start = original_start(self.arm.networks.config.supervised.epochs)
         identity = self.arm.identity("segmenter")
         lines = [r for r in self.arm.journal.read() if all(r.get(k) == v for k, v in identity.items())]
-        found = [Candidate(supervised.stage, r["epoch"], r[LOSS]) for r in lines if r["epoch"] <= start]
-        found += [c for stage in refined for c in stage.candidates()]
-        return sorted(found, key=lambda c: (c.loss, -c.epoch))[: self.m_best]
+        before = [Candidate(supervised.stage, r["epoch"], r[LOSS]) for r in lines if r["epoch"] <= start]
+        listed = self._best([(c, False) for c in before])
+        again = next(c for c in before if c.epoch == start)
+        if len(listed) < self.m_best or again.loss < listed[-1][0].loss:
+            listed.append((again, True))
+        return self._best([*listed, *((c, True) for stage in refined for c in stage.candidates())])
+
+    def _best(self, found: list[tuple[Candidate, bool]]) -> list[tuple[Candidate, bool]]:
+        """The m_best, lowest loss first; of equals the later entry."""
+        return sorted(found, key=lambda entry: (entry[0].loss, not entry[1], -entry[0].epoch))[: self.m_best]
 
     def decide(self, candidates: list[Candidate]) -> Decision:
         """A running record over the candidates, one after another, best first."""
@@ -179,13 +188,15 @@ def refine_original(pool: OriginalPool, stage: str, epochs: int, learn_from_ood:
     sizes = case_sizes(arm)
     taken: list[np.ndarray] = []  # the slices of each step of the running epoch
     records, progress = Records(cohort.phases), {"adjustments": 0, "evaluations": 0}
-    for line in arm.journal.read():
-        matches = all(line.get(k) == v for k, v in arm.identity(stage).items())
-        if matches and line["epoch"] <= (checkpoints.latest() or 0):
-            progress["adjustments"] = line["adjustments"]
-            if learn_from_ood:
-                records.update(np.array(line["pdc_rv"]), np.array(line["phd_rv_voxels"]))
-                progress["evaluations"] += 1
+
+    def replay(epoch: int) -> None:
+        """What is known after an epoch, from the journal's lines."""
+        for line in arm.journal.read():
+            if line["epoch"] <= epoch and all(line.get(k) == v for k, v in arm.identity(stage).items()):
+                progress["adjustments"] = line["adjustments"]
+                if learn_from_ood:
+                    records.update(np.array(line["pdc_rv"]), np.array(line["phd_rv_voxels"]))
+                    progress["evaluations"] += 1
 
     def rate() -> np.float32:
         done = progress["adjustments"]
@@ -201,12 +212,13 @@ def refine_original(pool: OriginalPool, stage: str, epochs: int, learn_from_ood:
             yield batch, arm.step_key(stage, epoch, i), rate()
 
     def unlabelled(epoch: int, k: int) -> Iterator[tuple[Any, ...]]:
-        ood, selection = records.ood(), records.select()
+        ood, selection = hosts.same((records.ood(), records.select()))
         order = [case for phase in PHASES for case in np.flatnonzero(ood & (cohort.phases == phase)).tolist()]
         blend = np.float32((start + k - 1) / BLEND_EPOCHS)
         for number, case in enumerate(order):
             try:
-                target = best.get(case, int(selection.first[case]), int(selection.second[case]))
+                kept = int(selection.first[case]), int(selection.second[case])
+                target = hosts.lead(partial(best.get, case, *kept))
             except (OSError, ValueError) as error:
                 checkpoints.forget_after(0, f"{best.folder} is damaged")
                 raise ValueError(f"{best.folder}: {error}; started again, refinement is done anew") from None
@@ -244,6 +256,16 @@ def refine_original(pool: OriginalPool, stage: str, epochs: int, learn_from_ood:
     total = 2 * epochs if learn_from_ood else epochs
     names = lambda epoch, i: arm.data.names(in_batches(taken[i], len(taken[i])), 0)  # noqa: E731
     fit(
-        arm.identity(stage), total, state, train, validate, checkpoints, arm.journal, devices, finished, names
+        arm.identity(stage),
+        total,
+        state,
+        train,
+        validate,
+        checkpoints,
+        arm.journal,
+        devices,
+        finished,
+        names,
+        replay,
     )
     best.clear()

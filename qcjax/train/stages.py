@@ -113,7 +113,7 @@ class Arm:
         """
         source = self.networks.config.init_from
         if stage == "segmenter" and source is not None:
-            weights = interop.from_torch(self.networks.segmenter, interop.load_torch_checkpoint(source))
+            weights = interop.from_torch_file(self.networks.segmenter, source)
             return from_variables(weights, self.networks.tx)
         return create(*self._network(stage))
 
@@ -204,6 +204,7 @@ def train_segmenter(arm: Arm) -> Checkpoints:
     stage = "segmenter"
     step = networks.supervised_step
     original = networks.config.losses == "original"
+    epochs = original_epochs(config.epochs) if original else config.epochs
 
     def train(state: TrainState, epoch: int) -> tuple[TrainState, Record]:
         rate = np.float32(networks.supervised_rate(epoch))
@@ -221,7 +222,7 @@ def train_segmenter(arm: Arm) -> Checkpoints:
     checkpoints = arm.checkpoints(stage, config.m_best, always)
     fit(
         arm.identity(stage),
-        config.epochs,
+        epochs,
         arm.state(stage),
         train,
         lambda state, epoch: validate_segmenter(arm, state),
@@ -233,9 +234,14 @@ def train_segmenter(arm: Arm) -> Checkpoints:
     return checkpoints
 
 
+def original_epochs(epochs: int) -> int:
+    """How many the refinement code makes of so many: its range ends before the last, 249 of 250."""
+    return max(1, epochs - 1)
+
+
 def original_start(epochs: int) -> int:
     """The epoch from which the refinement code goes on: 200 of 250."""
-    return max(1, round(epochs * 200 / 250))
+    return min(max(1, round(epochs * 200 / 250)), original_epochs(epochs))
 
 
 def validate_segmenter(arm: Arm, state: TrainState) -> Record:
