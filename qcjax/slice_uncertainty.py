@@ -63,14 +63,14 @@ def slice_keys(key: PRNGKey, places: Array) -> Array:
 def draw_slices(
     model: nn.Module, variables: Variables, images: Array, keys: Array, numbers: Array
 ) -> Probabilities:
-    """The samples of these numbers, each slice by a key of its own: (n, b, h, w, k).
+    """The samples of these numbers, each slice (or volume) by a key of its own: (n, b, *space, k).
 
     So a slice's samples don't depend on what else is in the batch, nor on the device that it is on: they are those of
     `uncertainty.mc_predict` of that slice alone. What lies before the first dropout is computed once.
 
     Args:
       model: a segmenter with dropout that reduces over no devices (no `axis_name`).
-      images: (b, h, w, c).
+      images: (b, *space, c).
       keys: (b,).
       numbers: (n,) such as 0 to 4, or 5 to 9.
     """

@@ -1,8 +1,8 @@
 """Training of a 3-D segmenter on volumes, in three ways, and its predictions (uncertainty paper, section 2)."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qcjax import hosts, losses, sliding, uncertainty
+from qcjax import hosts, losses, sliding
 from qcjax.config import Arm, EmidecConfig
 from qcjax.data.augment_volume import VolumeAugmentation, augment_volumes, random_patches
 from qcjax.data.batches import Batch, Plan, cycled, epoch_plan, padded, sample_keys
@@ -19,6 +19,7 @@ from qcjax.labels import EMIDEC, EMIDEC_REGIONS
 from qcjax.metrics.overlap import mask_dice
 from qcjax.models import NnUNet
 from qcjax.models.planning import plan_unet
+from qcjax.slice_uncertainty import draw_slices, slice_keys
 from qcjax.train import updates
 from qcjax.train.checkpoint import LOSS, Checkpoints
 from qcjax.train.loop import Journal, Record, fit, stream
@@ -59,7 +60,9 @@ class VolumeNetwork:
         self.take = Take(devices, take_volumes, volume_batch)
         self._alone = devices.alone()  # each process predicts volumes of its own
         self._segment = self._alone.compile(lambda v, x: self.model.apply(v, x), (REPLICATED, SHARDED))
-        self._draw = self._alone.compile(self._samples_as_channels, (REPLICATED, SHARDED, BROADCAST))
+        self._draw = self._alone.compile(
+            self._samples_as_channels, (REPLICATED, SHARDED, SHARDED, BROADCAST, BROADCAST)
+        )
         self._measure_loss = jax.jit(_loss_of_volume)
 
     def rate(self, epoch: int) -> float:
@@ -118,11 +121,17 @@ class VolumeNetwork:
     def samples(self, variables: Variables, image: np.ndarray, key: Array) -> np.ndarray:
         """Dropout samples of it, `mc_chunk` at once: (s, h, w) -> (n, s, h, w, k)."""
         count = self.config.mc_samples
-        keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(count))
         chunk = min(self.config.mc_chunk or count, count)
         parts = []
         for first in range(0, count, chunk):
-            drawn = self._slide(partial(self._draw_with, variables, keys[first : first + chunk]), image)
+            numbers = np.arange(first, min(first + chunk, count), dtype=np.int32)
+            places = itertools.count(0, self._alone.count)  # of the windows, whose first one each call has
+
+            def draw(patches: np.ndarray, numbers: np.ndarray = numbers, places: Any = places) -> Any:
+                place = next(places) + np.arange(self._alone.count, dtype=np.int32)
+                return self._draw(variables, patches, self._alone.shard(place), key, numbers)
+
+            drawn = self._slide(draw, image)
             parts.append(np.moveaxis(drawn.reshape(*image.shape, -1, self.model.classes), -2, 0))
         return np.concatenate(parts)
 
@@ -130,12 +139,14 @@ class VolumeNetwork:
         """L_Seg of a whole volume."""
         return float(self._measure_loss(probabilities, label, mask))
 
-    def _draw_with(self, variables: Variables, keys: Array, patches: np.ndarray) -> Any:
-        return self._draw(variables, patches, keys)
-
-    def _samples_as_channels(self, variables: Variables, images: Array, keys: Array) -> Array:
-        """(b, s, h, w, 1) -> (b, s, h, w, n·k): windows overlap sample by sample."""
-        drawn = jnp.moveaxis(uncertainty.draw(self.model, variables, images, keys), 0, -2)
+    def _samples_as_channels(
+        self, variables: Variables, images: Array, places: Array, key: Array, numbers: Array
+    ) -> Array:
+        """(b, s, h, w, 1) -> (b, s, h, w, n·k): windows overlap sample by sample. A window's dropout is its own, on
+        whatever device it is."""
+        model = self.model.clone(axis_name=None)
+        drawn = draw_slices(model, variables, images, slice_keys(key, places[:, None]), numbers)
+        drawn = jnp.moveaxis(drawn, 0, -2)
         return drawn.reshape(*drawn.shape[:-2], -1)
 
     def _slide(self, function: Callable[[Any], Any], image: np.ndarray) -> np.ndarray:

@@ -113,22 +113,33 @@ def test_started_again_nothing_is_done_again(
 def test_sizes_that_the_network_cannot_take(
     cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    start = (*TINY, "--data", str(cohort), "--out", str(tmp_path / "out"))
     for options, said in (
         (("--patch", "8", "30", "32"), "--patch"),
-        (("--size", "16"), "--size"),
-        (("--mc-samples", "1"), "--mc-samples"),
-        (("--monitor.size", "100"), "--monitor.size"),
+        (("--monitor.may-be-absent", "scar"), "--may-be-absent: scar found"),
     ):
-        assert experiment.main([*TINY, "--data", str(cohort), "--out", str(tmp_path / "out"), *options]) == 1
+        assert experiment.main([*start, *options]) == 1
         assert said in capsys.readouterr().err
+    for options, said in (
+        (("--size", "16"), "--size: 16 found"),
+        (("--mc-samples", "1"), "--mc-samples: 1 found"),
+        (("--mc-chunk", "0"), "--mc-chunk: 0 found"),
+        (("--monitor.size", "100"), "--size: 100 found"),
+        (("--folds", "1"), "--folds: 1 found"),
+        (("--training.steps", "0"), "--steps: 0 found"),
+    ):
+        with pytest.raises(SystemExit) as error:
+            experiment.main([*start, *options])
+        printed = capsys.readouterr()
+        assert error.value.code == 2 and said in " ".join((printed.err + printed.out).split())
     assert not (tmp_path / "out").exists()
 
 
 SETTINGS = replace(
     EMIDEC_SMALL,
     spacing_mm=(10.0, 6.0, 6.0),
-    size=32,
-    patch=(8, 32, 32),
+    size=48,
+    patch=(8, 32, 32),  # four windows, which devices share
     mc_samples=3,
     training=replace(
         EMIDEC_SMALL.training,
