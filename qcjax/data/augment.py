@@ -47,7 +47,10 @@ def coordinates(key: PRNGKey, h: int, w: int, options: Augmentation) -> tuple[Ar
     low, high = options.scale
     share = jax.random.uniform(keys[2], ())
     shrink = jax.random.bernoulli(keys[3], 0.5)
-    scale = jnp.where(shrink, low + share * (jnp.minimum(high, 1.0) - low), 1.0 + share * (high - 1.0))
+    if low < 1 < high:
+        scale = jnp.where(shrink, low + share * (1.0 - low), 1.0 + share * (high - 1.0))
+    else:
+        scale = low + share * (high - low)
     shift = jax.random.uniform(keys[4], (2,), minval=-options.placement, maxval=options.placement)
     y, x = jnp.meshgrid(jnp.arange(h) - (h - 1) / 2, jnp.arange(w) - (w - 1) / 2, indexing="ij")
     y, x = y * flip[0], x * flip[1]

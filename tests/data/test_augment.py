@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from qcjax.data.augment import Augmentation, augment, augment_batch
+from qcjax.data.augment import Augmentation, augment, augment_batch, coordinates
 from qcjax.data.batches import Batch
 
 H, W = 24, 32
@@ -87,6 +87,15 @@ def test_a_scale_below_one_enlarges_and_both_happen(slice_):
     assert 5 < sum(a > 16 for a in areas) < 25
     areas = [int(change(k, Augmentation(0.0, 0.0, (0.5, 0.5), 0.0))) for k in KEYS]
     assert max(areas) == 64
+
+
+@pytest.mark.parametrize("scale", [(0.7, 0.9), (1.1, 1.4), (0.7, 1.0), (1.2, 1.2), (0.7, 1.4)])
+def test_scales_stay_in_their_range(scale):
+    options = Augmentation(mirror=0.0, rotation_deg=0.0, scale=scale, placement=0.0)
+    rows = jax.vmap(lambda k: coordinates(k, 9, 9, options)[0])(jax.random.split(jax.random.key(1), 200))
+    drawn = (rows[:, 8, 4] - rows[:, 0, 4]) / 8
+    assert scale[0] - 1e-5 <= drawn.min() and drawn.max() <= scale[1] + 1e-5
+    assert drawn.max() - drawn.min() >= 0.9 * (scale[1] - scale[0])
 
 
 def test_outside_is_zero():
