@@ -152,7 +152,8 @@ def damage_study(
 
     Returns:
       `damage`: for each kind the area under the ROC curve of the suspicion, the share found where 2 % of the untouched
-      masks raise an alarm, the share that the paper's flags find, the share that breaks a rule of anatomy, and n;
+      masks raise an alarm (both None for a monitor without a scale of suspicion), the share that the paper's flags
+      find, the share that breaks a rule of anatomy, and n;
       `false_alarms_untouched`: of the n untouched masks, how many are flagged, and how many break a rule.
     """
 
@@ -185,9 +186,10 @@ def damage_study(
         if not found:
             continue
         suspicion, by_flags, by_rules = (np.array(column) for column in zip(*found, strict=True))
+        ranks = not np.isnan(suspicion).any() and not np.isnan(intact).any()
         table[key] = {
-            "auc": roc_auc(suspicion, intact),
-            "detection_2pct": detection_rate(suspicion, intact),
+            "auc": roc_auc(suspicion, intact) if ranks else None,
+            "detection_2pct": detection_rate(suspicion, intact) if ranks else None,
             "flagged": float(by_flags.mean()),
             "rules": float(by_rules.mean()),
             "n": len(found),

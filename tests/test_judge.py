@@ -1,5 +1,7 @@
 """Masks of several methods judged beside the truth, and the study of damages, without a network."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import fake_monitor
@@ -74,3 +76,14 @@ def test_every_damage_is_compared_with_the_untouched(tmp_path: Path, monkeypatch
     assert study["damage"]["lv_removed"] == removed
     assert study["damage"]["mirrored"]["auc"] == 0.5 and study["damage"]["mirrored"]["flagged"] == 0
     assert study["false_alarms_untouched"]["flagged"] == 0
+
+
+def test_a_monitor_without_a_scale_of_suspicion_ranks_nothing(case: Case, tmp_path: Path) -> None:
+    monitor = FakeMonitor(tmp_path / "monitor")
+    score_all = monitor.score_all
+    monitor.score_all = lambda *args: [  # type: ignore[method-assign]
+        replace(score, suspicion=math.nan) for score in score_all(*args)
+    ]
+    study = damage_study(monitor, [case], 0)  # type: ignore[arg-type]
+    removed = {"auc": None, "detection_2pct": None, "flagged": 1.0, "rules": 1.0, "n": 1}
+    assert study["damage"]["lv_removed"] == removed

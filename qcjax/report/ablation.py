@@ -180,14 +180,17 @@ def _average(rows: list[CaseRow], part: str | None) -> dict[str, Any]:
         for view in VIEW_WEIGHTS
     }
     lacking = [view for view in VIEW_WEIGHTS if means[view]["dc"]["n"] == 0]
+    missing = sum(of_view["hd"]["n_missing"] for of_view in means.values())
     if lacking:
-        return {"dc": None, "hd": None, "reason": f"no scored cases of view {' and '.join(lacking)}"}
+        reason = f"no scored cases of view {' and '.join(lacking)}"
+        return {"dc": None, "hd": None, "n_missing": missing, "reason": reason}
     undefined = [view for view in VIEW_WEIGHTS if means[view]["hd"]["n"] == 0]
     return {
         "dc": sum(weight * means[view]["dc"]["mean"] for view, weight in VIEW_WEIGHTS.items()),
         "hd": None
         if undefined
         else sum(weight * means[view]["hd"]["mean"] for view, weight in VIEW_WEIGHTS.items()),
+        "n_missing": missing,  # distances, over both views
         "reason": f"every Hausdorff distance of view {' and '.join(undefined)} is undefined"
         if undefined
         else None,

@@ -1,7 +1,7 @@
 """Every picture of the page: which are drawn, under what name, and what stands below them."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,10 @@ def scatter_figures(run: Run) -> list[Picture]:
     drawn = []
     for segmenter in run.results["ablation"]:
         for view in present(run.rows, "view", VIEWS):
-            rows = _rows(run.rows, segmenter, view, "segmenter")
+            # the thresholds are those of the candidates before refinement, so their decision is marked
+            decided = {_case(row): row["ood"] for row in _rows(run.rows, segmenter, view, "selection")}
+            single = _rows(run.rows, segmenter, view, "segmenter")
+            rows = [row | {"ood": decided.get(_case(row), row["ood"])} for row in single]
             thresholds = (run.results.get("ood") or {}).get(segmenter, {}).get(view, {}).get(
                 "thresholds"
             ) or {}
@@ -62,11 +65,22 @@ def scatter_figures(run: Run) -> list[Picture]:
             drawn.append(
                 (
                     figures.draw_scatter(rows, thresholds, f"{segmenter}, {view}", path),
-                    f"{segmenter}, {view}: pseudo against real measures of the RV, one point a case. OoD "
-                    "cases are triangles; vertical lines are the thresholds.",
+                    f"{segmenter}, {view}: pseudo against real measures of the RV by the single best model, one "
+                    "point a case. Triangles: cases that are OoD before refinement; vertical lines: the thresholds "
+                    "then"
+                    + (" (that of pHD is in voxels, and not drawn)." if in_voxels(thresholds) else "."),
                 )
             )
     return _pictures(*drawn)
+
+
+def in_voxels(thresholds: Mapping[str, Any]) -> bool:
+    """Whether the upper ones are, as in preset `original`."""
+    return any("up_voxels" in limits for limits in thresholds.values())
+
+
+def _case(row: CaseRow) -> tuple[str, str]:
+    return row["subject"], row["phase"]
 
 
 def ood_figures(run: Run) -> list[Picture]:

@@ -3,7 +3,8 @@
 An undefined Hausdorff distance has no number. "Failures counted in" puts in its place the worst finite value
 of its column (real, pseudo and RCA's apart, over all structures), so that an absent structure never looks
 better than one that is there, and tells how often; the Dice of a failure is 0 and stays. "Dropped" is what
-the paper did: pairs in which either value is 0 or undefined are left out.
+the authors' code does: of correlations, whole masks are left out that have a value of 0 or an undefined one, real or
+pseudo, in any structure; of rankings, pairs of distances.
 """
 
 import math
@@ -25,6 +26,8 @@ from qcjax.report.monitoring_risk import summarise_risk
 REAL = {"dc": "dc", "hd": "hd_mm"}  # measure -> column
 PSEUDO = {"ours": {"dc": "pdc", "hd": "phd_mm"}, "rca": {"dc": "rca_dc", "hd": "rca_hd_mm"}}
 KEYS = tuple(structure.key for structure in CARDIAC)
+
+Mask = tuple[str, str, str]  # method, subject, phase
 
 
 def summarise_monitoring(
@@ -95,9 +98,15 @@ def column_of(rows: Sequence[MeasureRow], column: str) -> np.ndarray:
     return np.array([row[column] for row in rows], np.float64)
 
 
-def paper_drops(real: np.ndarray, pseudo: np.ndarray) -> np.ndarray:
-    """The pairs that the paper's correlations leave out: either value is 0 or undefined."""
-    return ~(np.isfinite(real) & np.isfinite(pseudo)) | (real == 0) | (pseudo == 0)
+def paper_drops(rows: Sequence[MeasureRow], estimator: str) -> set[Mask]:
+    """The masks that the authors' correlations leave out: any measure of any structure is 0 or undefined."""
+    columns = (*REAL.values(), *PSEUDO[estimator].values())
+    return {mask_of(row) for row in rows if any(not math.isfinite(row[c]) or row[c] == 0 for c in columns)}
+
+
+def mask_of(row: MeasureRow) -> Mask:
+    """Which mask a row is about."""
+    return row["method"], row["subject"], row["phase"]
 
 
 def _summarise_scope(
@@ -107,13 +116,14 @@ def _summarise_scope(
     columns = [REAL["hd"], *(PSEUDO[name]["hd"] for name in estimators)]
     worst = {column: worst_finite(rows, column) for column in columns}
     by_structure = {key: [row for row in rows if row["structure"] == key] for key in structures}
+    dropped = {name: paper_drops(rows, name) for name in estimators}
     return {
         "estimators": estimators,
         "n": _counts(rows),
         "worst": worst,
         "correlation": {
             name: {
-                key: {m: _correlation(own, name, m, worst, n_resamples, seed) for m in REAL}
+                key: {m: _correlation(own, name, m, worst, dropped[name], n_resamples, seed) for m in REAL}
                 for key, own in by_structure.items()
             }
             for name in estimators
@@ -151,6 +161,7 @@ def _correlation(
     estimator: str,
     measure: str,
     worst: dict[str, float | None],
+    dropped_masks: set[Mask],
     n_resamples: int,
     seed: int,
 ) -> dict[str, Any]:
@@ -160,7 +171,7 @@ def _correlation(
     real, real_replaced = failures_counted(rows, real_column, worst.get(real_column))
     pseudo, pseudo_replaced = failures_counted(rows, pseudo_column, worst.get(pseudo_column))
     raw_real, raw_pseudo = column_of(rows, real_column), column_of(rows, pseudo_column)
-    dropped = paper_drops(raw_real, raw_pseudo)
+    dropped = np.array([mask_of(row) in dropped_masks for row in rows], bool)
     kept = pearson_interval(
         raw_real[~dropped], raw_pseudo[~dropped], np.array(subjects)[~dropped], n_resamples, seed
     )

@@ -20,7 +20,6 @@ CONFIDENCES: dict[str, Callable[[MeasureRow], float]] = {
     "rules": lambda row: -float(row["n_rules"]),
     "rca": lambda row: row["rca_dc"],
 }
-LOSSES = ("failure", "graded")
 MAX_POINTS = 200  # of a curve, as it is kept
 
 

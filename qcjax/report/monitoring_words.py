@@ -168,7 +168,8 @@ def policy(results: Results) -> str:
         "Failures counted in: the DC of an absent structure is 0 and stays. Its distance is undefined; in its place "
         "stands the worst finite one of its column over all methods and structures"
         + (f" ({', '.join(told)})" if told else "")
-        + ". Dropped, as in the paper: pairs in which either value is 0 or undefined are left out."
+        + ". Dropped, as in the authors’ code: of correlations, whole masks that have a value of 0 or an undefined one "
+        "in any structure; of rankings, pairs of distances."
         + (" Distances are in voxels, as in the authors’ code." if unit_of(results) == "voxels" else "")
     )
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
-import nibabel
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_rgb
 
+from qcjax.data.nifti import read_image
 from qcjax.labels import CARDIAC, LV, MYO, RV, Structure
 from qcjax.report import style
 from qcjax.report.cases import CaseRow
@@ -129,16 +129,15 @@ def _load(
     paths = [run_dir / name for name in (image_path, *label_paths)]
     if not (image_path and all(label_paths)) or not all(path.is_file() for path in paths):
         return None
-    files = [nibabel.load(path) for path in paths]
-    arrays = [np.atleast_3d(np.asarray(file.dataobj)) for file in files]  # type: ignore[attr-defined]
+    files = [read_image(path) for path in paths]
+    arrays = [file.array for file in files]
     for path, array in zip(paths[1:], arrays[1:], strict=True):
         if array.shape != arrays[0].shape:
             raise ValueError(
                 f"{path}: shape {array.shape} found, expected {arrays[0].shape} as in {paths[0]}"
             )
-    zooms = files[0].header.get_zooms()  # type: ignore[attr-defined]
     labels = tuple(np.rint(array).astype(np.uint8) for array in arrays[1:])
-    return arrays[0].astype(np.float32), labels, (float(zooms[0]), float(zooms[1]))
+    return arrays[0].astype(np.float32), labels, files[0].spacing_mm[:2]
 
 
 def most_changed(first: np.ndarray, second: np.ndarray) -> int:

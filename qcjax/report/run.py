@@ -34,19 +34,29 @@ def read_run(
 
     Raises:
       FileNotFoundError: one of the first two is not there.
-      ValueError: the table is not what `read_rows` reads.
+      ValueError: the table is not what `read_rows` reads, or one of the others is damaged.
     """
     own, of_monitor = run_dir / "metrics.jsonl", run_dir / "monitor" / "metrics.jsonl"
     lines, unreadable = _read_lines(own if own.is_file() else of_monitor)
     config = run_dir / "config.json"
     return Run(
         run_dir,
-        json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {},
-        json.loads((run_dir / "results.json").read_text(encoding="utf-8")),
+        _read_object(config) if config.is_file() else {},
+        _read_object(run_dir / "results.json"),
         read_rows(run_dir / table),
         lines,
         unreadable,
     )
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: a damaged file ({error}), expected what a run has written") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: {type(found).__name__} found, expected what a run has written")
+    return found
 
 
 def _read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:

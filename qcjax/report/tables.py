@@ -70,6 +70,12 @@ def mean_sd(cell: Mapping[str, Any], measure: str) -> str:
     return text + (f"\n({cell['n_missing']}{NBSP}undefined)" if cell.get("n_missing") else "")
 
 
+def average_hd(average: Mapping[str, Any]) -> str:
+    """The views' average distance, with the number of undefined ones where there are any."""
+    text, missing = number(average["hd"], 1), average.get("n_missing")
+    return text + (f"\n({missing}{NBSP}undefined)" if missing and average["hd"] is not None else "")
+
+
 def signed(difference: Mapping[str, Any], measure: str) -> str:
     """E.g. ``+0.012 [0.003, 0.021]``."""
     digits = 3 if measure == "dc" else 1
@@ -105,7 +111,7 @@ def headline_tables(results: Results, segmenter: str) -> list[Table]:
     averages = results["average"][segmenter]
     reasons = {averages[stage]["reason"] for stage in averages if averages[stage].get("reason")}
     rows = [
-        [STAGE_NAMES[stage], number(averages[stage]["dc"], 3), number(averages[stage]["hd"], 1)]
+        [STAGE_NAMES[stage], number(averages[stage]["dc"], 3), average_hd(averages[stage])]
         for stage in STAGES
         if stage in averages
     ]
@@ -242,14 +248,21 @@ def ood_table(results: Results) -> Table | None:
             after = found.get("cases_after_k") or []
             limits = found.get("thresholds") or {}
             cells = [limits.get(phase, {}) for phase in PHASES]
-            pairs = [(number(cell.get("low"), 3), number(cell.get("up_mm"), 1)) for cell in cells]
+            pairs = [(number(cell.get("low"), 3), _upper(cell)) for cell in cells]
             texts = [text for pair in pairs for text in pair]
             counts = [str(len(after[0])), str(len(after[-1])), str(len(after) - 1)] if after else [DASH] * 3
             rows.append([f"{segmenter}, {view}", *texts, *counts])
-    columns = [f"{phase} {bound}" for phase in PHASES for bound in ("pDC <", "pHD > (mm)")]
+    columns = [f"{phase} {bound}" for phase in PHASES for bound in ("pDC <", "pHD >")]
     header = ["segmenter, view", *columns, "OoD before", "OoD at the end", "refinement epochs"]
-    caption = "Out of distribution: every candidate is beyond a threshold"
+    best = "the best of all evaluations so far" if results["preset"] == "original" else "every candidate"
+    caption = f"Out of distribution: {best} is beyond a threshold"
     return Table(caption, header, rows) if rows else None
+
+
+def _upper(limits: Mapping[str, Any]) -> str:
+    unit = "voxels" if "up_voxels" in limits else "mm"
+    text = number(limits.get(f"up_{unit}"), 1)
+    return text if text == DASH else f"{text}{NBSP}{unit}"
 
 
 def clinical_tables(results: Results, segmenter: str) -> list[Table]:
@@ -293,7 +306,7 @@ def published_table(results: Results, segmenter: str) -> Table | None:
     ours = averages[last_stage(averages)] if averages else {"dc": None, "hd": None}
     part = results["scored_part"] or "no truth"
     rows.append(
-        [f"AVG, full method (ours: {part})", number(ours["dc"], 3), number(ours["hd"], 1),
+        [f"AVG, full method (ours: {part})", number(ours["dc"], 3), average_hd(ours),
          f"{published.AVERAGE_DC:.3f}", f"{published.AVERAGE_HD_MM:.2f}"]
     )  # fmt: skip
     header = ["view, stage, part", "DC, ours", "HD, ours (mm)", "DC, published", "HD, published"]

@@ -9,6 +9,7 @@ import pytest
 
 from qcjax.report.ablation import scored_part, summarise
 from qcjax.report.cases import CaseRow
+from qcjax.report.tables import average_hd
 
 NewRow = Callable[..., CaseRow]
 
@@ -55,7 +56,15 @@ def test_average_weighs_the_views(new_row: NewRow) -> None:
     average = summarise(rows, n_resamples=50)["average"]["nnunet"]["segmenter"]
     assert average["dc"] == pytest.approx(0.75 * 0.8 + 0.25 * 0.6)
     assert average["hd"] == pytest.approx(0.75 * 12 + 0.25 * 4)
-    assert average["reason"] is None
+    assert average["reason"] is None and average["n_missing"] == 0
+
+
+def test_average_counts_the_distances_that_it_leaves_out(new_row: NewRow) -> None:
+    rows = scored(new_row, "segmenter", [(0.9, 8.0), (0.0, math.nan)])
+    rows += scored(new_row, "segmenter", [(0.9, 8.0), (0.0, math.nan)], view="LA")
+    average = summarise(rows, n_resamples=50)["average"]["nnunet"]["segmenter"]
+    assert (average["dc"], average["hd"], average["n_missing"]) == (pytest.approx(0.45), 8.0, 2)
+    assert average_hd(average) == "8.0\n(2\u00a0undefined)"
 
 
 @pytest.mark.parametrize(

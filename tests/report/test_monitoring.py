@@ -50,10 +50,26 @@ def test_an_undefined_distance_counts_as_the_worst_of_its_own_column() -> None:
     assert cells["dropped"]["r"] == pytest.approx(np.corrcoef([5, 7, 20], [4, 6, 8])[0, 1])
 
 
+def test_a_mask_is_dropped_with_all_of_its_structures() -> None:
+    rows = lv_rows((0.9, 5, 0.8, 4), (0.8, 7, 0.9, 6), (0.6, 9, 0.9, 8), (0.7, 6, 0.5, 9))
+    rv = [
+        row | {"structure": "rv"}
+        for row in lv_rows((0.9, 5, 0.8, 4), (0.8, 7, 0.8, 6), (0, NAN, 0.4, 8), (0.7, 6, 0.5, 9))
+    ]
+    cells = summarise_monitoring(rows + rv, n_resamples=50)["scopes"]["all"]["correlation"]["ours"]
+    for key in ("lv", "rv"):
+        for measure in ("dc", "hd"):
+            dropped = cells[key][measure]["dropped"]
+            assert (dropped["n"], dropped["n_dropped"]) == (3, 1)
+    assert cells["lv"]["dc"]["dropped"]["r"] == pytest.approx(
+        np.corrcoef([0.9, 0.8, 0.7], [0.8, 0.9, 0.5])[0, 1]
+    )
+
+
 def test_zero_is_dropped_as_in_the_paper_but_counts_else() -> None:
     rows = lv_rows((1.0, 0.0, 0.9, 3), (0.9, 4, 0.8, 5), (0.8, 9, 0.0, NAN), (0.7, 12, 0.5, 9))
     cells = summarise_monitoring(rows, n_resamples=50)["scopes"]["all"]["correlation"]["ours"]["lv"]
-    assert cells["hd"]["dropped"]["n"] == 2 and cells["dc"]["dropped"]["n"] == 3
+    assert cells["hd"]["dropped"]["n"] == cells["dc"]["dropped"]["n"] == 2
     assert cells["hd"]["counted"]["n"] == cells["dc"]["counted"]["n"] == 4
 
 
