@@ -18,6 +18,7 @@ from experiments.benchmarks.session import Ours, Theirs
 from experiments.benchmarks.timing import Row
 from experiments.benchmarks.workload import Workload
 from qcjax import runtime
+from qcjax.faults import exit_code
 from qcjax.train.progress import say
 
 Measurements = Mapping[str, Callable[[], Row]]
@@ -45,6 +46,11 @@ class Options:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
     options = tyro.cli(Options, args=sys.argv[1:] if argv is None else list(argv))
+    return exit_code(lambda: run(options))
+
+
+def run(options: Options) -> None:
+    """Raises ValueError for clones that can't be used, or rows that there are not."""
     found = clones.find(options.mnms2, options.quality_control)
     runtime.prepare()
     jax.config.update("jax_compilation_cache_dir", None)  # compilation is measured too
@@ -82,7 +88,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     report.write(folder, results, rows)
     say((folder / "benchmark.txt").read_text(encoding="utf-8"))
     say(f"Results are in {folder}, after {results['minutes']:.1f} min")
-    return 0
 
 
 def chosen(measurements: Measurements, texts: Sequence[str]) -> Measurements:

@@ -44,7 +44,7 @@ def validate(
     Reads every image and mask and tells what is wrong: each error and warning with its file, what was
     found there and what was expected. An error makes a case unusable (a truncated file, a mask on another
     grid than its image, an unknown label, a missing phase, ...); a warning leaves it usable. The exit code
-    is 1 where there is an error, else 0. Nothing is changed on disk.
+    is 1 where there is an error, 2 for an option that makes no sense, else 0. Nothing is changed on disk.
 
     Example: qcjax validate data/ACDC --dataset acdc
 
@@ -93,16 +93,20 @@ def report(run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN
     Args:
       run: The folder that a finished experiment left behind.
     """
-    if not (run / "results.json").is_file():
-        print(f"{run}: found no results.json; expected the folder of a finished run", file=sys.stderr)
-        return 1
-    if (run / "measures.csv").is_file():
-        print(write_monitoring_report(run))
-    elif is_uncertainty_table(run / "cases.csv"):
-        print(write_uncertainty_report(run))
-    else:
-        print(write_report(run))
-    return 0
+
+    def write() -> None:
+        table = next((run / n for n in ("measures.csv", "cases.csv") if (run / n).is_file()), None)
+        if table is None or not (run / "results.json").is_file():
+            missing = "measures.csv or cases.csv" if table is None else "results.json"
+            raise FileNotFoundError(f"{run}: found no {missing}; expected the folder of a finished run")
+        if table.name == "measures.csv":
+            print(write_monitoring_report(run))
+        elif is_uncertainty_table(table):
+            print(write_uncertainty_report(run))
+        else:
+            print(write_report(run))
+
+    return exit_code(write)
 
 
 def score(
@@ -129,13 +133,14 @@ def score(
     machine, or on many with common folders. The share that ends last writes the tables of all. One that died is
     started again with its own --share; or a start without --share does all that is left.
 
-    The exit code is 0, or 1 where it couldn't start; with --fail-on it is 2 where a case is flagged so, or
-    couldn't be scored.
+    The exit code is 0, or 1 where it couldn't start or go on; with --fail-on it is 2 where a case is flagged so, or
+    couldn't be scored; 75 after SIGTERM and 130 after Ctrl-C: started again, it goes on.
 
     Example: qcjax score --monitor runs/monitor --masks predictions --out scores --fail-on erroneous
 
     Args:
-      monitor: The folder of a trained monitor, or of an experiment that trained one.
+      monitor: The folder of a trained monitor (of experiments.emidec, monitors/fold-0 and so on), or of a run of
+        experiments.acdc.
       masks: The masks, .nii or .nii.gz, in subfolders too.
       out: Where the results go.
       images: The images, for the pictures: each at its mask's own relative name, with or without the
@@ -143,7 +148,8 @@ def score(
       labels: The value of each structure in the masks; by default that of the masks that the monitor was
         trained on.
       fail_on: Exit with code 2 where a case is at least so bad, or couldn't be scored; of a share, one of its own.
-      hd_limit_mm: A structure is suspicious where its pseudo Hausdorff distance is above this.
+      hd_limit_mm: A structure is suspicious where its pseudo Hausdorff distance is above this; in voxels for a
+        monitor of preset original, which measures in them.
       dc_limit: A structure is suspicious where its pseudo Dice is below this.
       pictures: How many flagged cases are pictured in the report, the most urgent first.
       share: Score only this share of the masks, such as 2/8, the second of eight.
@@ -229,18 +235,18 @@ def monitor(
     from qcjax import runtime
     from qcjax.own_masks import train_on_folder
 
-    config = MONITORS[preset]
-    config = replace(
-        config,
-        size=size or config.size,
-        spacing_mm=spacing_mm or config.spacing_mm,
-        dice=dice,
-        may_be_absent=may_be_absent,
-        autoencoder=replace(config.autoencoder, epochs=epochs or config.autoencoder.epochs),
-    )
-    runtime.prepare()
-
     def train() -> None:
+        default = MONITORS[preset]
+        config = replace(
+            default,
+            size=default.size if size is None else size,
+            spacing_mm=default.spacing_mm if spacing_mm is None else spacing_mm,
+            dice=dice,
+            may_be_absent=may_be_absent,
+        )
+        if epochs is not None:
+            config = replace(config, autoencoder=replace(config.autoencoder, epochs=epochs))
+        runtime.prepare()
         values = None if labels is None else parse_labels(labels)
         trained = train_on_folder(masks, out, values, config, preset, validation, seed, devices)
         best = trained.description["epoch"]

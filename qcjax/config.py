@@ -33,17 +33,22 @@ class SegmenterConfig:
     batch: int = 20
     """Slices per step, over all devices."""
     optimiser: Literal["sgd", "adam"] | None = None
-    """None: the original's (nnunet SGD with Nesterov momentum 0.99, acdc_unet Adam)."""
+    """None: the original's (nnunet SGD with Nesterov momentum 0.99, acdc_unet Adam). In experiments.acdc this and the
+    learning rate are nnunet's; its acdc_unet has the original's."""
     learning_rate: float | None = None
     """Initial; None: the original's (nnunet 0.01, acdc_unet 0.0005)."""
     m_best: int = 3
-    """How many models to keep, by validation loss: the candidates."""
+    """How many models to keep, by validation loss: the candidates (experiments.acdc keeps the best alone)."""
     mirror: float = 0.5
     """Augmentation: probability of mirroring, for each axis."""
     rotation_deg: float = 30.0
     """Augmentation: rotation within ± this many degrees."""
     scale: tuple[float, float] = (0.7, 1.4)
     """Augmentation: range of the scale of the coordinates (below 1 enlarges)."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers below 1."""
+        _at_least(1, self, "width", "stages", "epochs", "steps", "batch", "m_best")
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,13 @@ class AutoencoderConfig:
     final_rate: float = 1.0
     """Share of the learning rate that is left in the last epoch; it falls along half a cosine. 1: constant."""
     early_epochs: int = 10
-    """Epochs in which the Dice loss leaves the background out."""
+    """Epochs in which the generalised Dice loss leaves the background out."""
     augment: bool = False
     """Rotate, scale and shift the masks (never mirror them)."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers below 1."""
+        _at_least(1, self, "width", "latent", "epochs", "steps", "batch")
 
     def rate(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 1."""
@@ -93,6 +102,11 @@ class RefinementConfig:
     learning_rate_factor: float = 0.1
     """Constant learning rate, as a share of supervised training's initial one (preset paper)."""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers below 1; no epochs are fine: selection needs none."""
+        _at_least(0, self, "epochs")
+        _at_least(1, self, "steps", "labelled", "unlabelled")
+
 
 @dataclass(frozen=True)
 class MonitorConfig:
@@ -105,9 +119,14 @@ class MonitorConfig:
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     dice: Literal["generalised", "soft"] = "generalised"
     """Dice loss: Sudre's generalised one (the paper), or plain soft Dice, where structures differ so much in size that
-    the weights of the former leave the large ones unlearnt."""
+    the weights of the former leave the large ones unlearnt. Preset original has its own."""
     may_be_absent: tuple[str, ...] = ()
     """Structures that a sound mask may lack, by key, such as infarction: not having them is no error."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a size that the autoencoder can't take, or a spacing that isn't positive."""
+        _check_size(self.size)
+        _check_spacing(self.spacing_mm)
 
 
 @dataclass(frozen=True)
@@ -173,8 +192,15 @@ class Config:
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a number of parts below 1."""
-        _check_accumulate(self.accumulate)
+        """Raises ValueError for numbers that make no sense, and where there is no segmenter or no view."""
+        _at_least(1, self, "accumulate", "devices", "mc_chunk")
+        _check_size(self.size)
+        _check_spacing(self.spacing_mm)
+        for name in ("segmenter", "views"):
+            if not getattr(self, name):
+                raise ValueError(f"--{name}: none found, expected at least one")
+        if self.mc_samples == 1 or self.mc_samples < 0:
+            raise ValueError(f"--mc-samples: {self.mc_samples} found, expected 0 or at least 2")
 
     @property
     def losses(self) -> Literal["paper", "original"]:
@@ -238,8 +264,11 @@ class AcdcConfig:
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a number of parts below 1."""
-        _check_accumulate(self.accumulate)
+        """Raises ValueError for numbers that make no sense."""
+        _at_least(1, self, "accumulate", "devices", "rca_subjects")
+        _at_least(0, self, "rca")
+        _check_size(self.size)
+        _check_spacing(self.spacing_mm)
 
     @property
     def losses(self) -> Literal["paper", "original"]:
@@ -283,6 +312,10 @@ class UncertaintyConfig:
     """Augmentation: rotation in plane within ± this many degrees."""
     scale: tuple[float, float] = (0.7, 1.4)
     """Augmentation: range of the scale of the coordinates in plane (below 1 enlarges)."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers below 1."""
+        _at_least(1, self, "width", "max_stages", "epochs", "steps", "batch", "samples")
 
 
 @dataclass(frozen=True)
@@ -344,13 +377,30 @@ class EmidecConfig:
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a number of parts below 1."""
-        _check_accumulate(self.accumulate)
+        """Raises ValueError for numbers that make no sense, and where there is no arm."""
+        _at_least(1, self, "accumulate", "devices", "mc_chunk")
+        _at_least(2, self, "folds", "mc_samples")
+        if not self.arms:
+            raise ValueError("--arms: none found, expected at least one")
+        if self.size < max(self.patch[1:]):
+            raise ValueError(f"--size: {self.size} found, expected at least the patch's {self.patch[1:]}")
 
 
-def _check_accumulate(parts: int) -> None:
-    if parts < 1:
-        raise ValueError(f"--accumulate: {parts} found, expected at least 1")
+def _at_least(least: int, options: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name.replace('_', '-')}: {value} found, expected at least {least}")
+
+
+def _check_size(size: int) -> None:
+    if size < 64 or size % 64:
+        raise ValueError(f"--size: {size} found, expected a multiple of 64")
+
+
+def _check_spacing(spacing_mm: float | None) -> None:
+    if spacing_mm is not None and not 0 < spacing_mm < math.inf:
+        raise ValueError(f"--spacing-mm: {spacing_mm} found, expected a positive number of mm")
 
 
 def to_json(config: Any) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from qcjax.report.ablation import without_nan
 from qcjax.report.uncertainty import summarise_uncertainty, write_cases
 from qcjax.run_folder import beside, open_folder, usable
 from qcjax.train.loop import Journal, stream
-from qcjax.train.monitor import MonitorTraining, prepare_both
+from qcjax.train.monitor import MonitorTraining, check_may_be_absent, prepare_both
 from qcjax.train.parallel import Devices
 from qcjax.train.placement import place
 from qcjax.train.progress import bar, say
@@ -47,14 +47,7 @@ class EmidecRun:
 
         Raises ValueError for sizes that the networks can't take, or a folder that another configuration has used.
         """
-        if config.size < max(config.patch[1:]):
-            raise ValueError(f"--size: {config.size} found, expected at least the patch's {config.patch[1:]}")
-        if config.monitor.size % 64:
-            raise ValueError(f"--monitor.size: {config.monitor.size} found, expected a multiple of 64")
-        if not config.arms or config.mc_samples < 2:
-            raise ValueError(
-                f"--arms {config.arms}, --mc-samples {config.mc_samples} found, expected an arm and 2 samples"
-            )
+        check_may_be_absent(config.monitor, LABELS)
         self.devices = Devices(config.devices)
         self._network = VolumeNetwork(config, self.devices)
         open_folder(config, folder)

@@ -18,6 +18,7 @@ class Structure:
 
 
 BACKGROUND = 0
+MOST_VALUE = 65535  # of a label in a file: what 16 bits hold
 LV = Structure(1, "lv", "left ventricular cavity", "#d55e00")
 MYO = Structure(2, "myo", "left ventricular myocardium", "#f0e442")
 RV = Structure(3, "rv", "right ventricular cavity", "#0072b2")
@@ -107,13 +108,15 @@ def parse_labels(text: str) -> dict[str, int]:
     """``lv=1,myo=2,rv=3`` -> the value of each structure's key in a file.
 
     Raises:
-      ValueError: anything else, or a value that isn't 1 to 255 or stands for two structures.
+      ValueError: anything else, or a value that isn't 1 to 65535 or stands for two structures.
     """
     values: dict[str, int] = {}
     for part in text.split(","):
-        found = re.fullmatch(r"\s*(\w+)\s*=\s*(\d{1,3})\s*", part)
-        if found is None or not 1 <= int(found[2]) <= 255:
-            raise ValueError(f"labels: {part!r} found, expected name=value such as lv=1, the value 1 to 255")
+        found = re.fullmatch(r"\s*(\w+)\s*=\s*(\d{1,5})\s*", part)
+        if found is None or not 1 <= int(found[2]) <= MOST_VALUE:
+            raise ValueError(
+                f"labels: {part!r} found, expected name=value such as lv=1, the value 1 to {MOST_VALUE}"
+            )
         if found[1] in values or int(found[2]) in values.values():
             raise ValueError(f"labels: {part.strip()!r} found, expected each name and each value once")
         values[found[1]] = int(found[2])

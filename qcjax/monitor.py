@@ -127,7 +127,7 @@ class Monitor:
 
         Raises:
           FileNotFoundError: neither holds one.
-          ValueError: one that can't be used.
+          ValueError: one that can't be used, or more devices than there are.
         """
         run = Path(run)
         found = next((f for f in (run, run / "monitor") if (f / DESCRIPTION).is_file()), None)
@@ -135,6 +135,7 @@ class Monitor:
             raise FileNotFoundError(
                 f"{run}: found no {DESCRIPTION}; expected the folder of a trained monitor"
             )
+        placed = Devices(devices)
         try:
             description = json.loads((found / DESCRIPTION).read_text(encoding="utf-8"))
             autoencoder = build_autoencoder(len(description["structures"]), description["autoencoder"])
@@ -144,7 +145,7 @@ class Monitor:
             )
             if jax.tree.map(np.shape, variables) != jax.tree.map(np.shape, dict(expected)):
                 raise ValueError(f"{WEIGHTS} doesn't fit the sizes in {DESCRIPTION}")
-            return cls(found, description, autoencoder, variables, Devices(devices))
+            return cls(found, description, autoencoder, variables, placed)
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise ValueError(
                 f"{found}: {error!s}; expected a trained monitor's {DESCRIPTION} and {WEIGHTS}"

@@ -23,6 +23,7 @@ from qcjax.judge import damage_study, judge_by_rca, judge_case
 from qcjax.labels import ACDC_LABELS, CARDIAC
 from qcjax.monitor import Monitor
 from qcjax.records import kept_record
+from qcjax.registration import simpleitk
 from qcjax.report.ablation import without_nan
 from qcjax.report.measures import MeasureRow, write_measures
 from qcjax.report.monitoring import summarise_monitoring
@@ -41,12 +42,12 @@ class MonitoringRun:
     def __init__(self, config: AcdcConfig, folder: Path) -> None:
         """Make the folder, or go on with what is in it.
 
-        Raises ValueError for a size that networks can't take, or a folder that another configuration has used.
+        Raises ValueError for predictions that aren't there, or a folder that another configuration has used, and
+        ImportError for --rca without SimpleITK.
         """
-        for name, size in (("--size", config.size), ("--monitor.size", config.monitor.size)):
-            if size % 64:
-                raise ValueError(f"{name}: {size} found, expected a multiple of 64")
         self.given = _named(config.predictions)
+        if config.rca:
+            simpleitk()
         open_folder(config, folder)
         self.config, self.folder, self.devices = config, folder, Devices(config.devices)
         self.unit = "voxels" if config.losses == "original" else "mm"  # of all distances
@@ -232,13 +233,15 @@ class MonitoringRun:
 def _named(predictions: Sequence[str]) -> dict[str, Path]:
     """NAME=DIR, each name once.
 
-    Raises ValueError for anything else.
+    Raises ValueError for anything else, or a folder that isn't there.
     """
     found: dict[str, Path] = {}
     for text in predictions:
         name, separator, folder = text.partition("=")
         if not separator or not name or not folder or name in found or "/" in name or name in (".", ".."):
             raise ValueError(f"--predictions: {text!r} found, expected NAME=DIR, each name once")
+        if not Path(folder).is_dir():
+            raise ValueError(f"--predictions {text}: no such folder found, expected one of masks")
         found[name] = Path(folder)
     return found
 

@@ -12,7 +12,7 @@ from qcjax.data.masks import find_masks, label_values
 from qcjax.labels import label_mapping, structures_named
 from qcjax.monitor import Monitor
 from qcjax.run_folder import open_folder
-from qcjax.train.monitor import MonitorTraining, Reading, prepare_both
+from qcjax.train.monitor import MonitorTraining, Reading, check_may_be_absent, prepare_both
 from qcjax.train.parallel import Devices
 from qcjax.train.progress import say
 
@@ -48,17 +48,18 @@ def train_on_folder(
       FileNotFoundError, ValueError: a folder or a file that can't be used, a setting that makes no sense, or an `out`
         that belongs to other masks or settings.
     """
-    if config.size % 64:
-        raise ValueError(f"size: {config.size} found, expected a multiple of 64")
     if not 0 < validation < 1:
         raise ValueError(
             f"validation: {validation} found, expected a share of the subjects, above 0 and below 1"
         )
     cases = find_masks(masks, say)
     values = dict(labels) if labels else {f"label{v}": v for v in label_values([c.path for c in cases])}
+    if not values:
+        raise ValueError(f"{masks}: {len(cases)} masks of zeros alone found, expected labels above 0")
     structures = structures_named(tuple(values))
-    open_folder(OwnMasks(masks, values, config, preset, validation, seed), out)
+    check_may_be_absent(config, values)
     parts = split_by_subject(cases, validation, seed)
+    open_folder(OwnMasks(masks, values, config, preset, validation, seed), out)
     counts = " and ".join(f"{len(p)} masks of {len({c.group for c in p})} subjects" for p in parts)
     say(f"Training and validation: {counts}; structures {', '.join(f'{k} = {v}' for k, v in values.items())}")
     mapping = label_mapping(structures, values)

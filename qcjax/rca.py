@@ -6,7 +6,7 @@ truth is known, the mask is carried over, and its best Dice there is the estimat
 Registration looks at images alone (and at the references' truth, for where their hearts lie), never at the
 mask: one registration serves the masks of every method.
 
-Needs SimpleITK, which ``pip install 'qcjax[rca]'`` brings.
+Needs SimpleITK (the extra ``rca``).
 """
 
 import os

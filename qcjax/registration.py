@@ -3,7 +3,7 @@
 Slices lie 5 to 10 mm apart, pixels 1 to 2 mm: resolution is changed in plane only. Axes are taken as parallel and
 a volume's middle as its origin, since the position and the orientation in files are often wrong.
 
-Needs SimpleITK, which ``pip install 'qcjax[rca]'`` brings.
+Needs SimpleITK (the extra ``rca``).
 """
 
 from collections.abc import Sequence
@@ -84,7 +84,7 @@ def register(
     affine = _place(sitk, placing[0], placing[1], low, high)
     levels = [
         (
-            _cut(sitk, _resample(sitk, reference.image, spacing), low, high, _MARGIN_MM),
+            _cut(_resample(sitk, reference.image, spacing), low, high, _MARGIN_MM),
             _resample(sitk, test, spacing),
             smoothing,
         )
@@ -121,9 +121,7 @@ def simpleitk() -> ModuleType:
     try:
         import SimpleITK
     except ImportError as error:
-        raise ImportError(
-            "reverse classification accuracy needs SimpleITK: pip install 'qcjax[rca]'"
-        ) from error
+        raise ImportError("reverse classification accuracy needs SimpleITK: pip install SimpleITK") from error
     return SimpleITK
 
 
@@ -177,9 +175,7 @@ def _heart_box_mm(reference: Reference) -> tuple[np.ndarray, np.ndarray]:
     return (found.min(0) - middle) * spacing, (found.max(0) - middle) * spacing
 
 
-def _cut(
-    sitk: ModuleType, image: "sitk.Image", low: np.ndarray, high: np.ndarray, margin_mm: float
-) -> "sitk.Image":
+def _cut(image: "sitk.Image", low: np.ndarray, high: np.ndarray, margin_mm: float) -> "sitk.Image":
     spacing, origin = np.array(image.GetSpacing()[:2]), np.array(image.GetOrigin()[:2])
     size = np.array(image.GetSize()[:2])
     start = np.clip(np.floor((low - margin_mm - origin) / spacing), 0, size - 1).astype(int)

@@ -67,22 +67,15 @@ class Run:
         """Make the folder, or go on with what is in it.
 
         Raises ValueError where the folder belongs to a run with another configuration (says what differs), and what
-        `interop.load_torch_checkpoint` does for a file that it can't read.
+        `interop.from_torch_file` does for a file that it can't use.
         """
-        if config.size % 64:
-            raise ValueError(f"--size: {config.size} found, expected a multiple of 64")
         if config.init_from is not None and len(config.segmenter) != 1:
             raise ValueError(
                 f"--init-from: {len(config.segmenter)} segmenters found, expected one (--segmenter)"
             )
-        chunk = config.mc_chunk
-        if config.mc_samples == 1 or config.mc_samples < 0 or (chunk is not None and chunk < 1):
-            raise ValueError(
-                f"--mc-samples {config.mc_samples}, --mc-chunk {chunk} found, expected 0 or at least 2 samples, and at "
-                "least 1 at once"
-            )
-        if config.init_from is not None:
-            interop.load_torch_checkpoint(config.init_from)  # a file that can't be read is told of now
+        if config.init_from is not None:  # what can't be used is told of now
+            networks = Networks(config, config.segmenter[0], Devices(config.devices))
+            interop.from_torch_file(networks.segmenter, config.init_from)
         open_folder(config, folder)
         return cls(config, folder)
 
@@ -113,12 +106,27 @@ class Run:
         return data
 
     def views(self, subjects: Sequence[Subject]) -> list[str]:
-        """Those asked for that there is labelled data of."""
+        """Those asked for that there is labelled data of.
+
+        Raises ValueError where there are none, or where one has no cases that count as unlabelled.
+        """
         there = {c.view for s in subjects if s.part == "train" for c in s.cases if c.label_path}
-        for view in self.config.views:
-            if view not in there:
-                say(f"No labelled {view} cases found; that view is left out.")
-        return [view for view in VIEWS if view in self.config.views and view in there]
+        unlabelled = {c.view for s in subjects if s.part != "train" for c in s.cases}
+        data = self.config.data or self.folder / "data"
+        for wanted in self.config.views:
+            if wanted not in there:
+                say(f"No labelled {wanted} cases found; that view is left out.")
+        found = [str(view) for view in VIEWS if view in self.config.views and view in there]
+        if not found:
+            asked = ", ".join(self.config.views)
+            raise ValueError(f"{data}: no labelled training cases of --views {asked} found, expected some")
+        for view in found:
+            if view not in unlabelled:
+                raise ValueError(
+                    f"{data}: no {view} cases in the validation and test parts found, expected some: they are the "
+                    "unlabelled ones, whose quality is controlled (--split makes other parts)"
+                )
+        return found
 
     def prepare(self, subjects: Sequence[Subject], view: str) -> ViewData:
         """D_tr, D_val and D_te of a view, prepared, on the devices."""
@@ -235,8 +243,9 @@ class Run:
         for record in self.journal.read():
             title = " ".join(str(record[k]) for k in ("stage", "segmenter", "view") if k in record)
             self._seconds[title] = self._seconds.get(title, 0.0) + record["seconds"]
-            if record["stage"] == "refined":
-                self._ood[record["segmenter"]][record["view"]]["cases_after_k"].append(record["ood_cases"])
+            if record["stage"] == "refined":  # preset original has two lines for each k; the second counts
+                after = self._ood[record["segmenter"]][record["view"]]["cases_after_k"]
+                after[record["k"] :] = [record["ood_cases"]]
         for segmenter in tables["qc"]:
             for view in tables["qc"][segmenter]:
                 best = self._best(stage="autoencoder", view=view)

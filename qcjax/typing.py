@@ -7,13 +7,11 @@ from typing import Any
 
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped, UInt8
 
-Images = Float[Array, "b h w c"]
 Volumes = Float[Array, "b d h w c"]
 Labels = Int[Array, "b *space"] | UInt8[Array, "b *space"]
 Probabilities = Float[Array, "b *space k"]
 Logits = Float[Array, "b *space k"]
 Weights = Float[Array, " b"]  # 1 for a real sample, 0 for padding
-ClassSums = Float[Array, "*batch k"]
 Scalar = Float[Array, ""]
 PRNGKey = Key[Array, ""] | UInt8[Array, "..."] | Shaped[Array, "2"]
 Variables = dict[str, Any]  # Flax: {"params": …, "batch_stats": …}
@@ -23,9 +21,7 @@ __all__ = [
     "AnyArray",
     "Array",
     "Bool",
-    "ClassSums",
     "Float",
-    "Images",
     "Int",
     "Key",
     "Labels",

@@ -15,6 +15,7 @@ import random
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -130,7 +131,7 @@ def main() -> int:
         "--minutes", type=float, default=1e9, help="start no run after so many, whatever the kills"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/random_kills"))
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "random_kills")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     for name in ("compiling", "undisturbed", "killed"):

@@ -134,7 +134,7 @@ def folds(subjects: Sequence[Subject], k: int, seed: int) -> list[tuple[Subject,
       InvalidFile: an image that can't be read.
     """
     if k < 2:
-        raise ValueError(f"{k} folds found, expected at least 2")
+        raise ValueError(f"--folds: {k} found, expected at least 2")
     labelled = [s for s in subjects if s.cases and all(c.label_path is not None for c in s.cases)]
     images = dict(zip((s.code for s in labelled), image_digests(labelled), strict=True))
     return list(shares(labelled, images, (1 / k,) * k, seed))

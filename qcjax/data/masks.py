@@ -13,6 +13,7 @@ from qcjax.data.findings import InvalidFile
 from qcjax.data.mask_cohort import MaskCase
 from qcjax.data.nifti import LABEL_TOLERANCE, read_image, read_labels
 from qcjax.data.subject import Volume
+from qcjax.labels import MOST_VALUE
 
 MOST_LABELS = 255  # different values in one file; more than that is an image
 
@@ -101,13 +102,14 @@ def label_values(paths: Sequence[Path]) -> list[int]:
 
 def _values(path: Path) -> set[int]:
     stored = read_image(path).array
-    expected = "a mask: whole numbers from 0"
+    expected = f"a mask: whole numbers from 0 to {MOST_VALUE}"
     whole = np.rint(stored)
     apart = np.abs(stored - whole)
     if apart.max() > LABEL_TOLERANCE:
         raise InvalidFile(path, f"label value {stored.flat[int(apart.argmax())]:.6g}", expected)
-    if whole.min() < 0:
-        raise InvalidFile(path, f"label value {whole.min():g}", expected)
+    if whole.min() < 0 or whole.max() > MOST_VALUE:
+        worst = whole.min() if whole.min() < 0 else whole.max()
+        raise InvalidFile(path, f"label value {worst:g}", expected)
     values = np.unique(whole[whole > 0]).astype(np.int64).tolist()
     if len(values) > MOST_LABELS:
         raise InvalidFile(path, f"{len(values)} different values", f"a mask, of at most {MOST_LABELS} labels")

@@ -108,16 +108,16 @@ def encode_labels(array: np.ndarray, like: Volume) -> bytes:
     """A label map (x, y, slices) as a .nii file's bytes, on the grid of `like`: affine, codes, zooms, units.
 
     Raises:
-      ValueError: a shape other than that of `like`, or values that aren't labels 0 to 255.
+      ValueError: a shape other than that of `like`, or values that aren't labels 0 to 65535.
     """
     if array.shape != like.array.shape:
         raise ValueError(
             f"labels of shape {array.shape}; expected {like.array.shape}, the grid of {like.path}"
         )
-    labels = array.astype(np.uint8)
+    labels = array.astype(np.uint8 if array.max(initial=0) < 256 else np.uint16)
     if not np.array_equal(labels, array):
         raise ValueError(
-            f"labels for {like.path} between {array.min()} and {array.max()}; expected integers 0-255"
+            f"labels for {like.path} between {array.min()} and {array.max()}; expected integers 0-65535"
         )
     return _encode(labels, like)
 
@@ -151,13 +151,14 @@ def _encode(array: np.ndarray, like: Volume) -> bytes:
 
 
 def write_labels(path: Path, array: np.ndarray, like: Volume, level: int = 6) -> None:
-    """Write a label map (x, y, slices) as uint8 on the grid of `like`; the same labels give the same bytes.
+    """Write a label map (x, y, slices) on the grid of `like`, as uint8, or uint16 where a label is above 255; the same
+    labels give the same bytes.
 
     Args:
       level: of gzip, 1 (fastest) to 9 (smallest).
 
     Raises:
-      ValueError: a shape other than that of `like`, or values that aren't labels 0 to 255.
+      ValueError: a shape other than that of `like`, or values that aren't labels 0 to 65535.
     """
     path = Path(path)
     data = encode_labels(array, like)

@@ -6,7 +6,7 @@ the check of the others.
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -35,7 +35,6 @@ __all__ = [
     "check_mask",
     "check_phases",
     "check_subject",
-    "invalid_subjects",
     "validate_acdc",
     "validate_emidec",
     "validate_mnms2",
@@ -120,11 +119,6 @@ def _check_all(
 
 def _order(finding: Finding) -> tuple[str, str, str]:
     return finding.level, finding.subject, str(finding.path)
-
-
-def invalid_subjects(findings: Iterable[Finding]) -> set[str]:
-    """Codes of the subjects with an error: those that a run can't use."""
-    return {f.subject for f in findings if f.level == "error" and f.subject}
 
 
 def check_subject(subject: Subject, mapping: dict[int, int]) -> tuple[list[Finding], Facts]:

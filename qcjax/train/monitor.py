@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -61,6 +61,14 @@ def prepare_both(
     return first, second
 
 
+def check_may_be_absent(config: MonitorConfig, labels: Collection[str]) -> None:
+    """Raises ValueError for a structure in `may_be_absent` that isn't among those of the masks."""
+    if not set(config.may_be_absent) <= set(labels):
+        raise ValueError(
+            f"--may-be-absent: {', '.join(config.may_be_absent)} found, expected some of {', '.join(labels)}"
+        )
+
+
 class Masks(NamedTuple):
     """Of a cohort."""
 
@@ -104,10 +112,7 @@ class MonitorTraining:
         """
         self.config, self.folder, self.seed, self.original = config, folder, seed, reading == "original"
         self.labels, self.structures = dict(labels), structures_named(tuple(labels))
-        if not set(config.may_be_absent) <= set(labels):
-            raise ValueError(
-                f"--may-be-absent: {', '.join(config.may_be_absent)} found, expected some of {', '.join(labels)}"
-            )
+        check_may_be_absent(config, labels)
         self.training, self.validation = training, validation
         self.devices, self.on_nonfinite = devices or Devices(), on_nonfinite
         self.accumulate, self.stream = accumulate, stream

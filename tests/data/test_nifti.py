@@ -247,7 +247,7 @@ def test_writing_is_deterministic_and_refuses_what_is_no_label_map(tmp_path: Pat
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
     with pytest.raises(ValueError, match=r"found|shape \(5, 4, 2\); expected \(5, 4, 3\)"):
         write_labels(tmp_path / "c.nii.gz", LABELS[..., :2], volume)
-    with pytest.raises(ValueError, match="expected integers 0-255"):
+    with pytest.raises(ValueError, match="expected integers 0-65535"):
         write_labels(tmp_path / "c.nii.gz", LABELS + 0.5, volume)
     assert not (tmp_path / "c.nii.gz").exists()
 

@@ -125,7 +125,6 @@ def test_without_a_test_part_the_training_part_is_split_and_says_so(
     [
         (("--predictions", "expert"), "expected NAME=DIR"),
         (("--predictions", "expert=/nowhere"), "no such folder"),
-        (("--monitor.size", "100"), "expected a multiple of 64"),
         (("--monitor.autoencoder.width", "5"), "holds a run with"),
     ],
 )

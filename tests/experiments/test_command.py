@@ -55,3 +55,28 @@ def test_help_explains_every_option(capsys):
             assert field.name.replace("_", "-") in text, field.name
     for word in ("validation", "autoencoder", "OoD", "Short-axis"):
         assert word in text
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("--size", "96"), "--size: 96 found, expected a multiple of 64"),
+        (("--spacing-mm", "0"), "--spacing-mm: 0.0 found, expected a positive number"),
+        (("--mc-samples", "1"), "--mc-samples: 1 found, expected 0 or at least 2"),
+        (("--mc-samples", "5", "--mc-chunk", "0"), "--mc-chunk: 0 found, expected at least 1"),
+        (("--segmenter",), "--segmenter: none found, expected at least one"),
+        (("--devices", "0"), "--devices: 0 found, expected at least 1"),
+        (("--supervised.batch", "0"), "--batch: 0 found, expected at least 1"),
+        (("--autoencoder.epochs", "0"), "--epochs: 0 found, expected at least 1"),
+        (("--refinement.steps", "0"), "--steps: 0 found, expected at least 1"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(argv, said, capsys):
+    with pytest.raises(SystemExit) as error:
+        of(*argv)
+    printed = capsys.readouterr()
+    assert error.value.code == 2 and said in " ".join((printed.err + printed.out).replace("│", " ").split())
+
+
+def test_selection_needs_no_refinement():
+    assert of("--refinement.epochs", "0").refinement.epochs == 0

@@ -125,13 +125,6 @@ def test_dropout_samples_of_the_best_model(original_run, paper_run):
     assert not set(UNCERTAINTY_COLUMNS) & set(read_cases(paper_run / "cases.csv")[0])
 
 
-@pytest.mark.parametrize("options", [("--mc-samples", "1"), ("--mc-samples", "5", "--mc-chunk", "0")])
-def test_samples_that_measure_nothing_are_refused(refusal, tmp_path, options):
-    said = refusal(tmp_path / "run", *options)
-    assert f"--mc-samples {options[1]}, --mc-chunk" in said and "expected 0 or at least 2 samples" in said
-    assert not (tmp_path / "run").exists()
-
-
 def test_the_submission(paper_run):
     rows = [r for r in read_cases(paper_run / "cases.csv") if r["stage"] == "refined"]
     with zipfile.ZipFile(paper_run / "submission.zip") as archive:
@@ -242,8 +235,29 @@ def test_other_options_on_the_same_folder_are_refused(paper_run, refusal, cohort
     assert f"{paper_run}: holds a run with seed = 0 (now 5)" in said and "--out" in said
 
 
-def test_a_size_that_the_autoencoder_cannot_halve_is_refused(refusal, tmp_path):
-    assert "--size: 96 found, expected a multiple of 64" in refusal(tmp_path / "run", "--size", "96")
+@pytest.mark.parametrize(
+    ("part", "options", "said"),
+    [
+        ("test", (), "no SA cases in the validation and test parts found"),
+        ("train", (), "no labelled training cases of --views SA, LA found"),
+        ("LA", ("--views", "LA"), "no labelled training cases of --views LA found"),
+    ],
+)
+def test_what_is_needed_and_is_not_there_is_told_of_before_training(
+    cohort, refusal, tmp_path, part, options, said
+):
+    data = Path(shutil.copytree(cohort, tmp_path / "data"))
+    table = tmp_path / "split.csv"
+    codes = sorted(p.name for p in (data / "dataset").iterdir())
+    kept = {"test": "train", "train": "test"}.get(part)
+    if kept is None:
+        for path in data.rglob(f"*_{part}_*"):
+            path.unlink()
+    else:
+        table.write_text("SUBJECT_CODE,PART\n" + "".join(f"{code},{kept}\n" for code in codes))
+        options = (*options, "--split", str(table))
+    assert said in refusal(tmp_path / "run", "--preset", "demo", "--data", str(data), *options)
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_broken_files_stop_the_run_or_leave_their_subjects_out(cohort, experiment, refusal, tmp_path, capsys):
