@@ -162,7 +162,7 @@ def test_folds_are_stratified_disjoint_and_repeatable(make: Maker) -> None:
     assert {len(part) for part in uneven} == {2, 3}
     with pytest.raises(ValueError, match="12 labelled training patients; expected at least 13"):
         emidec.folds(subjects, 13, seed=0)
-    with pytest.raises(ValueError, match="1 folds found, expected at least 2"):
+    with pytest.raises(ValueError, match="--folds: 1 found, expected at least 2"):
         emidec.folds(subjects, 1, seed=0)
 
 
