@@ -166,22 +166,17 @@ def share(function: Callable[[S], T], items: Sequence[S], threads: int | None = 
     Raises the error of the first process that has one, and Stopped where one was asked to stop.
     """
 
-    def mine() -> list[T]:
-        if threads == 1:
-            return [one(item) for item in own]
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(one, own))
+    if _count == 1 or _leading:
+        return _each(function, items, threads)
 
     def unless_stopped(item: S) -> T:
         if _stop_is_near():
             return None  # type: ignore[return-value]  # nobody looks at it: all stop below
         return function(item)
 
-    if _count == 1 or _leading:
-        own, one = items, function
-        return mine()
-    own, one = items[_index::_count], unless_stopped
-    outcomes: list[_Outcome] = [pickle.loads(data) for data in _exchange(_attempt(mine).packed())]
+    own = items[_index::_count]
+    mine = _attempt(lambda: _each(unless_stopped, own, threads))
+    outcomes: list[_Outcome] = [pickle.loads(data) for data in _exchange(mine.packed())]
     if interruption.unheeded():
         _coordinator().key_value_delete(f"{ASKED}/{_index}")
     interruption.heed(max(o.asked for o in outcomes))
@@ -189,6 +184,13 @@ def share(function: Callable[[S], T], items: Sequence[S], threads: int | None = 
     for i, outcome in enumerate(outcomes):
         results[i::_count] = outcome.result()
     return results
+
+
+def _each(function: Callable[[S], T], items: Sequence[S], threads: int | None) -> list[T]:
+    if threads == 1:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, items))
 
 
 def gather_rows(x: Any) -> np.ndarray:

@@ -130,8 +130,8 @@ def heed(signum: int | None) -> None:
 
 
 def unheeded() -> bool:
-    """Whether this process was asked to stop, and the processes of the run have not yet heeded a stop."""
-    return _asked is not None and not _heeded
+    """Whether this process was asked to stop, and the processes of the run have yet to heed it, and can."""
+    return _asked is not None and not _heeded and not _postponed
 
 
 def stopping() -> bool:
