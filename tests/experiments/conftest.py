@@ -66,7 +66,9 @@ def shared_networks() -> Iterator[None]:
         return Networks(config, name, Devices(count))
 
     def networks(config: Config, name: str, devices: Devices) -> Networks:
-        return make(replace(config, data=None, out=None, skip_invalid=False, views=()), name, devices.count)
+        return make(
+            replace(config, data=None, out=None, skip_invalid=False, views=("SA",)), name, devices.count
+        )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(qcjax.run, "Networks", networks)
