@@ -61,7 +61,8 @@ def check_results(run, segmenters, views, preset):
                 for r in journal(run)
                 if (r.get("segmenter"), r["view"], r["stage"]) == (segmenter, view, "refined")
             ]
-            assert ood["cases_after_k"][1:] == [r["ood_cases"] for r in refined]
+            of_k = {r["k"]: r["ood_cases"] for r in refined}  # of two lines for one k the second
+            assert ood["cases_after_k"][1:] == list(of_k.values()) and list(of_k) == sorted(of_k)
         for stage in STAGES if len(views) == 2 else ():
             dc = [found["ablation"][segmenter][view][stage]["dc"]["mean"] for view in ("SA", "LA")]
             average = found["average"][segmenter][stage]["dc"]
