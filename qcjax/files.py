@@ -1,8 +1,10 @@
 """Files that are there whole or not at all: a run that is killed while it writes leaves no half of one."""
 
+import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 
 def write_whole(path: Path, data: str | bytes) -> None:
@@ -16,3 +18,19 @@ def write_whole(path: Path, data: str | bytes) -> None:
         with suppress(OSError):
             partial.unlink()  # on a full disk its half would be in the way of others
         raise
+
+
+def read_object(path: Path, what: str) -> dict[str, Any]:
+    """The object in a JSON file, `what` in words for messages.
+
+    Raises:
+      OSError: it can't be read.
+      ValueError: it is damaged, or holds no object.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: a damaged file ({error}), expected {what}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: {type(found).__name__} found, expected {what}")
+    return found

@@ -100,9 +100,8 @@ def leave(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     if leads():
-        time.sleep(
-            LEAD_LEAVES_LATER
-        )  # an error of all ends all; without the lead, JAX would end the others first
+        # an error of all ends all; without the lead, JAX would end the others first
+        time.sleep(LEAD_LEAVES_LATER)
     os._exit(code)
 
 

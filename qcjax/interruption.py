@@ -149,9 +149,8 @@ def _handle(signum: int, frame: FrameType | None) -> None:
     global _asked
     again = _asked is not None
     _asked = signum if _asked is None else _asked
-    if (
-        again
-    ):  # schedulers repeat themselves; what is being saved is for a person's second Ctrl-C alone to break off
+    if again:
+        # schedulers repeat themselves; what is being saved is for a person's second Ctrl-C alone to break off
         if signum == signal.SIGINT:
             raise Stopped(_asked)
     elif not (_postponed or _together):

@@ -10,7 +10,7 @@ from qcjax import hosts, runtime
 from qcjax.config import to_json
 from qcjax.data.findings import Finding
 from qcjax.data.subject import Subject
-from qcjax.files import write_whole
+from qcjax.files import read_object, write_whole
 from qcjax.lock import lock_folder
 from qcjax.train.progress import say
 
@@ -42,12 +42,7 @@ def open_folder(config: Any, folder: Path) -> None:
         write_whole(path, json.dumps(ours, indent=2) + "\n")
         say(f"Results go to {folder}")
         return
-    try:
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: a damaged file ({error}), expected the configuration of a run") from None
-    if not isinstance(theirs, dict):
-        raise ValueError(f"{path}: {type(theirs).__name__} found, expected the configuration of a run")
+    theirs = read_object(path, "the configuration of a run")
     differ = _differences(_defaults(config) | theirs, ours)
     if differ:
         raise ValueError(

@@ -14,7 +14,7 @@ from typing import Any
 from qcjax import runtime
 from qcjax.data.mask_cohort import MaskCase
 from qcjax.data.masks import find_masks
-from qcjax.files import write_whole
+from qcjax.files import read_object, write_whole
 from qcjax.labels import label_mapping
 from qcjax.lock import in_turn
 from qcjax.monitor import DESCRIPTION, WEIGHTS, Monitor
@@ -239,7 +239,7 @@ def _agree(out: Path, settings: Mapping[str, Any]) -> None:
     path = out / "score.json"
 
     def differ() -> bool:
-        theirs = _settings(path) if path.exists() else {}
+        theirs = read_object(path, "the settings of `qcjax score`") if path.exists() else {}
         keys = [k for k in settings if k not in MOVABLE and settings[k] != theirs.get(k)] if theirs else []
         if keys:
             found = ", ".join(f"{k} = {theirs.get(k)} (now {settings[k]})" for k in keys)
@@ -250,18 +250,6 @@ def _agree(out: Path, settings: Mapping[str, Any]) -> None:
         with in_turn(out):  # shares begin together
             if differ():
                 write_whole(path, json.dumps(settings, indent=2) + "\n")
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{path}: a damaged file ({error}), expected the settings of `qcjax score`"
-        ) from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: {type(found).__name__} found, expected the settings of `qcjax score`")
-    return found
 
 
 def _in_words(left: Sequence[MaskCase], share: Share | None) -> str:

@@ -56,10 +56,8 @@ class Stream:
         self.monitor, self.out = monitor, out
         self.limits = hd_limit_mm, dc_limit
         self.mapping = label_mapping(monitor.structures, labels)
-        kind = np.min_scalar_type(max(self.mapping))
-        self._values = np.zeros(
-            1 + max(self.mapping.values()), kind
-        )  # id of a structure -> value in the files
+        # id of a structure -> value in the files
+        self._values = np.zeros(1 + max(self.mapping.values()), np.min_scalar_type(max(self.mapping)))
         for value, label in self.mapping.items():
             self._values[label] = value
 

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qcjax.files import read_object
 from qcjax.report.cases import read_cases
 from qcjax.report.columns import Row
+
+WRITTEN = "what a run has written"
 
 
 @dataclass(frozen=True)
@@ -41,22 +44,12 @@ def read_run(
     config = run_dir / "config.json"
     return Run(
         run_dir,
-        _read_object(config) if config.is_file() else {},
-        _read_object(run_dir / "results.json"),
+        read_object(config, WRITTEN) if config.is_file() else {},
+        read_object(run_dir / "results.json", WRITTEN),
         read_rows(run_dir / table),
         lines,
         unreadable,
     )
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: a damaged file ({error}), expected what a run has written") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: {type(found).__name__} found, expected what a run has written")
-    return found
 
 
 def _read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
