@@ -169,14 +169,16 @@ def test_a_training_cut_short_goes_on_to_the_same_weights(
 
 
 def test_eight_devices_train_what_one_does(cases: list[MaskCase], tmp_path: Path) -> None:
-    runs = [
-        training(cases, tmp_path / f"{n}", 2, count=n, augment=True, dropout=0.2, learning_rate=1e-3).run()
-        for n in (1, 8)
-    ]
+    more = {"steps": 4, "augment": True, "dropout": 0.2, "learning_rate": 1e-3}
+    runs = [training(cases, tmp_path / f"{n}", 2, count=n, **more).run() for n in (1, 8)]
     one, eight = (Journal(run.run / "metrics.jsonl").read() for run in runs)
+    assert len(one) == len(eight) == 2
     for a, b in zip(one, eight, strict=True):
-        for name in ("train_loss", "validation_loss", "validation_dice_myo"):
-            assert b[name] == pytest.approx(a[name], abs=1e-3), name
+        for name in ("train_loss", "validation_loss"):
+            assert b[name] == pytest.approx(a[name], abs=1e-4), name
+        # decisions of a network that has hardly learnt: moving each parameter by one rounding moves them by 5e-4,
+        # and by 6e-3 after 24 steps
+        assert b["validation_dice_myo"] == pytest.approx(a["validation_dice_myo"], abs=5e-3)
 
 
 def test_original_takes_subject_by_subject_in_order(cases: list[MaskCase], tmp_path: Path) -> None:
