@@ -3,7 +3,7 @@
 Written out where Flax's own layer is slow or counts differently: transposed convolutions (as sub-pixel
 convolutions), batch norm (PyTorch's running variance, padded samples, several devices), dropout (fewer random
 bits, masks that don't depend on the number of devices), max-pooling (a cheap gradient), and on a CPU the kernel's
-gradient of large convolutions, and 3-D convolutions (`conv_cpu`).
+gradient of wide convolutions, and 3-D convolutions (`conv_cpu`).
 """
 
 from collections.abc import Callable, Sequence
@@ -93,10 +93,12 @@ def convolve(x: Array, kernel: Array, stride: tuple[int, ...], pads: tuple[int, 
 
     x (b, *space, c), kernel (*size, c, k) -> (b, *space / stride, k).
     """
+    if set(kernel.shape[:-2]) == set(stride) == {1} and not any(pads):
+        return x @ kernel.reshape(kernel.shape[-2:])
     if conv_cpu.folds(kernel.shape):
         return conv_cpu.fold_depth(convolve, x, kernel, stride, pads)
-    if conv_cpu.pays(x.shape, kernel.shape[-1], kernel.shape[:-2], stride, pads):
-        return conv_cpu.conv3x3(x, kernel)
+    if conv_cpu.pays(x.shape, kernel.shape, stride, pads):
+        return conv_cpu.conv(x, kernel, stride, pads)
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -140,15 +142,7 @@ class ConvTranspose(nn.Module):
             y = x @ taps.reshape(channels, -1)
             y = depth_to_space(y, self.stride)
         elif self.kernel == (3,) * ndim and self.stride == (1,) * ndim:
-            y = lax.conv_general_dilated(
-                x,
-                w[(slice(None, None, -1),) * ndim],
-                (1,) * ndim,
-                [(1, 1)] * ndim,
-                None,
-                None,
-                _dimensions(ndim),
-            )
+            y = convolve(x, w[(slice(None, None, -1),) * ndim], (1,) * ndim, (1,) * ndim)
         elif self.kernel == (4,) * ndim and self.stride == (2,) * ndim:
             y = _transpose_4_2_1(x, w)
         else:
@@ -176,7 +170,7 @@ def _transpose_4_2_1(x: Array, w: Array) -> Array:
     )
     # padded beforehand: XLA's gradient of a padded 2×2 convolution is ten times slower on a CPU
     x = jnp.pad(x, ((0, 0), *((1, 1),) * ndim, (0, 0)))
-    y = lax.conv_general_dilated(x, w, (1,) * ndim, "VALID", None, None, _dimensions(ndim))
+    y = convolve(x, w, (1,) * ndim, (0,) * ndim)
     y = depth_to_space(y, (2,) * ndim)
     return y[(slice(None), *(slice(1, -1),) * ndim)]
 

@@ -12,10 +12,13 @@ def normal(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-def plain(x, kernel):
-    return lax.conv_general_dilated(
-        x, kernel, (1, 1), [(1, 1), (1, 1)], dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+def ours(x, kernel, stride=(1, 1), pads=(1, 1)):
+    return conv_cpu.conv(x, kernel, stride, pads)
+
+
+def plain(x, kernel, stride=(1, 1), pads=(1, 1)):
+    padding = [(p, p) for p in pads]
+    return lax.conv_general_dilated(x, kernel, stride, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def value_and_gradients(conv, x, kernel, weight):
@@ -31,22 +34,35 @@ def assert_same(found, expected, relative=1e-5):
         np.testing.assert_allclose(a, b, rtol=0, atol=relative * np.abs(b).max())
 
 
-# strips: one for the image; three of two rows; seven of one; wider than the limit
-@pytest.mark.parametrize(("height", "width"), [(2, 5), (6, 8), (7, 9), (3, 20)])
-@pytest.mark.parametrize("batch", [1, 3])
-def test_value_and_gradients_are_the_plain_convolutions(monkeypatch, height, width, batch):
+# strips: two or more images; three of two rows; seven of one; wider than the limit
+@pytest.mark.parametrize(("height", "width"), [(2, 4), (6, 8), (7, 9), (3, 20)])
+@pytest.mark.parametrize("batch", [1, 3, 4])
+@pytest.mark.parametrize(
+    ("size", "stride", "pads"),
+    [
+        ((3, 3), (1, 1), (1, 1)),
+        ((3, 1), (1, 1), (1, 0)),
+        ((3, 3), (2, 2), (1, 1)),
+        ((4, 4), (2, 2), (1, 1)),
+        ((2, 2), (1, 1), (0, 0)),
+        ((3, 1), (2, 1), (1, 0)),
+    ],
+)
+def test_value_and_gradients_are_the_plain_convolutions(
+    monkeypatch, batch, height, width, size, stride, pads
+):
     monkeypatch.setattr(conv_cpu, "STRIP_PIXELS", 16)
-    x, kernel = normal(batch, height, width, 4), normal(3, 3, 4, 6, seed=1)
-    weight = normal(batch, height, width, 6, seed=2)
-    assert_same(*(value_and_gradients(f, x, kernel, weight) for f in (conv_cpu.conv3x3, plain)))
+    x, kernel = normal(batch, height, width, 4), normal(*size, 4, 6, seed=1)
+    weight = normal(*plain(x, kernel, stride, pads).shape, seed=2)
+    assert_same(
+        *(value_and_gradients(lambda *a, f=f: f(*a, stride, pads), x, kernel, weight) for f in (ours, plain))
+    )
 
 
-def test_strips_divide_the_image_and_fit(monkeypatch):
-    assert conv_cpu._strip_rows(256, 256) == 8
-    assert conv_cpu._strip_rows(32, 32) == 32
-    monkeypatch.setattr(conv_cpu, "STRIP_PIXELS", 40)
-    assert [conv_cpu._strip_rows(h, 10) for h in (6, 7, 8, 16)] == [3, 1, 4, 4]
-    assert conv_cpu._strip_rows(4, 100) == 1
+def test_a_strip_is_the_most_that_divides_and_fits():
+    assert conv_cpu._largest_divisor(256, 8) == 8 and conv_cpu._largest_divisor(32, 64) == 32
+    assert [conv_cpu._largest_divisor(n, 4) for n in (6, 7, 8, 16)] == [3, 1, 4, 4]
+    assert conv_cpu._largest_divisor(4, 0) == 1
 
 
 def test_vmap_over_images_or_kernels(monkeypatch):
@@ -60,7 +76,7 @@ def test_vmap_over_images_or_kernels(monkeypatch):
         )
 
     for axes in (None, 0):
-        assert_same(both(conv_cpu.conv3x3, axes), both(plain, axes))
+        assert_same(both(ours, axes), both(plain, axes))
 
 
 def test_bfloat16_is_as_exact_as_float32_rounded(monkeypatch):
@@ -69,7 +85,7 @@ def test_bfloat16_is_as_exact_as_float32_rounded(monkeypatch):
         a.astype(jnp.bfloat16)
         for a in (normal(2, 6, 8, 3), normal(3, 3, 3, 4, seed=1), normal(2, 6, 8, 4, seed=2))
     )
-    found = value_and_gradients(conv_cpu.conv3x3, x, kernel, weight)
+    found = value_and_gradients(ours, x, kernel, weight)
     assert {a.dtype for a in found} == {jnp.dtype(jnp.bfloat16)}
     exact = value_and_gradients(plain, *(a.astype(jnp.float32) for a in (x, kernel, weight)))
     assert_same(found[2:], [exact[2].astype(jnp.bfloat16)], relative=2**-8)
@@ -100,24 +116,30 @@ def test_several_devices_give_the_gradient_of_one(monkeypatch):
 
 
 @pytest.mark.parametrize("options", [{}, {"stride": (2, 2)}, {"padding": 0}, {"kernel": (1, 1)}])
-def test_layer_uses_it_where_it_is_the_same_convolution(monkeypatch, options):
+def test_a_layer_uses_it_unless_it_is_a_matrix_product(monkeypatch, options):
     x = normal(2, 8, 8, 3)
+    monkeypatch.setattr(conv_cpu, "MIN_FEATURES", 5)
     params, gradient = gradient_of_layer(x, **options)
     expected = gradient(params, x)
-    monkeypatch.setattr(conv_cpu, "MIN_PIXELS", 64)
+    monkeypatch.setattr(conv_cpu, "MIN_PIXELS", 16)
     monkeypatch.setattr(conv_cpu, "MIN_FEATURES", 4)
     found = gradient(params, x)
     assert_same(jax.tree.leaves(found), jax.tree.leaves(expected))
-    assert ("custom_vjp" in str(jax.make_jaxpr(Conv(4, **options).apply)(params, x))) == (options == {})
+    assert ("custom_vjp" in str(jax.make_jaxpr(Conv(4, **options).apply)(params, x))) == (
+        "kernel" not in options
+    )
 
 
 def test_small_images_few_features_and_other_backends_keep_the_plain_one(monkeypatch):
-    arguments = (3, 3), (1, 1), (1, 1)
-    assert conv_cpu.pays((1, 64, 64, 3), 32, *arguments)
-    assert not conv_cpu.pays((1, 63, 64, 3), 32, *arguments)
-    assert not conv_cpu.pays((1, 64, 64, 3), 31, *arguments)
+    same, halved = ((1, 1), (1, 1)), ((2, 2), (1, 1))
+    assert conv_cpu.pays((1, 16, 16, 3), (3, 3, 3, 32), *same)
+    assert not conv_cpu.pays((1, 15, 16, 3), (3, 3, 3, 32), *same)
+    assert not conv_cpu.pays((1, 16, 16, 3), (3, 3, 3, 31), *same)
+    assert not conv_cpu.pays((1, 16, 16, 3), (1, 1, 3, 32), (1, 1), (0, 0))
+    assert conv_cpu.pays((1, 31, 32, 3), (3, 3, 3, 32), *halved)
+    assert not conv_cpu.pays((1, 30, 32, 3), (3, 3, 3, 32), *halved)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert not conv_cpu.pays((1, 64, 64, 3), 32, *arguments)
+    assert not conv_cpu.pays((1, 16, 16, 3), (3, 3, 3, 32), *same)
 
 
 VOLUMES = [
@@ -171,10 +193,10 @@ def test_folded_depth_under_vmap_over_volumes():
 
         return jax.jit(jax.value_and_grad(total, (0, 1)))(x, kernel)
 
-    def ours(x, kernel):
+    def folded(x, kernel):
         return layers.convolve(x, kernel, stride, pads)
 
-    found, expected = (jax.tree.leaves(gradients(conv)) for conv in (ours, plain_3d(stride, pads)))
+    found, expected = (jax.tree.leaves(gradients(conv)) for conv in (folded, plain_3d(stride, pads)))
     assert_same(found, expected)
 
 
