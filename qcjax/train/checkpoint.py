@@ -24,7 +24,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from qcjax import hosts
 from qcjax.faults import is_out_of_memory
-from qcjax.interruption import postponed
+from qcjax.interruption import check, postponed
 from qcjax.train import damage
 from qcjax.train.damage import DamagedCheckpoint
 from qcjax.train.progress import say
@@ -99,7 +99,8 @@ class Checkpoints:
                 say(f"warning: {self._set_aside(epoch, error)}")
                 break
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._manager = ocp.CheckpointManager(self.folder, options=self._options)
+        with postponed():
+            self._manager = ocp.CheckpointManager(self.folder, options=self._options)
 
     def _on_disk(self) -> list[int]:
         found = self.folder.iterdir() if self.folder.is_dir() else ()
@@ -158,6 +159,7 @@ class Checkpoints:
         Raises:
           ValueError: the checkpoint has other arrays, so it is of another configuration.
           DamagedCheckpoint: it is damaged; it and all after it have been set aside.
+          Stopped: a stop was asked for meanwhile.
         """
         self.wait()
         saved = self._arrays[epoch]
@@ -170,7 +172,8 @@ class Checkpoints:
                 )
         try:
             items = {k: ocp.args.StandardRestore(_abstract(v)) for k, v in templates.items()}
-            restored = self._manager.restore(epoch, args=ocp.args.Composite(**items))
+            with postponed():  # TensorStore makes an error of its own of what a signal raises
+                restored = self._manager.restore(epoch, args=ocp.args.Composite(**items))
             for name in templates:
                 damage.verify(restored[name], saved[name])
         except Exception as error:  # Orbax's and TensorStore's are of every kind
@@ -180,6 +183,7 @@ class Checkpoints:
             self._manager.close()
             self._open()
             raise DamagedCheckpoint(f"{sentence}; started again, the run goes on from there") from error
+        check()
         return {k: restored[k] for k in templates}
 
     @hosts.led
@@ -224,7 +228,7 @@ class Checkpoints:
         metrics = {k: {"type": str(v.dtype), "values": v.tolist()} for k, v in cut.metrics.items()}
         record = damage.sealed({"epoch": cut.epoch, "steps": cut.steps, "metrics": metrics}, {"state": state})
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record))
-        with _checkpointer() as writer:
+        with postponed(), _checkpointer() as writer:
             writer.save(self._cut_folder, args=args, force=True)
 
     @hosts.led
@@ -233,7 +237,7 @@ class Checkpoints:
         if not self._cut_folder.is_dir():
             return None
         try:
-            with _checkpointer() as reader:
+            with postponed(), _checkpointer() as reader:
                 parts = ocp.args.Composite(record=ocp.args.JsonRestore())
                 record, arrays = damage.opened(reader.restore(self._cut_folder, args=parts)["record"])
                 if record["epoch"] != epoch:
@@ -246,6 +250,7 @@ class Checkpoints:
                 f"warning: {self._cut_folder}: damaged ({_short(error)}); epoch {epoch} starts from its beginning"
             )
             return None
+        check()
         metrics = {k: np.asarray(v["values"], v["type"]) for k, v in record["metrics"].items()}
         return Cut(epoch, record["steps"], metrics, restored)
 

@@ -16,6 +16,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from toy import ONE, STEPS, double_and_add, number, train_toy
 
@@ -194,6 +195,35 @@ def test_two_stops_in_one_epoch_and_on_several_devices(tmp_path, undisturbed):
         train_toy(tmp_path / "two", batch=signalling((2, 1)), step=spread, devices=2)
     weight, journal = train_toy(tmp_path / "one")
     assert weight == undisturbed[0] and [r["epoch"] for r in journal] == [1, 2, 3]
+
+
+def stopped_while_reading(read):
+    """As TensorStore has it: what a signal raises while arrays are read comes out as an error of another kind."""
+
+    def reading(*args, **kwargs):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException as error:
+            raise ValueError("Encountered error while reading array") from error
+        return read(*args, **kwargs)
+
+    return reading
+
+
+@pytest.mark.parametrize("reader", [ocp.CheckpointManager, ocp.Checkpointer])
+def test_a_stop_while_a_checkpoint_is_read_does_not_look_like_damage(
+    tmp_path, undisturbed, monkeypatch, capsys, reader
+):
+    with pytest.raises(Stopped), stoppable():
+        train_toy(tmp_path, batch=signalling((2, 1)))
+    with monkeypatch.context() as patched:
+        patched.setattr(reader, "restore", stopped_while_reading(reader.restore))
+        with pytest.raises(Stopped), stoppable():
+            train_toy(tmp_path)
+    steps = []
+    assert train_toy(tmp_path, batch=lambda *at: (steps.append(at), number(*at))[1]) == undisturbed
+    assert "damaged" not in capsys.readouterr().out and not (tmp_path / "kept.damaged").exists()
+    assert len(steps) == 2 * STEPS
 
 
 def test_an_epoch_cut_short_whose_state_is_damaged_starts_again(tmp_path, undisturbed, capsys):
