@@ -157,7 +157,7 @@ def main() -> int:
         while code != 0:
             process = start(out, cache, log)
             signum = rng.choice((signal.SIGKILL, signal.SIGTERM))
-            code = wait(process, rng.uniform(0, seconds))
+            code = wait(process, rng.uniform(0, seconds / 2))  # what goes on from a kill has less to do
             if code is None:
                 os.kill(process, signum)
                 code = wait(process, 1e9)
