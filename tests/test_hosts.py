@@ -137,9 +137,10 @@ def one_process(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory, one_process):
+    """Two with two devices each, to which the slices are streamed; on the four of the one they lie all the time."""
     folder = tmp_path_factory.mktemp("two")
     shutil.copytree(one_process / "data", folder / "run" / "data")
-    texts = both(lambda port, i: experiment(port, i, folder / "run"), folder)
+    texts = both(lambda port, i: experiment(port, i, folder / "run", "--stream", "always"), folder)
     said = re.sub(r"\[Gloo\].*\n", "", texts[1])
     assert "Done." in texts[0] and not said, said  # only the lead speaks
     return folder / "run"
