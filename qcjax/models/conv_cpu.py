@@ -19,14 +19,14 @@ from jax import lax
 from qcjax.typing import Array
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-MIN_PIXELS = 256  # of the output; with fewer the gain is less than the longer compilation
 MIN_FEATURES = 32  # of the output; with fewer the two gradients are equally fast on two threads
+MIN_SIZE = 2**15  # features times pixels of an image; up to that XLA's is as fast and compiles sooner
 STRIP_PIXELS = 2048  # the strips' operands then stay in a core's cache
 Pair = tuple[int, ...]  # of the rows and the columns
 
 
 def pays(shape: Pair, kernel: Pair, stride: Pair, pads: Pair) -> bool:
-    """Whether `conv` is faster than the plain convolution: on a CPU, for a large image, many features.
+    """Whether `conv` is faster than the plain convolution: on a CPU, for large outputs with many features.
 
     shape: (b, h, w, c) of the input; kernel: (*size, c, k).
     """
@@ -36,7 +36,7 @@ def pays(shape: Pair, kernel: Pair, stride: Pair, pads: Pair) -> bool:
     rows, columns = (
         (n + 2 * p - m) // s + 1 for n, p, m, s in zip(shape[1:-1], pads, size, stride, strict=True)
     )
-    return features >= MIN_FEATURES and rows * columns >= MIN_PIXELS
+    return features >= MIN_FEATURES and features * rows * columns > MIN_SIZE
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))

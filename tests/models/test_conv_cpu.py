@@ -101,7 +101,7 @@ def test_several_devices_give_the_gradient_of_one(monkeypatch):
     x = normal(4, 8, 8, 3)
     params, of_one = gradient_of_layer(x)
     expected = of_one(params, x)
-    monkeypatch.setattr(conv_cpu, "MIN_PIXELS", 1)
+    monkeypatch.setattr(conv_cpu, "MIN_SIZE", 1)
     monkeypatch.setattr(conv_cpu, "MIN_FEATURES", 1)
     monkeypatch.setattr(conv_cpu, "STRIP_PIXELS", 16)
     mapped = jax.pmap(
@@ -120,7 +120,7 @@ def test_a_layer_uses_it_unless_it_is_a_matrix_product(monkeypatch, options):
     monkeypatch.setattr(conv_cpu, "MIN_FEATURES", 5)
     params, gradient = gradient_of_layer(x, **options)
     expected = gradient(params, x)
-    monkeypatch.setattr(conv_cpu, "MIN_PIXELS", 16)
+    monkeypatch.setattr(conv_cpu, "MIN_SIZE", 63)
     monkeypatch.setattr(conv_cpu, "MIN_FEATURES", 4)
     found = gradient(params, x)
     assert_same(jax.tree.leaves(found), jax.tree.leaves(expected))
@@ -131,14 +131,15 @@ def test_a_layer_uses_it_unless_it_is_a_matrix_product(monkeypatch, options):
 
 def test_small_images_few_features_and_other_backends_keep_the_plain_one(monkeypatch):
     same, halved = ((1, 1), (1, 1)), ((2, 2), (1, 1))
-    assert conv_cpu.pays((1, 16, 16, 3), (3, 3, 3, 32), *same)
-    assert not conv_cpu.pays((1, 15, 16, 3), (3, 3, 3, 32), *same)
-    assert not conv_cpu.pays((1, 16, 16, 3), (3, 3, 3, 31), *same)
-    assert not conv_cpu.pays((1, 16, 16, 3), (1, 1, 3, 32), (1, 1), (0, 0))
-    assert conv_cpu.pays((1, 31, 32, 3), (3, 3, 3, 32), *halved)
-    assert not conv_cpu.pays((1, 30, 32, 3), (3, 3, 3, 32), *halved)
+    assert conv_cpu.pays((1, 33, 32, 3), (3, 3, 3, 32), *same)
+    assert conv_cpu.pays((1, 16, 16, 3), (3, 3, 3, 129), *same)
+    assert not conv_cpu.pays((1, 32, 32, 3), (3, 3, 3, 32), *same)
+    assert not conv_cpu.pays((1, 64, 64, 3), (3, 3, 3, 31), *same)
+    assert not conv_cpu.pays((1, 64, 64, 3), (1, 1, 3, 32), (1, 1), (0, 0))
+    assert conv_cpu.pays((1, 65, 64, 3), (3, 3, 3, 32), *halved)
+    assert not conv_cpu.pays((1, 64, 64, 3), (3, 3, 3, 32), *halved)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert not conv_cpu.pays((1, 16, 16, 3), (3, 3, 3, 32), *same)
+    assert not conv_cpu.pays((1, 64, 64, 3), (3, 3, 3, 32), *same)
 
 
 VOLUMES = [
@@ -165,9 +166,8 @@ def plain_3d(stride, pads):
 
 @pytest.mark.parametrize(("size", "stride", "pads", "space"), VOLUMES)
 def test_folded_depth_gives_the_3d_convolutions_value_and_gradients(monkeypatch, size, stride, pads, space):
-    monkeypatch.setattr(
-        conv_cpu, "MIN_PIXELS", 1
-    )  # so that the slices are convolved by conv3x3 where they can be
+    # so that the slices are convolved by conv3x3 where they can be
+    monkeypatch.setattr(conv_cpu, "MIN_SIZE", 1)
     monkeypatch.setattr(conv_cpu, "MIN_FEATURES", 1)
     monkeypatch.setattr(conv_cpu, "STRIP_PIXELS", 16)
     x, kernel = normal(2, *space, 3), normal(*size, 3, 4, seed=1)
