@@ -18,14 +18,14 @@ from jax import lax
 
 from qcjax.typing import Array
 
-DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+SPATIAL = {2: "HW", 3: "DHW"}
 MIN_FEATURES = 32  # of the output; with fewer the two gradients are equally fast on two threads
 MIN_SIZE = 2**15  # features times pixels of an image; up to that XLA's is as fast and compiles sooner
 STRIP_PIXELS = 2048  # the strips' operands then stay in a core's cache
 Pair = tuple[int, ...]  # of the rows and the columns
 
 
-def pays(shape: Pair, kernel: Pair, stride: Pair, pads: Pair) -> bool:
+def pays(shape: tuple[int, ...], kernel: tuple[int, ...], stride: Pair, pads: Pair) -> bool:
     """Whether `conv` is faster than the plain convolution: on a CPU, for large outputs with many features.
 
     shape: (b, h, w, c) of the input; kernel: (*size, c, k).
@@ -48,9 +48,11 @@ def conv(x: Array, kernel: Array, stride: Pair, pads: Pair) -> Array:
     return plain(x, kernel, stride, pads)
 
 
-def plain(x: Array, kernel: Array, stride: Pair, pads: Pair) -> Array:
-    """The same as XLA does it, with XLA's gradients."""
-    return lax.conv_general_dilated(x, kernel, stride, [(p, p) for p in pads], dimension_numbers=DIMENSIONS)
+def plain(x: Array, kernel: Array, stride: tuple[int, ...], pads: tuple[int, ...]) -> Array:
+    """The same as XLA does it, with XLA's gradients; 2-D or 3-D, on any backend."""
+    space = SPATIAL[len(stride)]
+    dimensions = f"N{space}C", f"{space}IO", f"N{space}C"
+    return lax.conv_general_dilated(x, kernel, stride, [(p, p) for p in pads], dimension_numbers=dimensions)
 
 
 def _forward(x: Array, kernel: Array, stride: Pair, pads: Pair) -> tuple[Array, tuple[Array, Array]]:

@@ -21,8 +21,6 @@ from jax.nn.initializers import Initializer
 from qcjax.models import conv_cpu
 from qcjax.typing import Array
 
-SPATIAL = {2: "HW", 3: "DHW"}
-
 
 def he_normal(slope: float = 0.0, transposed: bool = False) -> Initializer:
     """He et al. 2015 for leaky ReLUs: normal, variance 2 / ((1 + slope²)·fan-in).
@@ -99,18 +97,7 @@ def convolve(x: Array, kernel: Array, stride: tuple[int, ...], pads: tuple[int, 
         return conv_cpu.fold_depth(convolve, x, kernel, stride, pads)
     if conv_cpu.pays(x.shape, kernel.shape, stride, pads):
         return conv_cpu.conv(x, kernel, stride, pads)
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=stride,
-        padding=[(p, p) for p in pads],
-        dimension_numbers=_dimensions(len(stride)),
-    )
-
-
-def _dimensions(ndim: int) -> tuple[str, str, str]:
-    space = SPATIAL[ndim]
-    return f"N{space}C", f"{space}IO", f"N{space}C"
+    return conv_cpu.plain(x, kernel, stride, pads)
 
 
 class ConvTranspose(nn.Module):

@@ -101,6 +101,7 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         with postponed():
             self._manager = ocp.CheckpointManager(self.folder, options=self._options)
+        check()
 
     def _on_disk(self) -> list[int]:
         found = self.folder.iterdir() if self.folder.is_dir() else ()

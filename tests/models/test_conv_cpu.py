@@ -166,7 +166,7 @@ def plain_3d(stride, pads):
 
 @pytest.mark.parametrize(("size", "stride", "pads", "space"), VOLUMES)
 def test_folded_depth_gives_the_3d_convolutions_value_and_gradients(monkeypatch, size, stride, pads, space):
-    # so that the slices are convolved by conv3x3 where they can be
+    # so that the slices are convolved by `conv` where they can be
     monkeypatch.setattr(conv_cpu, "MIN_SIZE", 1)
     monkeypatch.setattr(conv_cpu, "MIN_FEATURES", 1)
     monkeypatch.setattr(conv_cpu, "STRIP_PIXELS", 16)
