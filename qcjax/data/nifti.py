@@ -21,6 +21,7 @@ LABEL_TOLERANCE = 1e-2  # a stored label may lie this far from the integer it st
 MAX_BYTES = 2**31  # of one volume; a cine of the heart has a few tens of megabytes
 GRID_TOLERANCE = 0.1  # of the smallest spacing: two grids that lie closer are the same
 _DEFLATE_LIMIT = 1032  # deflate can't pack tighter than about 1032 to 1
+_quietly = np.errstate(invalid="ignore", over="ignore")  # what isn't finite is refused, not warned of
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def read_grid(path: Path) -> Grid:
         return _grid(path, _read_header(path, file))
 
 
+@_quietly
 def read_image(path: Path) -> Volume:
     """An image as float32 of shape (x, y, slices), with its spacing in mm and its affine.
 
@@ -54,8 +56,7 @@ def read_image(path: Path) -> Volume:
       InvalidFile: unreadable, not 3-D, or with NaN or infinite intensities.
     """
     grid, stored = _read(Path(path))
-    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is found below
-        array = stored.astype(np.float32)
+    array = stored.astype(np.float32)
     bad = array.size - int(np.count_nonzero(np.isfinite(array)))
     if bad:
         raise InvalidFile(grid.path, f"{bad} NaN or infinite voxels of {array.size}", "finite intensities")
@@ -206,6 +207,7 @@ def _read_header(path: Path, file: IO[bytes]) -> nib.Nifti1Header:
     return header
 
 
+@_quietly
 def _grid(path: Path, header: nib.Nifti1Header) -> Grid:
     n_axes = int(header["dim"][0])
     if not 2 <= n_axes <= 7:
@@ -229,6 +231,7 @@ def _grid(path: Path, header: nib.Nifti1Header) -> Grid:
     return Grid(path, shape, (spacing[0], spacing[1], spacing[2]), affine, header)
 
 
+@_quietly
 def _read(path: Path) -> tuple[Grid, np.ndarray]:
     """The grid and the scaled voxels, (x, y, slices), in Fortran order."""
     with _open(path) as file:

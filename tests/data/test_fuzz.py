@@ -124,6 +124,17 @@ def test_voxels_from_nowhere(tmp_path: Path, value: float) -> None:
             read_image(path)
 
 
+@pytest.mark.parametrize(("place", "found"), [(80, "spacing"), (296, "singular affine"), (352, "NaN")])
+def test_a_signalling_nan_is_refused_without_a_warning(tmp_path: Path, place: int, found: str) -> None:
+    data = bytearray(volume(np.float32))
+    data[place : place + 4] = b"\x01\x00\x81\x7f"  # of the kind that NumPy warns of when it is converted
+    path = tmp_path / "image.nii"
+    path.write_bytes(data)
+    refuse_or_read(path)
+    with pytest.raises(InvalidFile, match=found):
+        read_image(path)
+
+
 def test_a_flipped_bit_in_a_compressed_file_is_noticed_or_means_nothing(tmp_path: Path) -> None:
     path = tmp_path / "image.nii.gz"
     packed = gzip.compress(VOLUMES[1], 6, mtime=0)
