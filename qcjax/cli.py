@@ -118,6 +118,7 @@ def score(
     fail_on: Literal["suspicious", "erroneous"] | None = None,
     hd_limit_mm: float = 50.0,
     dc_limit: float = 0.5,
+    doubt_limit: float = 1.5,
     pictures: int = 40,
     share: Annotated[str | None, tyro.conf.arg(metavar="2/8")] = None,
     devices: int | None = None,
@@ -143,14 +144,16 @@ def score(
         experiments.acdc.
       masks: The masks, .nii or .nii.gz, in subfolders too.
       out: Where the results go.
-      images: The images, for the pictures: each at its mask's own relative name, with or without the
-        suffixes _gt, _pred and _seg.
+      images: The images, for the pictures, and to doubt a mask that isn't where they show its ventricles: each at its
+        mask's own relative name, with or without the suffixes _gt, _pred and _seg.
       labels: The value of each structure in the masks; by default that of the masks that the monitor was
         trained on.
       fail_on: Exit with code 2 where a case is at least so bad, or couldn't be scored; of a share, one of its own.
       hd_limit_mm: A structure is suspicious where its pseudo Hausdorff distance is above this; in voxels for a
         monitor of preset original, which measures in them.
       dc_limit: A structure is suspicious where its pseudo Dice is below this.
+      doubt_limit: With --images, a ventricle is suspicious where its doubt is above this: 1 where it is as little
+        brighter than the myocardium as in 2 of 100 sound masks. Of cine MR; inf where blood isn't bright.
       pictures: How many flagged cases are pictured in the report, the most urgent first.
       share: Score only this share of the masks, such as 2/8, the second of eight.
       devices: How many devices to use; all by default.
@@ -166,7 +169,7 @@ def score(
         values = parse_labels(labels) if labels is not None else None
         part = Share.parse(share) if share is not None else None
         loaded = Monitor.load(monitor, devices)
-        scoring = Scoring.open(loaded, masks, out, values, images, hd_limit_mm, dc_limit, part)
+        scoring = Scoring.open(loaded, masks, out, values, images, hd_limit_mm, dc_limit, doubt_limit, part)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -2,30 +2,23 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from qcjax import rca
+from qcjax import contrast, rca
 from qcjax.anatomy import broken_rules
-from qcjax.damage import DAMAGES
 from qcjax.data.acdc import STORED_LABELS
 from qcjax.data.nifti import read_grid, read_image, read_labels, write_labels
 from qcjax.data.subject import Case, Subject, Volume
 from qcjax.labels import ACDC_LABELS, CARDIAC, remap
 from qcjax.metrics.agreement import mean_pairwise_dice
-from qcjax.metrics.selective import detection_rate, roc_auc
 from qcjax.metrics.surface import case_metrics
 from qcjax.monitor import Monitor, Score
 from qcjax.report.measures import NUMBER_COLUMNS, MeasureRow
 from qcjax.run_folder import beside
-
-AHEAD = 4  # cases read and judged at a time; bounds memory
-
-Judgement = tuple[float, bool, bool]  # suspicion; whether it is flagged; whether it breaks a rule
 
 
 class Judged(NamedTuple):
@@ -91,6 +84,7 @@ def _structure_rows(
     agreement: np.ndarray,
 ) -> Iterator[MeasureRow]:
     broken = broken_rules(stack, image.spacing_mm[::-1])
+    doubts = contrast.doubts(image.array.transpose(2, 1, 0), stack)
     spacing = image.spacing_mm if score.unit == "mm" else (1.0, 1.0, 1.0)  # as the pseudo distances
     real = {} if truth is None else case_metrics(mask.array, truth.array, spacing)
     for i, structure in enumerate(CARDIAC):
@@ -108,6 +102,7 @@ def _structure_rows(
             "rules": "; ".join(rules),
             "n_rules": len(rules),
             "suspicion": score.suspicion,
+            "doubt": float(doubts[i]),
         }
         if truth is not None:
             row |= {"dc": real[f"dc_{key}"], "hd_mm": real[f"hd_{key}_mm"]}
@@ -143,56 +138,3 @@ def judge_by_rca(
     arrays = {m: read_labels(p, ACDC_LABELS, like=test).array for m, p in masks.items()}
     found = rca.estimate(arrays, test, references, unit=unit)
     return {m: list(zip(e.dc.tolist(), e.hd_mm.tolist(), strict=True)) for m, e in found.items()}
-
-
-def damage_study(
-    monitor: Monitor, cases: Sequence[Case], seed: int, on_case: Callable[[], None] = lambda: None
-) -> dict[str, Any]:
-    """Whether the monitor tells damaged ground-truth masks from untouched ones.
-
-    Returns:
-      `damage`: for each kind the area under the ROC curve of the suspicion, the share found where 2 % of the untouched
-      masks raise an alarm (both None for a monitor without a scale of suspicion), the share that the paper's flags
-      find, the share that breaks a rule of anatomy, and n;
-      `false_alarms_untouched`: of the n untouched masks, how many are flagged, and how many break a rule.
-    """
-
-    def one(numbered: tuple[int, Case]) -> tuple[Judgement, dict[str, Judgement]]:
-        number, case = numbered
-        assert case.label_path is not None
-        truth = read_labels(case.label_path, ACDC_LABELS)
-        stack = np.ascontiguousarray(truth.array.transpose(2, 1, 0))
-        spacing_mm = truth.spacing_mm[::-1]
-        stacks = {"": stack}
-        for i, (key, damage) in enumerate(DAMAGES.items()):
-            try:
-                stacks[key] = damage(stack, spacing_mm, np.random.default_rng([seed, number, i]))
-            except ValueError:  # what is to be damaged isn't there
-                continue
-        scores = monitor.score_all([s.transpose(2, 1, 0) for s in stacks.values()], truth.spacing_mm)
-        judged = {
-            key: (score.suspicion, score.verdict != "", bool(broken_rules(stacks[key], spacing_mm)))
-            for key, score in zip(stacks, scores, strict=True)
-        }
-        on_case()
-        return judged.pop(""), judged
-
-    with ThreadPoolExecutor(AHEAD) as pool:
-        results = list(pool.map(one, enumerate(cases)))
-    intact, flagged, ruled = (np.array(column) for column in zip(*(u for u, _ in results), strict=True))
-    table = {}
-    for key in DAMAGES:
-        found = [damaged[key] for _, damaged in results if key in damaged]
-        if not found:
-            continue
-        suspicion, by_flags, by_rules = (np.array(column) for column in zip(*found, strict=True))
-        ranks = not np.isnan(suspicion).any() and not np.isnan(intact).any()
-        table[key] = {
-            "auc": roc_auc(suspicion, intact) if ranks else None,
-            "detection_2pct": detection_rate(suspicion, intact) if ranks else None,
-            "flagged": float(by_flags.mean()),
-            "rules": float(by_rules.mean()),
-            "n": len(found),
-        }
-    untouched = {"flagged": int(flagged.sum()), "rules": int(ruled.sum()), "n": len(results)}
-    return {"damage": table, "false_alarms_untouched": untouched}

@@ -12,6 +12,7 @@ import numpy as np
 
 from qcjax import hosts, runtime
 from qcjax.config import AcdcConfig
+from qcjax.damage_study import damage_study
 from qcjax.data import acdc
 from qcjax.data.mask_cohort import true_masks
 from qcjax.data.phantom import AcdcPhantomConfig, write_acdc
@@ -19,7 +20,7 @@ from qcjax.data.subject import Case, Subject
 from qcjax.data.validate import validate_acdc
 from qcjax.field import FIELD, METHODS, THRESHOLDING, prepare_field, segment_by, segment_by_thresholding
 from qcjax.files import write_whole
-from qcjax.judge import damage_study, judge_by_rca, judge_case
+from qcjax.judge import judge_by_rca, judge_case
 from qcjax.labels import ACDC_LABELS, CARDIAC
 from qcjax.monitor import Monitor
 from qcjax.records import kept_record

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qcjax import runtime
+from qcjax import contrast, runtime
 from qcjax.data.mask_cohort import MaskCase
 from qcjax.data.masks import find_masks
 from qcjax.files import read_object, write_whole
@@ -70,14 +70,16 @@ class Scoring:
         images: Path | None = None,
         hd_limit_mm: float = 50.0,
         dc_limit: float = 0.5,
+        doubt_limit: float = contrast.DOUBT_LIMIT,
         share: Share | tuple[int, int] | None = None,
     ) -> "Scoring":
         """Find the masks and make the folder of results, or go on with what is in it.
 
         Args:
           labels: value of each structure in the files; by default as in the monitor's own.
-          images: where the images of the masks are, for the pictures in the report.
+          images: where the images of the masks are, for the pictures in the report and for what they show.
           hd_limit_mm, dc_limit: of the flag "suspicious"; the former in voxels for a monitor of preset `original`.
+          doubt_limit: of the same flag, where there are images (`qcjax.contrast`).
           share: (index, count): the index-th of count shares of the masks alone, counted from 1; None: all masks, with
             what shares have scored before.
 
@@ -103,6 +105,8 @@ class Scoring:
             "labels": labels,
             "hd_limit_mm": hd_limit_mm,
             "dc_limit": dc_limit,
+            "images": None if images is None else str(images.resolve()),
+            "doubt_limit": doubt_limit,
         }
         claim(out, part)
         _agree(out, settings)
@@ -121,7 +125,8 @@ class Scoring:
         if len(todo) < len(self.files):
             say(f"Going on: {len(self.files) - len(todo)} of {len(self.files)} masks are done")
         limits = (self.settings["hd_limit_mm"], self.settings["dc_limit"])
-        stream = Stream(self.monitor, self.out, self.settings["labels"], *limits)
+        by_image = (self.images, self.settings["doubt_limit"])
+        stream = Stream(self.monitor, self.out, self.settings["labels"], *limits, *by_image)
         started = time.monotonic()
         with bar("Masks scored", len(todo)) as advance:
             for line in stream.lines(todo):

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from qcjax import qc
+from qcjax import contrast, qc
 from qcjax.data.findings import InvalidFile
 from qcjax.data.mask_cohort import MaskCase
-from qcjax.data.masks import read_mask
+from qcjax.data.masks import read_image_of, read_mask
 from qcjax.data.nifti import write_labels
 from qcjax.data.subject import Volume
 from qcjax.labels import label_mapping
@@ -39,6 +39,8 @@ class Case:
     seconds: float
     mask: Volume | None = None
     prepared: Prepared | None = None
+    doubts: np.ndarray | None = None  # (k,) by its image, if there are images
+    image_error: str = ""  # why there are none
     line: Line | None = None
 
 
@@ -52,9 +54,11 @@ class Stream:
         labels: Mapping[str, int],
         hd_limit_mm: float,
         dc_limit: float,
+        images: Path | None = None,
+        doubt_limit: float = contrast.DOUBT_LIMIT,
     ) -> None:
-        self.monitor, self.out = monitor, out
-        self.limits = hd_limit_mm, dc_limit
+        self.monitor, self.out, self.images = monitor, out, images
+        self.limits, self.doubt_limit = (hd_limit_mm, dc_limit), doubt_limit
         self.mapping = label_mapping(monitor.structures, labels)
         # id of a structure -> value in the files
         self._values = np.zeros(1 + max(self.mapping.values()), np.min_scalar_type(max(self.mapping)))
@@ -93,9 +97,21 @@ class Stream:
             output_paths(file.name)
             mask = read_mask(file.path, self.mapping)
             prepared = self.monitor.prepare(mask.array, mask.spacing_mm)
-            return Case(file, size, mtime_ns, time.monotonic() - started, mask, prepared)
+            doubts, image_error = self._doubts(mask, file.name)
+            seconds = time.monotonic() - started
+            return Case(file, size, mtime_ns, seconds, mask, prepared, doubts, image_error)
         except Exception as error:  # whatever is wrong with one mask, the others go on
             return Case(file, size, mtime_ns, time.monotonic() - started, line=_failed(error))
+
+    def _doubts(self, mask: Volume, name: str) -> tuple[np.ndarray | None, str]:
+        """How little its image shows each structure, or why that isn't known."""
+        if self.images is None:
+            return None, ""
+        try:
+            image = read_image_of(mask, self.images, name)
+        except Exception as error:  # the mask itself can be judged all the same
+            return None, _in_words(error)
+        return contrast.doubts(image.array, mask.array, self.monitor.structures), ""
 
     def _rebuilt(self, group: Sequence[Case]) -> Iterator[tuple[Case, np.ndarray | Line | None, float]]:
         """Each case with its reconstruction, or with the line that says why there is none, and its seconds."""
@@ -147,11 +163,13 @@ class Stream:
         assert case.mask is not None and case.prepared is not None
         score = self.monitor.assess(case.prepared, rebuilt)
         flags = qc.flags(score.pdc, score.phd_mm, score.structures, *self.limits, score.unit)
+        if case.doubts is not None:
+            flags += contrast.flags(case.doubts, score.structures, self.doubt_limit)
         differs = qc.inconsistency_map(case.mask.array, score.reconstruction)
         volumes = self._values[score.reconstruction], differs.astype(np.uint8)
         for path, volume in zip(output_paths(case.file.name), volumes, strict=True):
             write_labels(self.out / path, volume, case.mask, GZIP_LEVEL)
-        return score_line(score, flags)
+        return score_line(score, flags, case.doubts, case.image_error)
 
     def _remove_outputs(self, name: str) -> None:
         with suppress(OSError, ValueError):  # a name that is refused has none
@@ -165,7 +183,11 @@ def case_key(file: MaskCase) -> str:
 
 
 def _failed(error: Exception) -> Line:
-    """The error in words; its traceback would keep the mask alive. The same file is no better the next time."""
+    """The error in words; its traceback would keep the mask alive. An invalid file is no better the next time."""
+    return error_line(_in_words(error), retry=not isinstance(error, InvalidFile))
+
+
+def _in_words(error: Exception) -> str:
     if isinstance(error, InvalidFile):
-        return error_line(f"found {error.found}; expected {error.expected}", retry=False)
-    return error_line(f"{type(error).__name__}: {error}", retry=True)
+        return f"found {error.found}; expected {error.expected}"
+    return f"{type(error).__name__}: {error}"

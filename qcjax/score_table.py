@@ -32,6 +32,8 @@ COLUMNS = (
     "mask_path",
     "reconstruction_path",  # starts at the folder of the table, as the next
     "inconsistency_path",
+    "doubt",  # of the structure, by the image; empty without --images
+    "image_error",  # why there is none where images were given
 )
 STATUSES = ("erroneous", "suspicious", "", "error")
 
@@ -46,7 +48,7 @@ class Entry:
     mtime_ns: int
     retry: bool  # after an error that need not come again with the same file
     status: str  # one of STATUSES: the worst verdict, or that the mask couldn't be scored
-    suspicion: float
+    suspicion: float  # or the largest doubt by its image, where that is larger
     seconds: float
     offset: int
 
@@ -101,25 +103,38 @@ class ScoreJournal:
             line["mtime_ns"],
             line["retry"],
             line["status"],
-            from_json(line["suspicion"]),
+            _most_suspicious(line),
             line["seconds"],
             offset,
         )
 
 
-def score_line(score: Score, flags: Sequence[Flag]) -> Line:
-    """What the journal keeps of a score, with flags that may follow other limits than the score's own."""
-    of_key = {flag.structure: flag for flag in flags}
+def _most_suspicious(line: Line) -> float:
+    doubts = [from_json(found.get("doubt")) for found in line["structures"].values()]
+    return float(np.fmax.reduce([from_json(line["suspicion"]), *doubts]))
+
+
+def score_line(
+    score: Score, flags: Sequence[Flag], doubts: np.ndarray | None = None, image_error: str = ""
+) -> Line:
+    """What the journal keeps of a score.
+
+    Args:
+      flags: any number for a structure; they may follow other limits than the score's own.
+      doubts: (k,) by the image, if there is one.
+      image_error: why there is none.
+    """
     kinds = {flag.kind for flag in flags}
     structures = {}
     for i, structure in enumerate(score.structures):
-        flag = of_key.get(structure.key)
+        own = [flag for flag in flags if flag.structure == structure.key]
         structures[structure.key] = {
-            "verdict": flag.kind if flag else "",
-            "reason": flag.reason if flag else "",
+            "verdict": next((s for s in STATUSES if s in {flag.kind for flag in own}), ""),
+            "reason": "; ".join(flag.reason for flag in own),
             "pdc": to_json(score.pdc[i]),
             "phd_mm": to_json(score.phd_mm[i]),
             "worst_slice": int(score.worst_slice[i]) + 1 or None,
+            "doubt": None if doubts is None else to_json(doubts[i]),
         }
     status = next((s for s in STATUSES if s in kinds), "")
     return {
@@ -127,6 +142,7 @@ def score_line(score: Score, flags: Sequence[Flag]) -> Line:
         "suspicion": to_json(score.suspicion),
         "structures": structures,
         "error": "",
+        "image_error": image_error,
         "retry": False,
     }
 
@@ -167,10 +183,12 @@ def write_table(path: Path, lines: Iterable[Line], keys: Sequence[str], unit: st
 def _rows(line: Line, keys: Sequence[str]) -> Iterator[list[Any]]:
     outputs = ("", "") if line["status"] == "error" else (p.as_posix() for p in output_paths(line["name"]))
     shared = [line["suspicion"], line["error"], line["path"], *outputs]
+    image_error = line.get("image_error", "")
     for key in keys:
         found = line["structures"].get(key, {})
         measured = [found.get(c) for c in ("pdc", "phd_mm", "worst_slice")]
-        yield [line["name"], key, found.get("verdict", ""), found.get("reason", ""), *measured, *shared]
+        judged = [line["name"], key, found.get("verdict", ""), found.get("reason", "")]
+        yield [*judged, *measured, *shared, found.get("doubt"), image_error]
 
 
 def summarise(entries: Sequence[Entry], lines: Iterable[Line], keys: Sequence[str]) -> dict[str, Any]:
@@ -179,7 +197,9 @@ def summarise(entries: Sequence[Entry], lines: Iterable[Line], keys: Sequence[st
     scored = len(status) - status.count("error")
     beyond = sum(entry.status == "" and entry.suspicion > 1 for entry in entries)
     counts = {key: {"erroneous": 0, "suspicious": 0} for key in keys}
+    without_image = 0
     for line in lines:
+        without_image += bool(line.get("image_error"))
         for key, found in line["structures"].items():
             if found["verdict"]:
                 counts[key][found["verdict"]] += 1
@@ -192,7 +212,8 @@ def summarise(entries: Sequence[Entry], lines: Iterable[Line], keys: Sequence[st
         "erroneous": status.count("erroneous"),
         "suspicious": status.count("suspicious"),
         "untouched": status.count(""),
-        "untouched_with_suspicion_above_1": beyond,
+        "untouched_with_suspicion_above_1": beyond,  # or with a doubt
+        "without_image": without_image,
         "structures": counts,
         "seconds_median": median,
         "seconds_p95": p95,

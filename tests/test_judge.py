@@ -12,8 +12,9 @@ from drawn import drawn_heart
 from fake_monitor import KEYS, SHAPE, FakeMonitor, draw_mask, save_mask
 
 from qcjax.damage import DAMAGES
+from qcjax.damage_study import damage_study
 from qcjax.data.subject import Case
-from qcjax.judge import Judged, damage_study, judge_case
+from qcjax.judge import Judged, judge_case
 
 
 @pytest.fixture
@@ -63,19 +64,22 @@ def test_every_damage_is_compared_with_the_untouched(tmp_path: Path, monkeypatch
     monkeypatch.setattr(fake_monitor, "KEPT", 200)  # everything is rebuilt
     heart = drawn_heart((8.0, 1.5, 1.5), (6, 140, 120)).transpose(2, 1, 0)
     labels = np.array([0, 3, 2, 1], np.uint8)[heart]
-    cases = [
-        Case(f"p{i}", "SA", "ED", tmp_path / "no.nii", save_mask(tmp_path / f"{i}.nii", labels))
-        for i in (0, 1)
-    ]
+    intensities = 100.0 * np.isin(labels, (1, 3)) + np.random.default_rng(0).normal(100, 20, labels.shape)
+    image = save_mask(tmp_path / "image.nii", intensities.astype(np.float32))
+    cases = [Case(f"p{i}", "SA", "ED", image, save_mask(tmp_path / f"{i}.nii", labels)) for i in (0, 1)]
     monitor = FakeMonitor(tmp_path / "monitor")
     done: list[int] = []
     study = damage_study(monitor, cases, 0, lambda: done.append(1))  # type: ignore[arg-type]
     assert len(done) == 2 and study["false_alarms_untouched"]["n"] == 2
     assert list(study["damage"]) == list(DAMAGES)
-    removed = {"auc": 1.0, "detection_2pct": 1.0, "flagged": 1.0, "rules": 1.0, "n": 2}
+    found = {"auc": 1.0, "detection_2pct": 1.0}
+    with_image = {"auc_with_image": 1.0, "detection_2pct_with_image": 1.0}
+    removed = found | with_image | {"flagged": 1.0, "rules": 1.0, "n": 2}
     assert study["damage"]["lv_removed"] == removed
     assert study["damage"]["mirrored"]["auc"] == 0.5 and study["damage"]["mirrored"]["flagged"] == 0
-    assert study["false_alarms_untouched"]["flagged"] == 0
+    for elsewhere in ("mirrored", "shifted"):  # sound to a monitor, and not where the image has it
+        assert study["damage"][elsewhere].items() >= with_image.items()
+    assert study["false_alarms_untouched"] == {"flagged": 0, "rules": 0, "image": 0, "n": 2}
 
 
 def test_a_monitor_without_a_scale_of_suspicion_ranks_nothing(case: Case, tmp_path: Path) -> None:
@@ -85,5 +89,5 @@ def test_a_monitor_without_a_scale_of_suspicion_ranks_nothing(case: Case, tmp_pa
         replace(score, suspicion=math.nan) for score in score_all(*args)
     ]
     study = damage_study(monitor, [case], 0)  # type: ignore[arg-type]
-    removed = {"auc": None, "detection_2pct": None, "flagged": 1.0, "rules": 1.0, "n": 1}
-    assert study["damage"]["lv_removed"] == removed
+    ranks = dict.fromkeys(("auc", "detection_2pct", "auc_with_image", "detection_2pct_with_image"))
+    assert study["damage"]["lv_removed"] == ranks | {"flagged": 1.0, "rules": 1.0, "n": 1}

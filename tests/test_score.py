@@ -114,6 +114,57 @@ def test_the_limits_are_those_asked_for(monitor: FakeMonitor, masks: Path, tmp_p
 
 
 @pytest.fixture
+def images(masks: Path, tmp_path: Path) -> Path:
+    """Of the sound mask with the heart elsewhere, of the doubted one with it there, one that doesn't fit, and none."""
+    rng = np.random.default_rng(0)
+
+    def save(name: str, mask: np.ndarray) -> None:
+        image = 100.0 * np.isin(mask, (1, 3)) + rng.normal(100, 20, mask.shape)
+        save_mask(tmp_path / "images" / name, image.astype(np.float32))
+
+    save("p1_ED.nii.gz", np.roll(draw_mask(), 8, axis=1))
+    save("a/p2_ED.nii.gz", draw_mask(28))
+    save("a/b/p3_ES.nii", draw_mask(32)[:, :, 1:])
+    return tmp_path / "images"
+
+
+def test_a_mask_is_doubted_where_its_image_shows_something_else(
+    monitor: FakeMonitor, masks: Path, images: Path, tmp_path: Path
+) -> None:
+    scores = score(monitor, masks, tmp_path / "out", images=images)
+    rows = rows_of(tmp_path / "out")
+    elsewhere, there, none = rows["p1_ED", "rv"], rows["a/p2_ED", "rv"], rows["p4_ED", "lv"]
+    assert elsewhere["verdict"] == "suspicious" and "not where the image shows it" in elsewhere["reason"]
+    assert float(elsewhere["doubt"]) > 1.5 and elsewhere["suspicion"] == "0.0"
+    assert there["doubt"] == "0.0" and there["reason"].startswith("right ventricular cavity: pseudo")
+    assert none["doubt"] == "" and "no image of this name" in none["image_error"] and none["error"] == ""
+    assert "found shape (48, 40, 2)" in rows["a/b/p3_ES", "lv"]["image_error"]
+    assert scores.summary["without_image"] == 2 and scores.summary["suspicious"] == 2
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "or a doubt by the image above 1.5" in page
+    score(monitor, masks, tmp_path / "loose", images=images, doubt_limit=float("inf"))
+    passed = rows_of(tmp_path / "loose")["p1_ED", "rv"]
+    assert passed["verdict"] == "" and passed["doubt"] == elsewhere["doubt"]
+
+
+def test_two_reasons_stand_beside_each_other(monitor: FakeMonitor, tmp_path: Path) -> None:
+    save_mask(tmp_path / "masks" / "a.nii.gz", draw_mask(28))
+    save_mask(tmp_path / "images" / "a.nii.gz", np.ones((48, 40, 3), np.float32))
+    score(monitor, tmp_path / "masks", tmp_path / "out", images=tmp_path / "images")
+    row = rows_of(tmp_path / "out")["a", "rv"]
+    assert row["verdict"] == "suspicious" and "below 0.5; " in row["reason"]
+    assert row["reason"].endswith("not where the image shows it (doubt 1.5 is above 1.5)")
+
+
+def test_scores_with_images_are_not_mixed_with_scores_without(
+    monitor: FakeMonitor, masks: Path, images: Path, tmp_path: Path
+) -> None:
+    score(monitor, masks, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"images = None \(now .*images\)"):
+        score(monitor, masks, tmp_path / "out", images=images)
+
+
+@pytest.fixture
 def command(monitor: FakeMonitor, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """The command, with its exit code."""
     monkeypatch.setattr("qcjax.monitor.Monitor.load", lambda run, devices=None: monitor)

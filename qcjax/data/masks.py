@@ -11,10 +11,11 @@ import numpy as np
 from qcjax.data.acdc import INFORMATION
 from qcjax.data.findings import InvalidFile
 from qcjax.data.mask_cohort import MaskCase
-from qcjax.data.nifti import LABEL_TOLERANCE, read_image, read_labels
+from qcjax.data.nifti import LABEL_TOLERANCE, grid_difference, read_image, read_labels
 from qcjax.data.subject import Volume
 from qcjax.labels import MOST_VALUE
 
+IMAGE_SUFFIXES = ("_gt", "_pred", "_seg")  # of a mask's name, that its image's may lack
 MOST_LABELS = 255  # different values in one file; more than that is an image
 
 _NIFTI = re.compile(r"([^.].*?)\.nii(\.gz)?")
@@ -87,6 +88,31 @@ def read_mask(path: Path, mapping: dict[int, int]) -> Volume:
       InvalidFile: unreadable, not 3-D, or label values that `mapping` doesn't know: which were found and expected.
     """
     return read_labels(path, mapping)
+
+
+def find_image(images: Path, name: str) -> Path | None:
+    """The image of a mask: at the mask's own relative name, with or without `IMAGE_SUFFIXES`, .nii.gz or .nii."""
+    stems = [name, *(name.removesuffix(s) for s in IMAGE_SUFFIXES if name.endswith(s))]
+    stems += [name + s for s in IMAGE_SUFFIXES]
+    places = (images / f"{stem}{suffix}" for stem in stems for suffix in (".nii.gz", ".nii"))
+    return next((place for place in places if place.is_file()), None)
+
+
+def read_image_of(mask: Volume, images: Path, name: str) -> Volume:
+    """The image that `find_image` finds, on the mask's own grid.
+
+    Raises:
+      FileNotFoundError: there is none.
+      InvalidFile: unreadable, not 3-D, or on another grid than the mask.
+    """
+    path = find_image(images, name)
+    if path is None:
+        raise FileNotFoundError(f"{images}: no image of this name was found")
+    image = read_image(path)
+    difference = grid_difference(mask, image.array.shape, image.affine)
+    if difference:
+        raise InvalidFile(path, *difference)
+    return image
 
 
 def label_values(paths: Sequence[Path]) -> list[int]:

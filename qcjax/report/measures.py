@@ -33,7 +33,8 @@ COLUMNS = (
     "reconstruction_path",
 )
 NUMBER_COLUMNS = ("dc", "hd_mm", "pdc", "phd_mm", "agreement", "rca_dc", "rca_hd_mm", "suspicion")
-_TABLE = Columns(COLUMNS, NUMBER_COLUMNS, ("n_rules",), IDENTITY_COLUMNS, "measure row")
+OPTIONAL_COLUMNS = ("doubt",)  # the image's; runs from before it was measured lack it
+_TABLE = Columns(COLUMNS, NUMBER_COLUMNS, ("n_rules",), IDENTITY_COLUMNS, "measure row", OPTIONAL_COLUMNS)
 
 
 def has_truth(row: MeasureRow) -> bool:

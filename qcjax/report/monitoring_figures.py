@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from qcjax.report import style
@@ -26,6 +27,7 @@ MEASURE_TEXTS: dict[str, tuple[str, str, Any]] = {  # of risk-coverage: name and
     "pdc": ("pDC", "#0072b2", "-"),
     "phd": ("pHD", "#56b4e9", "-"),
     "suspicion": ("suspicion", "#009e73", "-"),
+    "image": ("contrast in the image", "#000000", (0, (1, 1))),
     "agreement": ("agreement of methods", "#d55e00", (0, (5, 1.5))),
     "rules": ("anatomical rules", "#cc79a7", (0, (2, 1.2))),
     "rca": ("RCA", "#e69f00", (0, (5, 1.5, 1, 1.5))),
@@ -205,30 +207,30 @@ def draw_damage(damage: Mapping[str, Mapping[str, Any]], path: Path) -> Path | N
     if not damage:
         return None
     names = list(damage)
-    figure, ((axis,),) = style.new_figure(0.9 + 0.36 * len(names))
-    series = (("auc", "area under the ROC curve", "#0072b2", -0.2),
-              ("detection_2pct", "detected at 2 % false alarms", "#e69f00", 0.2))  # fmt: skip
-    for key, label, colour, offset in series:
-        known = [
-            (place, damage[name][key])
-            for place, name in enumerate(names)
-            if damage[name].get(key) is not None
-        ]
-        axis.barh([p + offset for p, _ in known], [v for _, v in known], 0.36, color=colour, label=label)
-        for place, value in known:
-            axis.annotate(
-                f"{value:.2f}",
-                (value, place + offset),
-                (2, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=7.5,
-            )
-    axis.set_yticks(range(len(names)), [damage_name(name) for name in names])
-    axis.invert_yaxis()
-    axis.set(xlim=(0, 1.08), xlabel="share")
-    axis.grid(axis="y", visible=False)
-    figure.legend(loc="outside upper left", ncols=2)
+    figure, (axes,) = style.new_figure(1.0 + 0.36 * len(names), 1, 2, sharey=True)
+    panels = (("auc", "area under the ROC curve"), ("detection_2pct", "detected at 2 % false alarms"))
+    together = "by the mask and its image: the larger of suspicion and doubt"
+    series = (("", "by the mask: suspicion", "#0072b2", -0.2), ("_with_image", together, "#e69f00", 0.2))
+    for axis, (measure, label) in zip(axes, panels, strict=True):
+        for ending, _, colour, offset in series:
+            known = [
+                (place + offset, damage[name][measure + ending])
+                for place, name in enumerate(names)
+                if damage[name].get(measure + ending) is not None
+            ]
+            axis.barh([place for place, _ in known], [value for _, value in known], 0.36, color=colour)
+            for place, value in known:
+                axis.annotate(f"{value:.2f}", (value, place), (2, 0), textcoords="offset points", va="center",
+                              fontsize=7.5)  # fmt: skip
+        axis.set(xlim=(0, 1.12), xlabel=label)
+        axis.grid(axis="y", visible=False)
+    axes[0].set_yticks(range(len(names)), [damage_name(name) for name in names])
+    axes[0].invert_yaxis()
+    figure.legend(
+        handles=[Patch(color=colour, label=label) for ending, label, colour, _ in series
+                 if any("auc" + ending in cells for cells in damage.values())],
+        loc="outside upper left", ncols=2,
+    )  # fmt: skip
     return style.save(figure, path)
 
 

@@ -141,7 +141,7 @@ def _figures(run: Run) -> dict[str, Sequence[Picture]]:
     drawn["damage"].append(
         (
             figures.draw_damage(results.get("damage") or {}, run.figure("damage")),
-            "Damaged against untouched ground-truth masks, by the suspicion.",
+            "Damaged against untouched ground-truth masks.",
         )
     )
     drawn["reconstruction"].append(

@@ -16,6 +16,7 @@ CONFIDENCES: dict[str, Callable[[MeasureRow], float]] = {
     "pdc": lambda row: row["pdc"],
     "phd": lambda row: -row["phd_mm"] if math.isfinite(row["phd_mm"]) else -math.inf,
     "suspicion": lambda row: -row["suspicion"],
+    "image": lambda row: -row.get("doubt", math.nan),
     "agreement": lambda row: row["agreement"],
     "rules": lambda row: -float(row["n_rules"]),
     "rca": lambda row: row["rca_dc"],

@@ -186,6 +186,8 @@ def damage_table(damage: Mapping[str, Mapping[str, Any]] | None) -> Table | None
     columns = {
         "auc": "area under the ROC curve",
         "detection_2pct": "detected at 2 % false alarms",
+        "auc_with_image": "area, with the image",
+        "detection_2pct_with_image": "detected, with the image",
         "flagged": "flagged",
         "rules": "breaks a rule of anatomy",
     }

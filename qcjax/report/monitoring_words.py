@@ -136,12 +136,20 @@ def _damage(damage: Mapping[str, Mapping[str, Any]]) -> list[str]:
     areas = {key: cell["auc"] for key, cell in damage.items() if cell.get("auc") is not None}
     if not areas:
         return []
-    hard = [f"{damage_name(key)} {area:.2f}" for key, area in areas.items() if area < MUST_BE_FOUND]
+    hard = [
+        f"{damage_name(key)} {area:.2f}" + _with_image(damage[key])
+        for key, area in areas.items()
+        if area < MUST_BE_FOUND
+    ]
     text = (
         f"Damaged ground-truth masks: the area under the ROC curve is at least {MUST_BE_FOUND} for "
         f"{len(areas) - len(hard)} of {len(areas)} kinds of damage"
     )
     return [f"{text}; below it: {', '.join(hard)}." if hard else f"{text}."]
+
+
+def _with_image(cell: Mapping[str, Any]) -> str:
+    return f" ({cell['auc_with_image']:.2f} with the image)" if cell.get("auc_with_image") is not None else ""
 
 
 def what_differs(results: Results) -> str:

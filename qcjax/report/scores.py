@@ -8,7 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from qcjax.data.nifti import grid_difference, read_image, read_labels
+from qcjax.data.masks import read_image_of
+from qcjax.data.nifti import read_labels
 from qcjax.labels import Structure, label_mapping
 from qcjax.report.gallery import Card, embed
 from qcjax.report.pictures import draw_inconsistency, most_changed
@@ -17,7 +18,6 @@ from qcjax.report.tables import Table, number
 from qcjax.score_table import Entry, Line, ScoreJournal, from_json, output_paths
 
 MAX_ROWS = 500  # of a table; more are in scores.csv
-MASK_SUFFIXES = ("_gt", "_pred", "_seg")
 DPI = 110
 LEAD = (
     "An autoencoder that was trained on plausible masks rebuilt each of these. Where mask and rebuilt mask disagree, "
@@ -81,16 +81,9 @@ def write_scores_page(scored: Scored, n_pictures: int) -> Path:
         "settings": json.dumps(scored.settings, indent=2),
         "hd_limit": f"{scored.settings['hd_limit_mm']:g} {_unit(scored)}",
         "dc_limit": f"{scored.settings['dc_limit']:g}",
+        "doubt_limit": f"{scored.settings['doubt_limit']:g}" if scored.images else None,
     }
     return write_page(scored.folder / "report.html", "scores.html.j2", context)
-
-
-def find_image(images: Path, name: str) -> Path | None:
-    """The image of a mask: at the mask's own relative name, with or without `MASK_SUFFIXES`, .nii.gz or .nii."""
-    stems = [name, *(name.removesuffix(s) for s in MASK_SUFFIXES if name.endswith(s))]
-    stems += [name + s for s in MASK_SUFFIXES]
-    places = (images / f"{stem}{suffix}" for stem in stems for suffix in (".nii.gz", ".nii"))
-    return next((place for place in places if place.is_file()), None)
 
 
 def _card(scored: Scored, line: Line, path: Path) -> Card:
@@ -112,18 +105,11 @@ def _draw(scored: Scored, line: Line, path: Path) -> str:
     mask = read_labels(Path(line["path"]), mapping)
     rebuilt = read_labels(scored.folder / output_paths(line["name"])[0], mapping, like=mask)
     image, lacking = None, ""
-    found = find_image(scored.images, line["name"]) if scored.images else None
-    if found is not None:
+    if scored.images:
         try:
-            volume = read_image(found)
-            difference = grid_difference(mask, volume.array.shape, volume.affine)
-            if difference:
-                raise ValueError(f"{found}: found {difference[0]}; expected {difference[1]}")
-            image = volume.array
+            image = read_image_of(mask, scored.images, line["name"]).array
         except (OSError, ValueError) as error:
             lacking = f" The image can't be shown: {error}."
-    elif scored.images:
-        lacking = " No image of this name was found."
     flagged = [v for v in line["structures"].values() if v["verdict"] and v["worst_slice"]]
     worst = min(flagged, key=lambda v: v["pdc"], default=None)
     shown = worst["worst_slice"] - 1 if worst else most_changed(mask.array, rebuilt.array)
@@ -141,13 +127,21 @@ def _findings(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> list[s
         f"{summary['erroneous']} erroneous: a structure is absent from the mask or from its reconstruction.",
         f"{summary['suspicious']} suspicious: a pseudo Hausdorff distance above {settings['hd_limit_mm']:g} "
         f"{summary['distance_unit']} "
-        f"or a pseudo Dice below {settings['dc_limit']:g}.",
+        f"or a pseudo Dice below {settings['dc_limit']:g}"
+        + (f", or a doubt by the image above {settings['doubt_limit']:g}" if settings.get("images") else "")
+        + ".",
         f"{summary['untouched']} without a flag.",
     ]
     beyond = summary["untouched_with_suspicion_above_1"]
     if beyond:
         found[-1] += (
-            f" Of these, {beyond} have a suspicion above 1: stranger than the monitor’s ground-truth masks."
+            f" Of these, {beyond} have a suspicion{' or a doubt' if settings.get('images') else ''} above 1: stranger "
+            "than sound masks are."
+        )
+    if summary.get("without_image"):
+        found.append(
+            f"{_count(summary['without_image'], 'mask')} had no image that fits: judged by the mask alone "
+            "(image_error in scores.csv says why)."
         )
     return found
 
@@ -208,6 +202,7 @@ def _measures(line: Line, unit: str) -> str:
         "; ".join(
             f"{key.upper()}: pDC {number(found['pdc'], 2)}, pHD {number(found['phd_mm'], 1)} {unit}"
             + (f", worst slice {found['worst_slice']}" if found["worst_slice"] else "")
+            + (f", doubt {_unbounded(found['doubt'])}" if found.get("doubt") is not None else "")
             for key, found in line["structures"].items()
         )
         + "."
@@ -215,7 +210,11 @@ def _measures(line: Line, unit: str) -> str:
 
 
 def _suspicion(line: Line) -> str:
-    value = from_json(line["suspicion"])
+    return _unbounded(line["suspicion"])
+
+
+def _unbounded(stored: float | str | None) -> str:
+    value = from_json(stored)
     return "∞" if value == float("inf") else number(None if value != value else value, 2)
 
 

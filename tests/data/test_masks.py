@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qcjax.data.masks import find_masks, label_values, read_mask
+from qcjax.data.masks import find_image, find_masks, label_values, read_mask
 
 Saver = Callable[..., None]
 
@@ -121,3 +121,19 @@ def test_label_values(tmp_path: Path, save_nifti: Saver) -> None:
     ):
         with pytest.raises(ValueError, match=f"{name}.nii.gz: found {message}"):
             label_values([paths["a"], paths[name]])
+
+
+@pytest.mark.parametrize(
+    ("mask", "image"),
+    [
+        ("p", "p.nii.gz"),
+        ("p_gt", "p.nii"),
+        ("p_pred", "p.nii.gz"),
+        ("p", "p_gt.nii.gz"),
+        ("a/p_seg", "a/p.nii.gz"),
+    ],
+)
+def test_images_are_found_by_the_masks_name(tmp_path: Path, mask: str, image: str) -> None:
+    touch(tmp_path, image)
+    assert find_image(tmp_path, mask) == tmp_path / image
+    assert find_image(tmp_path, "q") is None
