@@ -6,20 +6,17 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import ROOT, both, cluster, free_port, start
 from slow import slow
 
 from qcjax import hosts
 from qcjax.hosts import Hosts
 from qcjax.train.loop import Journal
-
-ROOT = Path(__file__).parents[1]
 
 # All stages and a page from seven subjects. SGD: Adam's first steps are the gradients' signs, which for what batch norm
 # cancels are those of rounding.
@@ -35,43 +32,8 @@ TINY = (
 )
 
 
-def start(arguments, log, devices=2):
-    """A process of its own, with emulated devices."""
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    environment |= {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
-    }
-    command = [sys.executable, *arguments]
-    with log.open("wb") as file:  # the process has its own
-        return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def both(make, folder):
-    """Two processes to their end; their logs."""
-    port, logs = free_port(), [folder / f"{i}.log" for i in range(2)]
-    processes = [start(make(port, i), logs[i]) for i in range(2)]
-    try:
-        codes = [process.wait(600) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    texts = [log.read_text() for log in logs]
-    assert codes == [0, 0], texts
-    return texts
-
-
 def experiment(port, index, out, *more):
-    cluster = ("--hosts.coordinator", f"127.0.0.1:{port}", "--hosts.count", "2", "--hosts.index", str(index))
-    return ("-m", "experiments.mnms2", *TINY, "--out", str(out), "--distributed", *cluster, *more)
+    return ("-m", "experiments.mnms2", *TINY, "--out", str(out), *cluster(port, index), *more)
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ LEAD = (
     "An autoencoder that was trained on plausible masks rebuilt each of these. Where mask and rebuilt mask disagree, "
     "the mask is doubted (monitoring paper: Galati and Zuluaga, FIMH 2021)."
 )
+LEAD_WITH_IMAGES = " So it is where its image shows no brighter blood in the place of a ventricle."
 SECTIONS = (
     ("findings", "In brief"),
     ("flagged", "Flagged cases"),
@@ -65,7 +66,7 @@ def write_scores_page(scored: Scored, n_pictures: int) -> Path:
     few = len(ordered) <= MAX_ROWS
     context = {
         "title": f"{_count(len(ordered), 'mask')} judged without ground truth",
-        "lead": LEAD,
+        "lead": LEAD + (LEAD_WITH_IMAGES if scored.images else ""),
         "sections": SECTIONS,
         "findings": _findings(scored.summary, scored.settings),
         "by_structure": _structure_table(scored),
@@ -169,6 +170,7 @@ def _case_table(scored: Scored, entries: Sequence[Entry], caption: str) -> Table
         "case",
         "verdict",
         "suspicion",
+        *(["doubt"] if scored.images else []),
         *(f"{m} {k.upper()}" for k in keys for m in ("pDC", f"pHD ({_unit(scored)})")),
     ]
     rows = []
@@ -177,6 +179,7 @@ def _case_table(scored: Scored, entries: Sequence[Entry], caption: str) -> Table
             line["name"],
             {"error": "not scored", "": "–"}.get(line["status"], line["status"]),
             _suspicion(line),
+            *([_largest_doubt(line)] if scored.images else []),
         ]
         for key in keys:
             found = line["structures"].get(key, {})
@@ -211,6 +214,11 @@ def _measures(line: Line, unit: str) -> str:
 
 def _suspicion(line: Line) -> str:
     return _unbounded(line["suspicion"])
+
+
+def _largest_doubt(line: Line) -> str:
+    known = [found["doubt"] for found in line["structures"].values() if found.get("doubt") is not None]
+    return _unbounded(max(known, key=from_json, default=None))
 
 
 def _unbounded(stored: float | str | None) -> str:

@@ -71,7 +71,7 @@ def test_pictures_are_within_the_page_and_name_the_slice(folder: Path) -> None:
     assert captions[0].startswith("Image, mask, its reconstruction and where they differ, slice 1 of 3.")
     assert captions[1].startswith("Mask, its") and "no image of this name was found" in captions[1]
     assert captions[2].startswith("Image, mask")  # more_gt has the image more
-    assert "<dt>Doubt</dt>" in html
+    assert "<dt>Doubt</dt>" in html and '<th scope="col">doubt</th>' in html
     assert "2 masks had no image that fits" in words(html) and "doubt 0.00" in words(html)
     assert "The image can&#39;t be shown" in captions[3] and "found shape (4, 4, 4)" in captions[3]
 
