@@ -35,9 +35,12 @@ def findings(results: Mapping[str, Any]) -> list[str]:
                     f"{segmenter}, {view}: no case was out of distribution: nothing to refine on."
                 )
             elif after:
+                counts = [len(names) for names in after]
+                k = counts.index(min(counts))
+                fewest = f" (fewest: {counts[k]}, after epoch {k})" if counts[k] < counts[-1] else ""
                 sentences.append(
-                    f"{segmenter}, {view}: cases out of distribution: {len(after[0])} before refinement, "
-                    f"{len(after[-1])} after {len(after) - 1} epochs of it."
+                    f"{segmenter}, {view}: cases out of distribution: {counts[0]} before refinement, "
+                    f"{counts[-1]} after {len(counts) - 1} epochs of it{fewest}."
                 )
     return sentences
 

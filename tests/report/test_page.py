@@ -152,6 +152,20 @@ def test_a_refinement_that_changed_nothing_is_told(whole_run: Path) -> None:
     assert any(told in sentence for sentence in findings(results))
 
 
+@pytest.mark.parametrize(
+    ("after", "told"),
+    [
+        ([4, 1, 2, 3], "4 before refinement, 3 after 3 epochs of it (fewest: 1, after epoch 1)."),
+        ([4, 2, 0], "4 before refinement, 0 after 2 epochs of it."),
+        ([0], "no case was out of distribution"),
+    ],
+)
+def test_the_fewest_ood_cases_are_told_where_they_are_not_the_last(after: list[int], told: str) -> None:
+    cases = [[f"case {i}" for i in range(n)] for n in after]
+    results = {"ablation": {}, "scored_part": "test", "ood": {"nnunet": {"SA": {"cases_after_k": cases}}}}
+    assert told in findings(results)[0]
+
+
 def test_an_unknown_disease_has_a_name(new_run: NewRun) -> None:
     run = new_run()
     results = json.loads((run / "results.json").read_text())
