@@ -21,7 +21,7 @@ LABEL_TOLERANCE = 1e-2  # a stored label may lie this far from the integer it st
 MAX_BYTES = 2**31  # of one volume; a cine of the heart has a few tens of megabytes
 GRID_TOLERANCE = 0.1  # of the smallest spacing: two grids that lie closer are the same
 _DEFLATE_LIMIT = 1032  # deflate can't pack tighter than about 1032 to 1
-_quietly = np.errstate(invalid="ignore", over="ignore")  # what isn't finite is refused, not warned of
+_quietly = np.errstate(all="ignore")  # what isn't finite is refused, not warned of
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,22 @@ def test_a_signalling_nan_is_refused_without_a_warning(tmp_path: Path, place: in
         read_image(path)
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [[0, 1e-310, 1], [1e-310, 0, 1], [1e300, 1, 1e-310]],
+        [[1e308, 1e308, 0], [1e308, -1e308, 0], [0, 0, 1e308]],
+    ],
+)
+def test_an_affine_beyond_numbers_is_refused_or_read_without_a_warning(tmp_path: Path, rows: list) -> None:
+    image = nib.Nifti2Image(np.ones((5, 4, 3), np.uint8), np.diag([1.5, 1.25, 10, 1]))
+    for axis, row in zip("xyz", rows, strict=True):
+        image.header[f"srow_{axis}"][:3] = row
+    path = tmp_path / "image.nii"
+    path.write_bytes(image.header.binaryblock + bytes(4) + bytes(60))
+    refuse_or_read(path)
+
+
 def test_a_flipped_bit_in_a_compressed_file_is_noticed_or_means_nothing(tmp_path: Path) -> None:
     path = tmp_path / "image.nii.gz"
     packed = gzip.compress(VOLUMES[1], 6, mtime=0)
