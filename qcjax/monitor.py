@@ -60,7 +60,7 @@ class Score:
     phd_mm: np.ndarray  # (k,) pseudo Hausdorff distance in `unit`, NaN there
     slice_pdc: np.ndarray  # (slices, k); NaN where a slice has the structure in neither
     flags: list[qc.Flag]
-    measured: np.ndarray  # (5, k), see `suspicion.features`
+    measured: np.ndarray  # (6, k), see `suspicion.features`
     suspicion: float  # 1: as far out as ground-truth masks get; inf where a structure is absent
     reconstruction: np.ndarray  # (x, y, slices) uint8, on the mask's own grid
     unit: str = "mm"  # of distances: "voxels" by a monitor of preset `original`

@@ -16,8 +16,8 @@ import numpy as np
 from qcjax.labels import Structure
 from qcjax.metrics.surface import Spacing
 
-# of each measure, in its unit: a pixel more or less tells nothing, of the last a slice
-LEAST_SPREAD = (0.02, 2.0, 3.0, 4.0, 0.15)
+# of each measure, in its unit: a pixel more or less tells nothing, in the fifth half a slice; in the last a slice tells
+LEAST_SPREAD = (0.02, 2.0, 3.0, 4.0, 0.1, 0.15)
 FALSE_ALARMS = 0.02  # share of the reference masks above suspicion 1
 
 
@@ -37,10 +37,10 @@ def features(
       pdc, phd_mm: (k,) of the case.
 
     Returns:
-      (5, k): 1 − pDC; pHD in mm; the square root of the largest area in mm² on which a slice of both differs; the same
+      (6, k): 1 − pDC; pHD in mm; the square root of the largest area in mm² on which a slice of both differs; the same
       of the area that a slice of the mask lacks to the larger ones on either side of it; the share of the mask's other
-      structures, by area, that lies in slices without this one. Infinite where the structure is absent from the mask
-      or its reconstruction.
+      structures, by area, that lies in slices without this one; the number of slices without it between two that have
+      it. Infinite where the structure is absent from the mask or its reconstruction.
     """
     pixel_mm2 = float(spacing_mm[1]) * float(spacing_mm[2])
     # in pixels: (k, slices)
@@ -55,9 +55,12 @@ def features(
     valley = np.array([_valley(of_structure * pixel_mm2) for of_structure in areas])
     others = areas.sum(axis=0) - areas
     alone = np.where(areas == 0, others, 0).sum(axis=1) / np.maximum(others.sum(axis=1), 1)
+    gaps = np.array([_gaps(of_structure) for of_structure in areas])
     absent = ~np.isfinite(phd_mm)
     distance = np.where(absent, np.inf, phd_mm)
-    return np.where(absent, np.inf, np.stack([1 - pdc, distance, np.sqrt(area), np.sqrt(valley), alone]))
+    return np.where(
+        absent, np.inf, np.stack([1 - pdc, distance, np.sqrt(area), np.sqrt(valley), alone, gaps])
+    )
 
 
 def _valley(areas: np.ndarray) -> float:
@@ -66,9 +69,15 @@ def _valley(areas: np.ndarray) -> float:
     return float((np.minimum(before, after) - areas).max(initial=0))
 
 
+def _gaps(areas: np.ndarray) -> int:
+    """How many slices are empty between two that aren't."""
+    has = np.flatnonzero(areas)
+    return int(has[-1] - has[0] + 1 - has.size) if has.size else 0
+
+
 @dataclass(frozen=True)
 class Reference:
-    """How the measures of ground-truth masks spread, each (5, k) as nested lists.
+    """How the measures of ground-truth masks spread, each (6, k) as nested lists.
 
     One that an earlier version wrote has fewer measures, and those count. A mask's excess is the root of the summed
     squares of what its measures exceed the median by, in spreads.

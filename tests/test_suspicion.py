@@ -16,7 +16,7 @@ def test_features_by_hand() -> None:
     rebuilt[:] = mask
     rebuilt[1, 1, 1:3] = 0  # two pixels of 2 × 3 mm
     found = features(mask, rebuilt, (8.0, 2.0, 3.0), np.array([0.9, 1.0]), np.array([2.0, 0.0]), TWO)
-    expected = [[0.1, 0.0], [2.0, 0.0], [12**0.5, 0.0], [0.0, 0.0], [0.0, 0.0]]
+    expected = [[0.1, 0.0], [2.0, 0.0], [12**0.5, 0.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
@@ -39,18 +39,29 @@ def test_a_structure_that_ends_too_early_shows_by_what_goes_on_without_it() -> N
     np.testing.assert_allclose(found[4], [8 / 18, 2 / 9])
 
 
+@pytest.mark.parametrize(
+    ("slices", "gaps"), [("0110", 0), ("1011", 1), ("10010", 2), ("1010100", 2), ("1", 0), ("000", 0)]
+)
+def test_slices_that_lack_a_structure_between_two_that_have_it_are_counted(slices: str, gaps: int) -> None:
+    mask = np.zeros((len(slices), 4, 4), np.uint8)
+    mask[[s == "1" for s in slices], 0, 0] = 1
+    mask[:, 3, 3] = 2
+    found = features(mask, mask, (8.0, 1.0, 1.0), np.ones(2), np.zeros(2), TWO)
+    assert found[5].tolist() == [gaps, 0]
+
+
 def test_a_single_structure_has_no_others() -> None:
     mask = np.ones((2, 4, 4), np.uint8)
     found = features(mask, mask, (8.0, 1.0, 1.0), np.ones(1), np.zeros(1), (LV,))
-    np.testing.assert_array_equal(found, np.zeros((5, 1)))
+    np.testing.assert_array_equal(found, np.zeros((6, 1)))
 
 
 def test_a_reference_of_fewer_measures_judges_by_those() -> None:
     rng = np.random.default_rng(2)
-    whole = Reference.of(list(rng.normal(size=(100, 5, 2))))
-    earlier = Reference(whole.median[:4], whole.spread[:4], whole.limit, whole.n)
+    whole = Reference.of(list(rng.normal(size=(100, 6, 2))))
+    earlier = Reference(whole.median[:5], whole.spread[:5], whole.limit, whole.n)
     measured = np.array(whole.median)
-    measured[4] += 100
+    measured[5] += 100
     assert earlier.suspicion(measured) == 0 < whole.suspicion(measured)
 
 
@@ -58,13 +69,13 @@ def test_an_absent_structure_is_infinitely_suspicious() -> None:
     mask = np.zeros((1, 4, 4), np.uint8)
     found = features(mask, mask, (8.0, 1.0, 1.0), np.zeros(2), np.array([np.nan, np.nan]), TWO)
     assert np.isinf(found).all()
-    reference = Reference.of([np.full((5, 2), v) for v in (0.0, 1.0, 2.0)])
+    reference = Reference.of([np.full((6, 2), v) for v in (0.0, 1.0, 2.0)])
     assert reference.suspicion(found) == np.inf
 
 
 def test_the_limit_lets_two_in_a_hundred_through() -> None:
     rng = np.random.default_rng(0)
-    measured = list(rng.exponential(size=(500, 5, 2)))
+    measured = list(rng.exponential(size=(500, 6, 2)))
     reference = Reference.of(measured)
     above = np.mean([reference.suspicion(m) > 1 for m in measured])
     assert above == pytest.approx(0.02, abs=0.003)
@@ -73,7 +84,7 @@ def test_the_limit_lets_two_in_a_hundred_through() -> None:
 
 
 def test_one_measure_far_out_is_enough() -> None:
-    reference = Reference.of(list(np.random.default_rng(1).normal(size=(100, 5, 2))))
+    reference = Reference.of(list(np.random.default_rng(1).normal(size=(100, 6, 2))))
     far = np.array(reference.median)
     far[2, 1] += 100
     assert reference.suspicion(far) > 10
@@ -81,4 +92,4 @@ def test_one_measure_far_out_is_enough() -> None:
 
 def test_masks_without_every_structure_set_no_scale() -> None:
     with pytest.raises(ValueError, match="expected at least one"):
-        Reference.of([np.full((5, 2), np.inf)])
+        Reference.of([np.full((6, 2), np.inf)])
