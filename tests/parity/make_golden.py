@@ -23,6 +23,8 @@ import torch
 from golden import FOLDER
 from originals import Originals
 
+# three steps of Adam, which enlarge what is rounding in a gradient, differ by 1e-3 on another CPU
+LIMIT = 5e-3
 PACKAGES = ("torch", "numpy", "scikit-image", "batchgenerators", "medpy")
 MAKERS = {
     "losses": golden_losses.losses,
@@ -73,7 +75,7 @@ def main() -> int:
             made["made_with"] = np.array(f"Python {platform.python_version()} {versions}")
             np.savez_compressed(path, **made)
             print(f"{path}: {len(made)} arrays, {path.stat().st_size / 1000:.0f} kB")
-    return int(worst > 1e-3)
+    return int(worst > LIMIT)
 
 
 def differences(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
