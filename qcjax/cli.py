@@ -145,7 +145,7 @@ def score(
       masks: The masks, .nii or .nii.gz, in subfolders too.
       out: Where the results go.
       images: The images, for the pictures, and to doubt a mask that isn't where they show its ventricles: each at its
-        mask's own relative name, with or without the suffixes _gt, _pred and _seg.
+        mask's own relative name, which may lack the mask's suffix _gt, _pred or _seg. They may lie beside the masks.
       labels: The value of each structure in the masks; by default that of the masks that the monitor was
         trained on.
       fail_on: Exit with code 2 where a case is at least so bad, or couldn't be scored; of a share, one of its own.

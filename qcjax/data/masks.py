@@ -90,12 +90,14 @@ def read_mask(path: Path, mapping: dict[int, int]) -> Volume:
     return read_labels(path, mapping)
 
 
-def find_image(images: Path, name: str) -> Path | None:
-    """The image of a mask: at the mask's own relative name, with or without `IMAGE_SUFFIXES`, .nii.gz or .nii."""
-    stems = [name, *(name.removesuffix(s) for s in IMAGE_SUFFIXES if name.endswith(s))]
-    stems += [name + s for s in IMAGE_SUFFIXES]
+def find_image(images: Path, name: str, mask: Path) -> Path | None:
+    """The image of a mask: at its relative name, without one of `IMAGE_SUFFIXES` or with it, .nii.gz or .nii.
+
+    Where images and masks lie in one folder, the mask itself is none.
+    """
+    stems = [*(name.removesuffix(s) for s in IMAGE_SUFFIXES if name.endswith(s)), name]
     places = (images / f"{stem}{suffix}" for stem in stems for suffix in (".nii.gz", ".nii"))
-    return next((place for place in places if place.is_file()), None)
+    return next((p for p in places if p.is_file() and p.resolve() != mask.resolve()), None)
 
 
 def read_image_of(mask: Volume, images: Path, name: str) -> Volume:
@@ -105,7 +107,7 @@ def read_image_of(mask: Volume, images: Path, name: str) -> Volume:
       FileNotFoundError: there is none.
       InvalidFile: unreadable, not 3-D, or on another grid than the mask.
     """
-    path = find_image(images, name)
+    path = find_image(images, name, mask.path)
     if path is None:
         raise FileNotFoundError(f"{images}: no image of this name was found")
     image = read_image(path)

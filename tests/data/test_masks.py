@@ -129,11 +129,20 @@ def test_label_values(tmp_path: Path, save_nifti: Saver) -> None:
         ("p", "p.nii.gz"),
         ("p_gt", "p.nii"),
         ("p_pred", "p.nii.gz"),
-        ("p", "p_gt.nii.gz"),
+        ("p_seg", "p_seg.nii"),
         ("a/p_seg", "a/p.nii.gz"),
     ],
 )
 def test_images_are_found_by_the_masks_name(tmp_path: Path, mask: str, image: str) -> None:
-    touch(tmp_path, image)
-    assert find_image(tmp_path, mask) == tmp_path / image
-    assert find_image(tmp_path, "q") is None
+    touch(tmp_path / "images", image)
+    path = tmp_path / "masks" / f"{mask}.nii.gz"
+    assert find_image(tmp_path / "images", mask, path) == tmp_path / "images" / image
+    assert find_image(tmp_path / "images", "q", path) is None
+
+
+def test_a_mask_is_not_its_own_image(tmp_path: Path) -> None:
+    touch(tmp_path, "p_gt.nii.gz")
+    assert find_image(tmp_path, "p_gt", tmp_path / "p_gt.nii.gz") is None
+    touch(tmp_path, "p.nii.gz")
+    assert find_image(tmp_path, "p_gt", tmp_path / "p_gt.nii.gz") == tmp_path / "p.nii.gz"
+    assert find_image(tmp_path, "p", tmp_path / "p.nii.gz") is None  # and p_gt is no image
