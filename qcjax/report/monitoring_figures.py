@@ -27,7 +27,7 @@ MEASURE_TEXTS: dict[str, tuple[str, str, Any]] = {  # of risk-coverage: name and
     "pdc": ("pDC", "#0072b2", "-"),
     "phd": ("pHD", "#56b4e9", "-"),
     "suspicion": ("suspicion", "#009e73", "-"),
-    "image": ("contrast in the image", "#000000", (0, (1, 1))),
+    "image": ("contrast in the image", "#882255", (0, (1, 1))),
     "agreement": ("agreement of methods", "#d55e00", (0, (5, 1.5))),
     "rules": ("anatomical rules", "#cc79a7", (0, (2, 1.2))),
     "rca": ("RCA", "#e69f00", (0, (5, 1.5, 1, 1.5))),
@@ -207,10 +207,10 @@ def draw_damage(damage: Mapping[str, Mapping[str, Any]], path: Path) -> Path | N
     if not damage:
         return None
     names = list(damage)
-    figure, (axes,) = style.new_figure(1.0 + 0.36 * len(names), 1, 2, sharey=True)
-    panels = (("auc", "area under the ROC curve"), ("detection_2pct", "detected at 2 % false alarms"))
-    together = "by the mask and its image: the larger of suspicion and doubt"
-    series = (("", "by the mask: suspicion", "#0072b2", -0.2), ("_with_image", together, "#e69f00", 0.2))
+    figure, (axes,) = style.new_figure(1.1 + 0.36 * len(names), 1, 2, sharey=True)
+    panels = (("auc", "area under\nthe ROC curve"), ("detection_2pct", "detected at\n2 % false alarms"))
+    series = (("", "suspicion, of the mask", "#0072b2", -0.2),
+              ("_with_image", "or doubt, by its image", "#e69f00", 0.2))  # fmt: skip
     for axis, (measure, label) in zip(axes, panels, strict=True):
         for ending, _, colour, offset in series:
             known = [

@@ -141,7 +141,8 @@ def _figures(run: Run) -> dict[str, Sequence[Picture]]:
     drawn["damage"].append(
         (
             figures.draw_damage(results.get("damage") or {}, run.figure("damage")),
-            "Damaged against untouched ground-truth masks.",
+            "Damaged against untouched ground-truth masks, by the suspicion, and by the larger one of suspicion and "
+            "doubt.",
         )
     )
     drawn["reconstruction"].append(
