@@ -106,7 +106,7 @@ class Scoring:
             "hd_limit_mm": hd_limit_mm,
             "dc_limit": dc_limit,
             "images": None if images is None else str(images.resolve()),
-            "doubt_limit": doubt_limit,
+            "doubt_limit": None if images is None else doubt_limit,
         }
         claim(out, part)
         _agree(out, settings)

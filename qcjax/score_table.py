@@ -46,7 +46,7 @@ class Entry:
     path: str
     size: int  # of the mask's file when it was read, in bytes
     mtime_ns: int
-    retry: bool  # after an error that need not come again with the same file
+    retry: bool  # after an error, of the mask or its image, that need not come again with the same file
     status: str  # one of STATUSES: the worst verdict, or that the mask couldn't be scored
     suspicion: float  # or the largest doubt by its image, where that is larger
     seconds: float
@@ -103,15 +103,16 @@ class ScoreJournal:
             line["mtime_ns"],
             line["retry"],
             line["status"],
-            _most_suspicious(line),
+            float(np.fmax(from_json(line["suspicion"]), largest_doubt(line))),
             line["seconds"],
             offset,
         )
 
 
-def _most_suspicious(line: Line) -> float:
+def largest_doubt(line: Line) -> float:
+    """Of a case, by its image; NaN without one. Whether a structure may be absent is no matter of the image."""
     doubts = [from_json(found.get("doubt")) for found in line["structures"].values()]
-    return float(np.fmax.reduce([from_json(line["suspicion"]), *doubts]))
+    return max((doubt for doubt in doubts if math.isfinite(doubt)), default=math.nan)
 
 
 def score_line(
@@ -124,27 +125,30 @@ def score_line(
       doubts: (k,) by the image, if there is one.
       image_error: why there is none.
     """
-    kinds = {flag.kind for flag in flags}
     structures = {}
     for i, structure in enumerate(score.structures):
         own = [flag for flag in flags if flag.structure == structure.key]
         structures[structure.key] = {
-            "verdict": next((s for s in STATUSES if s in {flag.kind for flag in own}), ""),
+            "verdict": _worst(own),
             "reason": "; ".join(flag.reason for flag in own),
             "pdc": to_json(score.pdc[i]),
             "phd_mm": to_json(score.phd_mm[i]),
             "worst_slice": int(score.worst_slice[i]) + 1 or None,
             "doubt": None if doubts is None else to_json(doubts[i]),
         }
-    status = next((s for s in STATUSES if s in kinds), "")
     return {
-        "status": status,
+        "status": _worst(flags),
         "suspicion": to_json(score.suspicion),
         "structures": structures,
         "error": "",
         "image_error": image_error,
-        "retry": False,
+        "retry": bool(image_error),  # the image may have come by then
     }
+
+
+def _worst(flags: Sequence[Flag]) -> str:
+    kinds = {flag.kind for flag in flags}
+    return next((status for status in STATUSES if status in kinds), "")
 
 
 def error_line(error: str, retry: bool) -> Line:

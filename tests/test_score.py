@@ -12,7 +12,7 @@ from fake_monitor import KEYS, SPACING_MM, FakeMonitor, draw_mask, rows_of, save
 
 from qcjax import cli
 from qcjax.score_share import share_of
-from qcjax.score_table import COLUMNS
+from qcjax.score_table import COLUMNS, largest_doubt
 
 WRONG_SHARES = ("0/8", "9/8", "x", "8", "1/0", "1.0/8", "1/8/8", "")
 
@@ -145,6 +145,23 @@ def test_a_mask_is_doubted_where_its_image_shows_something_else(
     score(monitor, masks, tmp_path / "loose", images=images, doubt_limit=float("inf"))
     passed = rows_of(tmp_path / "loose")["p1_ED", "rv"]
     assert passed["verdict"] == "" and passed["doubt"] == elsewhere["doubt"]
+
+
+def test_an_image_that_comes_later_is_asked_then(
+    monitor: FakeMonitor, masks: Path, images: Path, tmp_path: Path
+) -> None:
+    hidden = (images / "p1_ED.nii.gz").rename(tmp_path / "hidden")
+    assert score(monitor, masks, tmp_path / "out", images=images).summary["suspicious"] == 1
+    hidden.rename(images / "p1_ED.nii.gz")
+    assert score(monitor, masks, tmp_path / "out", images=images).summary["suspicious"] == 2
+    row = rows_of(tmp_path / "out")["p1_ED", "rv"]
+    assert float(row["doubt"]) > 1.5 and row["image_error"] == ""
+
+
+def test_an_absence_is_no_doubt_of_the_image() -> None:
+    line = {"structures": {"lv": {"doubt": 0.5}, "rv": {"doubt": "inf"}, "scar": {"doubt": None}, "old": {}}}
+    assert largest_doubt(line) == 0.5
+    assert np.isnan(largest_doubt({"structures": {"rv": {"doubt": "inf"}}}))
 
 
 def test_two_reasons_stand_beside_each_other(monitor: FakeMonitor, tmp_path: Path) -> None:

@@ -132,6 +132,11 @@ def _describe(case: Case, unit: str) -> str:
     suspicion = case[0]["suspicion"]
     if not math.isnan(suspicion):
         texts.append(f"Suspicion {_suspicion(suspicion)}.")
+    doubt = max(
+        (row["doubt"] for row in case if not math.isnan(row.get("doubt", math.nan))), default=math.nan
+    )
+    if not math.isnan(doubt):
+        texts.append(f"Doubt by the image {_suspicion(doubt)}.")
     for row in case:
         text = (
             f"{row['structure'].upper()}: pDC {number(row['pdc'], 2)}, pHD {_distance(row['phd_mm'], unit)}"

@@ -33,7 +33,8 @@ def findings(results: Results) -> list[str]:
         share = 100 * untouched["flagged"] / untouched["n"]
         sentences.append(
             f"Untouched ground-truth masks: {untouched['flagged']} of {untouched['n']} are flagged "
-            f"({number(share, 1)} %)."
+            f"({number(share, 1)} %)"
+            + (f"; the image leaves {untouched['image']} in doubt." if "image" in untouched else ".")
         )
     sentences += _damage(results.get("damage") or {})
     seconds = (results.get("seconds") or {}).get("per_case")

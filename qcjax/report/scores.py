@@ -15,7 +15,7 @@ from qcjax.report.gallery import Card, embed
 from qcjax.report.pictures import draw_inconsistency, most_changed
 from qcjax.report.render import write_page
 from qcjax.report.tables import Table, number
-from qcjax.score_table import Entry, Line, ScoreJournal, from_json, output_paths
+from qcjax.score_table import Entry, Line, ScoreJournal, from_json, largest_doubt, output_paths
 
 MAX_ROWS = 500  # of a table; more are in scores.csv
 DPI = 110
@@ -179,7 +179,7 @@ def _case_table(scored: Scored, entries: Sequence[Entry], caption: str) -> Table
             line["name"],
             {"error": "not scored", "": "–"}.get(line["status"], line["status"]),
             _suspicion(line),
-            *([_largest_doubt(line)] if scored.images else []),
+            *([_unbounded(largest_doubt(line))] if scored.images else []),
         ]
         for key in keys:
             found = line["structures"].get(key, {})
@@ -214,11 +214,6 @@ def _measures(line: Line, unit: str) -> str:
 
 def _suspicion(line: Line) -> str:
     return _unbounded(line["suspicion"])
-
-
-def _largest_doubt(line: Line) -> str:
-    known = [found["doubt"] for found in line["structures"].values() if found.get("doubt") is not None]
-    return _unbounded(max(known, key=from_json, default=None))
 
 
 def _unbounded(stored: float | str | None) -> str:

@@ -103,7 +103,7 @@ def write_monitoring_run(
                 | {"detection_2pct_with_image": 0.98},
                 "eroded": {"auc": 0.71, "detection_2pct": 0.12, "n": 40},
             },
-            "false_alarms_untouched": {"flagged": 0, "n": 40},
+            "false_alarms_untouched": {"flagged": 0, "image": 1, "n": 40},
             "seed": 1,
             "versions": {"qcjax": "0.1.0", "jax": "0.10.2"},
         }
