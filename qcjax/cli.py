@@ -180,7 +180,8 @@ def score(
     scores = ended[0]
     console = Console(soft_wrap=True, highlight=False)
     for entry in scores.flagged[:FLAGGED_LISTED]:
-        text = f"{entry.status:<10}  suspicion {entry.suspicion:.2f}  {entry.name}"
+        measure = "suspicion" if images is None else "suspicion or doubt"
+        text = f"{entry.status:<10}  {measure} {entry.suspicion:.2f}  {entry.name}"
         console.print(_printable(text), markup=False)
     if len(scores.flagged) > FLAGGED_LISTED:
         console.print(f"... and {len(scores.flagged) - FLAGGED_LISTED} more, in scores.csv")
