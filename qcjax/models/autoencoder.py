@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from qcjax.models.layers import BatchNorm, Conv, ConvTranspose, Dropout, he_normal, he_uniform, leaky_relu
+from qcjax.models.layers import BatchNorm, Conv, ConvTranspose, Dropout, he_normal, he_uniform
+from qcjax.models.lazy import Activation
 from qcjax.typing import Array
 
 SLOPE = 0.2
@@ -52,11 +53,10 @@ class MaskAutoencoder(nn.Module):
         he = he_uniform if uniform else he_normal
         options = dict(random_bias=uniform, dtype=self.dtype)
 
-        def block(layer: nn.Module, x: Array, name: str) -> Array:
-            x = layer(x)
-            x = leaky_relu(SLOPE)(
-                BatchNorm(axis_name=self.axis_name, name=f"{name}_norm")(x, batch_stats, weight)
-            )
+        def block(layer: Conv | ConvTranspose, x: Array, name: str) -> Array:
+            x, bias = layer.apart(x)
+            norm = BatchNorm(axis_name=self.axis_name, name=f"{name}_norm")
+            x = Activation(x, *norm.factors(x, batch_stats, weight, bias), SLOPE).value()
             return Dropout(self.dropout_rate, self.axis_name)(x, dropout)
 
         def conv(features: int, k: int, s: int, name: str) -> Conv:

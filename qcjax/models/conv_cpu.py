@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from qcjax.models import lazy, subpixel
+from qcjax.models.lazy import Lazy
 from qcjax.typing import Array
 
 SPATIAL = {2: "HW", 3: "DHW"}
@@ -25,62 +27,82 @@ STRIP_PIXELS = 2048  # the strips' operands then stay in a core's cache
 Pair = tuple[int, ...]  # of the rows and the columns
 
 
-def pays(shape: tuple[int, ...], kernel: tuple[int, ...], stride: Pair, pads: Pair) -> bool:
-    """Whether `conv` is faster than the plain convolution: on a CPU, for large outputs with many features.
+def pays(
+    shape: tuple[int, ...], kernel: tuple[int, ...], stride: Pair, pads: Pair, computed: bool = True
+) -> bool:
+    """Whether to take `conv` for the plain convolution: on a CPU, for large outputs.
 
+    With many features it is faster; where the input isn't `computed` yet, it needs less memory.
     shape: (b, h, w, c) of the input; kernel: (*size, c, k).
     """
     size, features = kernel[:-2], kernel[-1]
-    if len(size) != 2 or size == (1, 1) or jax.default_backend() != "cpu":
+    if len(size) != 2 or (size == (1, 1) and computed) or jax.default_backend() != "cpu":
         return False
     rows, columns = (
         (n + 2 * p - m) // s + 1 for n, p, m, s in zip(shape[1:-1], pads, size, stride, strict=True)
     )
-    return features >= MIN_FEATURES and features * rows * columns > MIN_SIZE
+    return (features >= MIN_FEATURES or not computed) and features * rows * columns > MIN_SIZE
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def conv(x: Array, kernel: Array, stride: Pair, pads: Pair) -> Array:
+def conv(x: Lazy, kernel: Array, stride: Pair, pads: Pair) -> Array:
     """Convolution with symmetric padding: x (b, h, w, c), kernel (i, j, c, k) -> (b, h / stride, w / stride, k).
 
-    Differentiable in reverse mode only.
+    Differentiable in reverse mode only. What is kept for the gradient of a lazy x is what it is computed from.
     """
-    return plain(x, kernel, stride, pads)
+    return plain(lazy.value(x), kernel, stride, pads)
 
 
 def plain(x: Array, kernel: Array, stride: tuple[int, ...], pads: tuple[int, ...]) -> Array:
     """The same as XLA does it, with XLA's gradients; 2-D or 3-D, on any backend."""
+    if is_product(kernel.shape, stride, pads):
+        return x @ kernel.reshape(kernel.shape[-2:])
     space = SPATIAL[len(stride)]
     dimensions = f"N{space}C", f"{space}IO", f"N{space}C"
     return lax.conv_general_dilated(x, kernel, stride, [(p, p) for p in pads], dimension_numbers=dimensions)
 
 
-def _forward(x: Array, kernel: Array, stride: Pair, pads: Pair) -> tuple[Array, tuple[Array, Array]]:
-    return plain(x, kernel, stride, pads), (x, kernel)
+def is_product(kernel: tuple[int, ...], stride: tuple[int, ...], pads: tuple[int, ...]) -> bool:
+    """Whether every output pixel sees one input pixel, its own."""
+    return set(kernel[:-2]) == set(stride) == {1} and not any(pads)
 
 
-def _backward(stride: Pair, pads: Pair, saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+def _forward(x: Lazy, kernel: Array, stride: Pair, pads: Pair) -> tuple[Array, tuple[Lazy, Array]]:
+    return conv(x, kernel, stride, pads), (x, kernel)
+
+
+def _backward(stride: Pair, pads: Pair, saved: tuple[Lazy, Array], grad: Array) -> tuple[Lazy, Array]:
     x, kernel = saved
-    (grad_x,) = jax.vjp(lambda x: plain(x, kernel, stride, pads), x)[1](grad)
-    return grad_x, kernel_gradient(x, grad, kernel.shape[:2], stride, pads).astype(kernel.dtype)
+    values, to_parts = jax.vjp(lazy.value, x)
+    grad_x = _input_gradient(values, kernel, stride, pads, grad)
+    grad_kernel = kernel_gradient(x, grad, kernel.shape[:2], stride, pads).astype(kernel.dtype)
+    return to_parts(grad_x)[0], grad_kernel
 
 
 conv.defvjp(_forward, _backward)
 
 
-def kernel_gradient(x: Array, grad: Array, size: Pair, stride: Pair, pads: Pair) -> Array:
+def _input_gradient(x: Array, kernel: Array, stride: Pair, pads: Pair, grad: Array) -> Array:
+    if (*kernel.shape[:2], *stride, *pads) == (4, 4, 2, 2, 1, 1) and not (x.shape[1] % 2 or x.shape[2] % 2):
+        return subpixel.transposed(plain, grad, kernel.swapaxes(-2, -1))
+    (grad_x,) = jax.vjp(lambda x: plain(x, kernel, stride, pads), x)[1](grad)
+    return grad_x
+
+
+def kernel_gradient(x: Lazy, grad: Array, size: Pair, stride: Pair, pads: Pair) -> Array:
     """Gradient of the kernel from the input x (b, h, w, c) and the output's gradient (b, rows, columns, k).
 
     A strip is some rows of one image, or some whole images. Returns (*size, c, k), float32.
     """
-    batch, c, (height, width, k) = x.shape[0], x.shape[-1], grad.shape[1:]
+    batch, c, (height, width, k) = grad.shape[0], lazy.shape(x)[-1], grad.shape[1:]
     keeps_size = stride == (1, 1) and all(2 * p + 1 == n for p, n in zip(pads, size, strict=True))
     taps = _split_taps if keeps_size else _gathered_taps
     rows = _largest_divisor(height, STRIP_PIXELS // width)
     images = _largest_divisor(batch, STRIP_PIXELS // (height * width)) if rows == height else 1
 
     def add_images(b: Any, total: Array) -> Array:
-        some_x, some_grad = (lax.dynamic_slice_in_dim(a, b * images, images) for a in (x, grad))
+        some_x = lazy.value(lazy.images(x, b * images, images))
+        some_grad = lax.dynamic_slice_in_dim(grad, b * images, images)
         operands = taps(some_x, some_grad, rows, size, stride, pads)
 
         def add_strip(s: Any, total: Array) -> Array:

@@ -7,7 +7,7 @@ gradient of wide convolutions, and 3-D convolutions (`conv_cpu`).
 """
 
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import partial, reduce
 from itertools import accumulate
 from math import prod
 from typing import Any
@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.nn.initializers import Initializer
 
-from qcjax.models import conv_cpu
+from qcjax.models import conv_cpu, lazy, subpixel
+from qcjax.models.lazy import Lazy
 from qcjax.typing import Array
 
 
@@ -55,9 +56,9 @@ def uniform_bias(fan_in: int) -> Initializer:
 class Conv(nn.Module):
     """Convolution with PyTorch's symmetric padding of half a kernel (or of `padding`).
 
-    Args of call: x (b, *space, c), any dtype; more inputs of the same space, as if concatenated to x's channels, each
-    convolved by itself: under `vmap` one that is common to the samples is then convolved once. Returns
-    (b, *space / stride, features).
+    Args of call: x (b, *space, c), any dtype, perhaps lazy; more inputs of the same space, as if concatenated to x's
+    channels, each convolved by itself: under `vmap` one that is common to the samples is then convolved once. Returns
+    (b, *space / stride, features). `apart` returns the same without its bias, and the bias, (features,) or None.
     """
 
     features: int
@@ -69,34 +70,40 @@ class Conv(nn.Module):
     random_bias: bool = False  # PyTorch's default instead of zeros
     dtype: Any = jnp.float32
 
+    def __call__(self, *inputs: Lazy) -> Array:
+        y, bias = self.apart(*inputs)
+        return y if bias is None else y + bias
+
     @nn.compact
-    def __call__(self, *inputs: Array) -> Array:
-        ndim, channels = len(self.kernel), [x.shape[-1] for x in inputs]
+    def apart(self, *inputs: Lazy) -> tuple[Array, Array | None]:
+        """The sum without the bias, and the bias: see the class."""
+        ndim, channels = len(self.kernel), [lazy.shape(x)[-1] for x in inputs]
         fan_in = sum(channels) * prod(self.kernel)
         shape = (*self.kernel, sum(channels), self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
         stride = self.stride or (1,) * ndim
         pads = tuple((k - 1) // 2 if self.padding is None else self.padding for k in self.kernel)
         parts = jnp.split(kernel, list(accumulate(channels))[:-1], axis=-2)
-        terms = [convolve(x.astype(self.dtype), w, stride, pads) for x, w in zip(inputs, parts, strict=True)]
+        terms = [
+            convolve(lazy.astype(x, self.dtype), w, stride, pads) for x, w in zip(inputs, parts, strict=True)
+        ]
         y = reduce(jnp.add, terms)
-        if self.use_bias:
-            init = uniform_bias(fan_in) if self.random_bias else nn.initializers.zeros
-            y = y + self.param("bias", init, (self.features,), jnp.float32).astype(self.dtype)
-        return y
+        if not self.use_bias:
+            return y, None
+        init = uniform_bias(fan_in) if self.random_bias else nn.initializers.zeros
+        return y, self.param("bias", init, (self.features,), jnp.float32).astype(self.dtype)
 
 
-def convolve(x: Array, kernel: Array, stride: tuple[int, ...], pads: tuple[int, ...]) -> Array:
+def convolve(x: Lazy, kernel: Array, stride: tuple[int, ...], pads: tuple[int, ...]) -> Array:
     """Convolution with symmetric padding, in the form that is fast on the backend at hand.
 
     x (b, *space, c), kernel (*size, c, k) -> (b, *space / stride, k).
     """
-    if set(kernel.shape[:-2]) == set(stride) == {1} and not any(pads):
-        return x @ kernel.reshape(kernel.shape[-2:])
-    if conv_cpu.folds(kernel.shape):
-        return conv_cpu.fold_depth(convolve, x, kernel, stride, pads)
-    if conv_cpu.pays(x.shape, kernel.shape, stride, pads):
+    if conv_cpu.pays(lazy.shape(x), kernel.shape, stride, pads, lazy.is_computed(x)):
         return conv_cpu.conv(x, kernel, stride, pads)
+    x = lazy.value(x)
+    if conv_cpu.folds(kernel.shape) and not conv_cpu.is_product(kernel.shape, stride, pads):
+        return conv_cpu.fold_depth(convolve, x, kernel, stride, pads)
     return conv_cpu.plain(x, kernel, stride, pads)
 
 
@@ -106,7 +113,7 @@ class ConvTranspose(nn.Module):
     Three forms are needed and supported: kernel = stride (no padding), kernel 4 with stride 2 and padding 1,
     and kernel 3 with stride 1 and padding 1. The parameter is (*kernel, in, features), unflipped.
 
-    Args of call: x (b, *space, c). Returns (b, *space · stride, features).
+    Args of call: x (b, *space, c), perhaps lazy. Returns (b, *space · stride, features).
     Raises ValueError for another geometry.
     """
 
@@ -118,59 +125,34 @@ class ConvTranspose(nn.Module):
     random_bias: bool = False
     dtype: Any = jnp.float32
 
+    def __call__(self, x: Lazy) -> Array:
+        y, bias = self.apart(x)
+        return y if bias is None else y + bias
+
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        ndim, channels = len(self.kernel), x.shape[-1]
+    def apart(self, x: Lazy) -> tuple[Array, Array | None]:
+        """The result without its bias, and the bias, (features,) or None."""
+        ndim, channels = len(self.kernel), lazy.shape(x)[-1]
         shape = (*self.kernel, channels, self.features)
         w = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
-        x = x.astype(self.dtype)
+        x = lazy.astype(x, self.dtype)
         if self.kernel == self.stride:  # every output pixel sees one input pixel
             taps = w.reshape(prod(self.kernel), channels, self.features).transpose(1, 0, 2)
-            y = x @ taps.reshape(channels, -1)
-            y = depth_to_space(y, self.stride)
+            y = convolve(x, taps.reshape(*(1,) * ndim, channels, -1), (1,) * ndim, (0,) * ndim)
+            y = subpixel.depth_to_space(y, self.stride)
         elif self.kernel == (3,) * ndim and self.stride == (1,) * ndim:
             y = convolve(x, w[(slice(None, None, -1),) * ndim], (1,) * ndim, (1,) * ndim)
         elif self.kernel == (4,) * ndim and self.stride == (2,) * ndim:
-            y = _transpose_4_2_1(x, w)
+            y = subpixel.transposed(convolve, lazy.value(x), w)
         else:
             raise ValueError(
                 f"ConvTranspose: kernel {self.kernel} with stride {self.stride} is not supported"
             )
-        if self.use_bias:
-            fan_in = self.features * prod(self.kernel)
-            init = uniform_bias(fan_in) if self.random_bias else nn.initializers.zeros
-            y = y + self.param("bias", init, (self.features,), jnp.float32).astype(self.dtype)
-        return y
-
-
-def _transpose_4_2_1(x: Array, w: Array) -> Array:
-    """Kernel 4, stride 2, padding 1: output 2j−1+p sees inputs j−1 and j, through taps 2+p and p (p = 0, 1)."""
-    ndim, features = x.ndim - 2, w.shape[-1]
-    for axis in range(ndim):  # (4) -> (tap of the window, phase)
-        w = jnp.stack(
-            [lax.slice_in_dim(w, 2, 4, axis=axis * 2), lax.slice_in_dim(w, 0, 2, axis=axis * 2)], axis * 2
-        )
-    phases = [2 * a + 1 for a in range(ndim)]
-    taps = [2 * a for a in range(ndim)]
-    w = w.transpose(*taps, 2 * ndim, *phases, 2 * ndim + 1).reshape(
-        *(2,) * ndim, x.shape[-1], 2**ndim * features
-    )
-    # padded beforehand: XLA's gradient of a padded 2×2 convolution is ten times slower on a CPU
-    x = jnp.pad(x, ((0, 0), *((1, 1),) * ndim, (0, 0)))
-    y = convolve(x, w, (1,) * ndim, (0,) * ndim)
-    y = depth_to_space(y, (2,) * ndim)
-    return y[(slice(None), *(slice(1, -1),) * ndim)]
-
-
-def depth_to_space(x: Array, factors: tuple[int, ...]) -> Array:
-    """(b, *space, factors·c) -> (b, *space · factors, c); the factors vary slowest within the channels."""
-    b, *space, c = x.shape
-    ndim = len(factors)
-    x = x.reshape(b, *space, *factors, c // prod(factors))
-    order = [i for a in range(ndim) for i in (1 + a, 1 + ndim + a)]
-    return x.transpose(0, *order, 1 + 2 * ndim).reshape(
-        b, *(n * f for n, f in zip(space, factors, strict=True)), c // prod(factors)
-    )
+        if not self.use_bias:
+            return y, None
+        fan_in = self.features * prod(self.kernel)
+        init = uniform_bias(fan_in) if self.random_bias else nn.initializers.zeros
+        return y, self.param("bias", init, (self.features,), jnp.float32).astype(self.dtype)
 
 
 class BatchNorm(nn.Module):
@@ -180,41 +162,49 @@ class BatchNorm(nn.Module):
     (`axis_name`) the statistics are those of the whole batch.
 
     Args of call: x (b, *space, c); `batch_stats`: normalise by this batch's statistics and update the running
-    ones (else by the running ones); weight (b,), 0 or 1. Returns the same shape and dtype as x.
+    ones (else by the running ones); weight (b,), 0 or 1. Returns the same shape and dtype as x. `factors` returns
+    what to multiply x by and what to add then, each (c,), in x's type; with `bias` (c,) as if of x + bias.
     """
 
     momentum: float = 0.9  # PyTorch's 0.1
     epsilon: float = 1e-5
     axis_name: str | None = None
 
-    @nn.compact
     def __call__(self, x: Array, batch_stats: bool, weight: Array | None = None) -> Array:
+        factor, offset = self.factors(x, batch_stats, weight)
+        return x * factor + offset
+
+    @nn.compact
+    def factors(
+        self, x: Array, batch_stats: bool, weight: Array | None = None, bias: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Factor and offset: see the class."""
         c = x.shape[-1]
+        before = jnp.zeros(c) if bias is None else bias.astype(jnp.float32)
         scale = self.param("scale", nn.initializers.ones, (c,), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (c,), jnp.float32)
+        shift = self.param("bias", nn.initializers.zeros, (c,), jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (c,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (c,), jnp.float32)
         if batch_stats:
             mean, var, count = self._statistics(x, weight)
             if not self.is_initializing():
                 unbiased = var * count / jnp.maximum(count - 1, 1)
-                running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean
+                running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * (
+                    mean + before
+                )
                 running_var.value = self.momentum * running_var.value + (1 - self.momentum) * unbiased
         else:
-            mean, var = running_mean.value, running_var.value
+            mean, var = running_mean.value - before, running_var.value
         factor = scale * lax.rsqrt(var + self.epsilon)
-        return x * factor.astype(x.dtype) + (bias - mean * factor).astype(x.dtype)
+        return factor.astype(x.dtype), (shift - mean * factor).astype(x.dtype)
 
     def _statistics(self, x: Array, weight: Array | None) -> tuple[Array, Array, Array]:
-        axes = tuple(range(x.ndim - 1))
+        space = tuple(range(1, x.ndim - 1))
         x = x.astype(jnp.float32)
-        pixels = float(prod(x.shape[1:-1]))
-        if weight is None:
-            count = jnp.float32(pixels * x.shape[0])
-        else:
-            x = x * weight.astype(jnp.float32).reshape(-1, *(1,) * (x.ndim - 1))
-            count = pixels * weight.astype(jnp.float32).sum()
-        sums = x.sum(axes), jnp.square(x).sum(axes), count
+        weight = jnp.ones(len(x)) if weight is None else weight.astype(jnp.float32)
+        # image by image first, so that no weighted copy of x is made
+        total, squares = (weight @ a.sum(space) for a in (x, jnp.square(x)))
+        sums = total, squares, float(prod(x.shape[1:-1])) * weight.sum()
         if self.axis_name is not None:
             sums = lax.psum(sums, self.axis_name)
         total, squares, count = sums
@@ -275,4 +265,4 @@ def upsample(x: Array) -> Array:
 
 def leaky_relu(slope: float) -> Callable[[Array], Array]:
     """x where positive, slope·x elsewhere."""
-    return lambda x: jnp.where(x >= 0, x, jnp.asarray(slope, x.dtype) * x)
+    return partial(lazy.leaky_relu, slope=slope)

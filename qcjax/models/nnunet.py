@@ -6,7 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from qcjax.models.layers import BatchNorm, Conv, ConvTranspose, Dropout, he_normal, leaky_relu
+from qcjax.models import lazy
+from qcjax.models.layers import BatchNorm, Conv, ConvTranspose, Dropout, he_normal
+from qcjax.models.lazy import Activation, Concatenation, Lazy
 from qcjax.typing import Array
 
 SLOPE = 0.01
@@ -24,19 +26,22 @@ class _ConvBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, inputs: tuple[Array, ...], batch_stats: bool, dropout: bool, weight: Array | None
-    ) -> Array:
-        x = Conv(
+        self, inputs: tuple[Lazy, ...], batch_stats: bool, dropout: bool, weight: Array | None
+    ) -> Activation:
+        conv = Conv(
             self.features,
             self.kernel,
             self.stride,
             kernel_init=he_normal(SLOPE),
             dtype=self.dtype,
             name="conv",
-        )(*inputs)
-        x = Dropout(self.dropout_rate, self.axis_name)(x, dropout)
-        x = BatchNorm(axis_name=self.axis_name, name="norm")(x, batch_stats, weight)
-        return leaky_relu(SLOPE)(x)
+        )
+        if dropout and self.dropout_rate > 0:
+            x, bias = Dropout(self.dropout_rate, self.axis_name)(conv(*inputs), dropout), None
+        else:
+            x, bias = conv.apart(*inputs)
+        norm = BatchNorm(axis_name=self.axis_name, name="norm")
+        return Activation(x, *norm.factors(x, batch_stats, weight, bias), SLOPE)
 
 
 class NnUNet(nn.Module):
@@ -70,7 +75,7 @@ class NnUNet(nn.Module):
         kernels = self.kernels or ((3,) * ndim,) * n
         ones = (1,) * ndim
 
-        def stage(inputs: tuple[Array, ...], i: int, name: str, stride: tuple[int, ...]) -> Array:
+        def stage(inputs: tuple[Lazy, ...], i: int, name: str, stride: tuple[int, ...]) -> Lazy:
             features = min(self.width * 2**i, self.max_width)
             rate = self.dropout_rate if i in self.dropout_stages else 0.0
             for j in range(2):
@@ -86,27 +91,27 @@ class NnUNet(nn.Module):
                 inputs = (block(inputs, batch_stats, dropout, weight),)
             return inputs[0]
 
-        x = x.astype(self.dtype)
+        y: Lazy = x.astype(self.dtype)
         skips = []
         for i in range(n):
-            x = stage((x,), i, "down", self.strides[i])
-            skips.append(x)
+            y = stage((y,), i, "down", self.strides[i])
+            skips.append(y)
         outputs = []
         for i in reversed(range(n - 1)):
             stride = self.strides[i + 1]
-            x = ConvTranspose(
-                skips[i].shape[-1],
+            up = ConvTranspose(
+                lazy.shape(skips[i])[-1],
                 stride,
                 stride,
                 use_bias=False,
                 kernel_init=he_normal(SLOPE, transposed=True),
                 dtype=self.dtype,
                 name=f"upsample_{i}",
-            )(x)
+            )(y)
             # what comes before the first dropout is common to all samples of a vmap over keys: convolved apart
             apart = dropout and self.dropout_rate > 0 and i < min(self.dropout_stages, default=0)
-            joined = (x, skips[i]) if apart else (jnp.concatenate([x, skips[i]], -1),)
-            x = stage(joined, i, "up", ones)
+            joined = (up, skips[i]) if apart else (Concatenation((up, skips[i])),)
+            y = stage(joined, i, "up", ones)
             head = Conv(
                 self.classes,
                 ones,
@@ -115,7 +120,7 @@ class NnUNet(nn.Module):
                 dtype=self.dtype,
                 name=f"head_{i}",
             )
-            outputs.append(head(x).astype(jnp.float32))
+            outputs.append(head(y).astype(jnp.float32))
         return tuple(reversed(outputs))
 
     def __call__(

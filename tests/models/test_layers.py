@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from qcjax.models import layers
+from qcjax.models import layers, subpixel
 from qcjax.train.parallel import AXIS
 
 
@@ -101,7 +101,7 @@ def test_initialisation_has_hes_variance():
 
 def test_depth_to_space_by_hand():
     x = jnp.arange(8.0).reshape(1, 1, 2, 4)  # 1 × 2 pixels, each 2 × 2 of the result
-    np.testing.assert_array_equal(layers.depth_to_space(x, (2, 2))[0, ..., 0], [[0, 1, 4, 5], [2, 3, 6, 7]])
+    np.testing.assert_array_equal(subpixel.depth_to_space(x, (2, 2))[0, ..., 0], [[0, 1, 4, 5], [2, 3, 6, 7]])
 
 
 def test_max_pool_by_hand_and_its_gradient_at_ties():
@@ -148,6 +148,22 @@ def test_batch_norm_by_running_statistics():
     scale, bias = np.array([1, 2]), np.array([0.5, -1])
     expected = (x - np.array([0.1, 0.2])) / np.sqrt(np.array([1.5, 2]) + 1e-5) * scale + bias
     np.testing.assert_allclose(norm(x, train=False), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_batch_norm_of_a_biased_convolution_without_adding_the_bias(train):
+    x, bias = 3 + 2 * normal(4, 5, 6, 2), jnp.array([0.7, -1.3])
+    layer = layers.BatchNorm()
+    variables = {
+        "params": {"scale": jnp.array([1.0, 2]), "bias": jnp.array([0.5, -1])},
+        "batch_stats": {"mean": jnp.array([0.1, 0.2]), "var": jnp.array([1.5, 2])},
+    }
+    (factor, offset), changed = layer.apply(
+        variables, x, train, None, bias, mutable=["batch_stats"], method="factors"
+    )
+    expected, expected_changed = layer.apply(variables, x + bias, train, mutable=["batch_stats"])
+    np.testing.assert_allclose(x * factor + offset, expected, atol=1e-5)
+    chex.assert_trees_all_close(changed, expected_changed, rtol=1e-5)
 
 
 def test_padded_samples_do_not_count_in_batch_norm():

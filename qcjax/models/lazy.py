@@ -1,0 +1,75 @@
+"""What a layer passes on without computing it: its reader computes it, and again for the gradient.
+
+Computed once, an activation would be kept from the forward to the backward pass beside what it is computed from, which
+batch norm's gradient needs as well. Convolutions that read lazy inputs (`conv_cpu.conv`) keep the latter alone.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import lax
+
+from qcjax.typing import Array
+
+
+@struct.dataclass
+class Activation:
+    """leaky_relu(factor · x + offset): x (b, *space, c), factor and offset (c,), in x's type."""
+
+    x: Array
+    factor: Array
+    offset: Array
+    slope: float = struct.field(pytree_node=False)
+
+    def value(self) -> Array:
+        return leaky_relu(self.x * self.factor + self.offset, self.slope)
+
+
+@struct.dataclass
+class Concatenation:
+    """Of arrays and lazy ones of the same space, along the channels."""
+
+    parts: tuple["Lazy", ...]
+
+    def value(self) -> Array:
+        return jnp.concatenate([value(part) for part in self.parts], -1)
+
+
+Lazy = Array | Activation | Concatenation  # an array, or what will be one
+
+
+def is_computed(x: Lazy) -> bool:
+    """Whether it is an array already."""
+    return not isinstance(x, Activation | Concatenation)
+
+
+def value(x: Lazy) -> Array:
+    """As an array, (b, *space, c)."""
+    return x.value() if isinstance(x, Activation | Concatenation) else x
+
+
+def shape(x: Lazy) -> tuple[int, ...]:
+    """Of its value."""
+    return jax.eval_shape(value, x).shape
+
+
+def astype(x: Lazy, dtype: Any) -> Lazy:
+    """With all that it is computed from in this type."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), x)
+
+
+def images(x: Lazy, first: Any, count: int) -> Lazy:
+    """Some images of the batch, from number `first` on, which may be traced."""
+
+    def part(leaf: Array) -> Array:
+        per_channel = leaf.ndim == 1
+        return leaf if per_channel else lax.dynamic_slice_in_dim(leaf, first, count)
+
+    return jax.tree.map(part, x)
+
+
+def leaky_relu(x: Array, slope: float) -> Array:
+    """x where positive, slope·x elsewhere."""
+    return jnp.where(x >= 0, x, jnp.asarray(slope, x.dtype) * x)
