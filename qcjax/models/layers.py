@@ -99,12 +99,11 @@ def convolve(x: Lazy, kernel: Array, stride: tuple[int, ...], pads: tuple[int, .
 
     x (b, *space, c), kernel (*size, c, k) -> (b, *space / stride, k).
     """
+    if conv_cpu.folds(kernel.shape):
+        return conv_cpu.conv_volume(x, kernel, stride, pads)
     if conv_cpu.pays(lazy.shape(x), kernel.shape, stride, pads, lazy.is_computed(x)):
         return conv_cpu.conv(x, kernel, stride, pads)
-    x = lazy.value(x)
-    if conv_cpu.folds(kernel.shape) and not conv_cpu.is_product(kernel.shape, stride, pads):
-        return conv_cpu.fold_depth(convolve, x, kernel, stride, pads)
-    return conv_cpu.plain(x, kernel, stride, pads)
+    return conv_cpu.plain(lazy.value(x), kernel, stride, pads)
 
 
 class ConvTranspose(nn.Module):

@@ -4,7 +4,7 @@ Computed once, an activation would be kept from the forward to the backward pass
 batch norm's gradient needs as well. Convolutions that read lazy inputs (`conv_cpu.conv`) keep the latter alone.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,7 @@ class Concatenation:
 
 
 Lazy = Array | Activation | Concatenation  # an array, or what will be one
+Some = TypeVar("Some", bound=Lazy)
 
 
 def is_computed(x: Lazy) -> bool:
@@ -64,10 +65,24 @@ def images(x: Lazy, first: Any, count: int) -> Lazy:
     """Some images of the batch, from number `first` on, which may be traced."""
 
     def part(leaf: Array) -> Array:
-        per_channel = leaf.ndim == 1
-        return leaf if per_channel else lax.dynamic_slice_in_dim(leaf, first, count)
+        if leaf.ndim == 1:  # per channel
+            return leaf
+        return lax.dynamic_slice_in_dim(leaf, first, count)
 
     return jax.tree.map(part, x)
+
+
+def slices(x: Some, first: int, count: int, step: int = 1) -> Some:
+    """Some slices of volumes (b, s, h, w, c), folded into the batch: (b·count, h, w, c)."""
+
+    def part(leaf: Array) -> Array:
+        if leaf.ndim == 1:  # per channel
+            return leaf
+        some = lax.slice_in_dim(leaf, first, first + (count - 1) * step + 1, step, 1)
+        return some.reshape(-1, *leaf.shape[2:])
+
+    folded: Some = jax.tree.map(part, x)
+    return folded
 
 
 def leaky_relu(x: Array, slope: float) -> Array:
