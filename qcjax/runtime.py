@@ -1,7 +1,10 @@
 """What has to be set before the first array exists: compilation cache, memory, devices."""
 
+import ctypes
 import os
 import resource
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +12,14 @@ import jax
 
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 TUNED_ALONE = "--xla_gpu_shard_autotuning=false"
+COMPILED = "/jax/core/compile/backend_compile_duration"  # JAX's event: a program was compiled, or read from the cache
 GIB = 2**30
 
 
 def prepare(deterministic: bool = False, distributed: bool = False) -> None:
-    """Keep compiled networks in the user's cache folder, and let the GPU's memory grow instead of taking 75 % of it.
+    """Keep compiled networks in the user's cache folder, and no more memory than is needed.
+
+    A GPU's memory grows instead of being taken by 75 %; what the compiler has used goes back to the system.
 
     Anything that the user has set in the environment stands.
 
@@ -32,6 +38,22 @@ def prepare(deterministic: bool = False, distributed: bool = False) -> None:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(base / "qcjax" / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    _release_memory_after_compiling()
+
+
+@cache
+def _release_memory_after_compiling() -> None:
+    def release(event: str, duration_secs: float, **_: Any) -> None:
+        if event == COMPILED and duration_secs > 0.1:
+            release_memory()
+
+    jax.monitoring.register_event_duration_secs_listener(release)
+
+
+def release_memory() -> None:
+    """Back to the system what this process has freed; the C library keeps it, of a compiler hundreds of MB."""
+    with suppress(AttributeError, OSError):  # other C libraries than glibc don't have it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def peak_memory() -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What is set before the first array exists, and what is measured of the process."""
 
 import os
+import platform
 import subprocess
 import sys
 
@@ -60,3 +61,51 @@ def test_peak_memory_of_the_process():
     assert before > 0.05 and 2 * before < after < 4 * before
     peaks = runtime.peak_memory()["device_gib"]
     assert len(peaks) == 8 and all(peak is None or peak > 0 for peak in peaks)
+
+
+COMPILES = """
+from qcjax import runtime
+
+released = []
+runtime.release_memory = lambda: released.append(True)
+runtime.prepare()
+runtime.prepare()
+import jax
+
+jax.monitoring.record_event_duration_secs(runtime.COMPILED, 0.05)
+assert not released
+jax.jit(lambda x: sum(jax.numpy.sin(x * i) for i in range(300)))(1.0)
+assert len(released) == 1, released
+"""
+
+
+def test_memory_is_released_after_a_program_was_compiled(tmp_path):
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", COMPILES], check=True, env=environment)
+
+
+FREES = """
+from qcjax import runtime
+
+
+def resident_mib():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmRSS:"))
+
+
+pieces = [bytearray(2**16) for _ in range(2**12)]
+for piece in pieces:
+    piece[::4096] = bytes(16 * b"1")
+kept = pieces[::64]  # so that the heap doesn't end in what is free
+del pieces, piece
+before = resident_mib()
+runtime.release_memory()
+print(before, resident_mib())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no malloc_trim")
+def test_what_is_freed_goes_back_to_the_system():
+    done = subprocess.run([sys.executable, "-c", FREES], capture_output=True, text=True, check=True)
+    before, after = map(float, done.stdout.split())
+    assert after < before - 200

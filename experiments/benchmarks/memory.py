@@ -1,4 +1,4 @@
-"""Peak memory of a training step, each side in a process of its own."""
+"""Peak memory of a training step, each side in a process of its own, as it is when it starts for the first time."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from experiments.benchmarks.clones import Clones
@@ -32,12 +33,13 @@ def _in_process(side: str, name: str, s: Sizes, clones: Clones | None) -> float:
     if clones is not None:
         job["clones"] = [str(clones.refinement), str(clones.monitoring)]
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.benchmarks.memory", json.dumps(job)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": path},
-    )
+    with TemporaryDirectory() as nothing_compiled:
+        done = subprocess.run(
+            [sys.executable, "-m", "experiments.benchmarks.memory", json.dumps(job)],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": path, "JAX_COMPILATION_CACHE_DIR": nothing_compiled},
+        )
     if done.returncode:
         raise RuntimeError(
             f"peak memory of {side}, {name}: exit code {done.returncode}\n{done.stderr[-2000:]}"
@@ -57,7 +59,9 @@ def _ours(name: str, s: Sizes) -> float:
     import jax
 
     from experiments.benchmarks.networks import our_step
+    from qcjax import runtime
 
+    runtime.prepare()
     contestant = our_step(name, s)
     for _ in range(STEPS):
         contestant.run()
