@@ -57,36 +57,45 @@ def refusal(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     return refused
 
 
-@pytest.fixture(scope="session", autouse=True)
-def shared_networks() -> Iterator[None]:
+@cache
+def _networks(config: Config, name: str, count: int) -> Networks:
+    return Networks(config, name, Devices(count))
+
+
+def _shared_networks(config: Config, name: str, devices: Devices) -> Networks:
     """Runs with the same options use the same compiled networks, as one process would for its views."""
-
-    @cache
-    def make(config: Config, name: str, count: int) -> Networks:
-        return Networks(config, name, Devices(count))
-
-    def networks(config: Config, name: str, devices: Devices) -> Networks:
-        return make(
-            replace(config, data=None, out=None, skip_invalid=False, views=("SA",)), name, devices.count
-        )
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(qcjax.run, "Networks", networks)
-        yield
+    config = replace(config, data=None, out=None, skip_invalid=False, views=("SA",))
+    return _networks(config, name, devices.count)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def some_ood_cases() -> Iterator[None]:
+DETECT, OOD = Pool.detect, Records.ood
+
+
+def _first_two(found: np.ndarray) -> np.ndarray:
     """Whatever these networks give, the first two cases are out of distribution, so that refinement runs."""
-    detect, ood = Pool.detect, Records.ood
+    return np.arange(len(found)) < 2
 
-    def first_two(found: np.ndarray) -> np.ndarray:
-        return np.arange(len(found)) < 2
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Pool, "detect", lambda *args: (first_two(detect(*args)[0]), detect(*args)[1]))
-        patch.setattr(Records, "ood", lambda self: first_two(ood(self)))
-        yield
+PATCH = pytest.MonkeyPatch()
+
+
+# hooks and not fixtures: runs are fixtures of the session, and a process may go on with other tests than these
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Iterator[None]:
+    """Before the fixtures of a test of this folder."""
+    PATCH.setattr(qcjax.run, "Networks", _shared_networks)
+    PATCH.setattr(Pool, "detect", lambda *args: (_first_two(DETECT(*args)[0]), DETECT(*args)[1]))
+    PATCH.setattr(Records, "ood", lambda self: _first_two(OOD(self)))
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Iterator[None]:
+    """After them."""
+    try:
+        return (yield)
+    finally:
+        PATCH.undo()
 
 
 @pytest.fixture(scope="session")
