@@ -103,54 +103,56 @@ def kernel_gradient(x: Lazy, grad: Array, size: Pair, stride: Pair, pads: Pair) 
     def add_images(b: Any, total: Array) -> Array:
         some_x = lazy.value(lazy.images(x, b * images, images))
         some_grad = lax.dynamic_slice_in_dim(grad, b * images, images)
-        operands = taps(some_x, some_grad, rows, size, stride, pads)
+        factors = taps(some_x, some_grad, rows, size, stride, pads)
 
         def add_strip(s: Any, total: Array) -> Array:
-            return total + jnp.einsum("nhwc,nhwk->ck", *operands(s), preferred_element_type=jnp.float32)
+            seen, grads = factors(s)
+            products = [
+                jnp.einsum("nhwc,nhwk->ck", seen, g, preferred_element_type=jnp.float32) for g in grads
+            ]
+            return total + jnp.stack(products)
 
         return lax.fori_loop(0, height // rows, add_strip, total)
 
-    (i, j), shape = size, ((size[1] * c, size[0] * k) if keeps_size else (size[0] * size[1] * c, k))
-    total = lax.fori_loop(0, batch // images, add_images, jnp.zeros(shape, jnp.float32))
-    return total.reshape(j, c, i, k).transpose(2, 0, 1, 3) if keeps_size else total.reshape(i, j, c, k)
+    shape = (size[0], size[1] * c, k) if keeps_size else (1, size[0] * size[1] * c, k)
+    return lax.fori_loop(0, batch // images, add_images, jnp.zeros(shape, jnp.float32)).reshape(*size, c, k)
 
 
 def _split_taps(x: Array, grad: Array, rows: int, size: Pair, stride: Pair, pads: Pair) -> Any:
-    """Of a convolution that keeps the size: strip -> the two factors of its product.
+    """Of a convolution that keeps the size: strip -> the factors of its products, one for each row of the kernel.
 
-    Tap (i, j) is the sum over pixels of x[row, column + j − p] · grad[row + p − i, column]. With the shifts of the
-    columns side by side in x's channels and those of the rows in the gradient's, all taps are one product.
+    Tap (i, j) is the sum over pixels of x[row, column + j − p] · grad[row + p − i, column]. The shifts of the columns
+    are side by side in x's channels; those of the rows are slices of the gradient, which needn't be copied together.
     """
     width = x.shape[2]
     padded = jnp.pad(grad, ((0, 0), (pads[0],) * 2, (0, 0), (0, 0)))
 
-    def operands(s: Any) -> tuple[Array, Array]:
+    def factors(s: Any) -> tuple[Array, list[Array]]:
         strip = lax.dynamic_slice_in_dim(x, s * rows, rows, 1)
         strip = jnp.pad(strip, ((0, 0), (0, 0), (pads[1],) * 2, (0, 0)))
         halo = lax.dynamic_slice_in_dim(padded, s * rows, rows + size[0] - 1, 1)
         columns = [strip[:, :, j : j + width] for j in range(size[1])]
-        lines = [halo[:, i : i + rows] for i in reversed(range(size[0]))]
-        return jnp.concatenate(columns, -1), jnp.concatenate(lines, -1)
+        return jnp.concatenate(columns, -1), [halo[:, i : i + rows] for i in reversed(range(size[0]))]
 
-    return operands
+    return factors
 
 
 def _gathered_taps(x: Array, grad: Array, rows: int, size: Pair, stride: Pair, pads: Pair) -> Any:
-    """Of any convolution: strip -> what each output pixel sees, all taps side by side, and its gradient."""
+    """Of any convolution: strip -> what each output pixel sees, all taps side by side, and its gradient, alone."""
     width = grad.shape[2]
     padded = jnp.pad(x, ((0, 0), (pads[0],) * 2, (pads[1],) * 2, (0, 0)))
     last_row, last_column = (rows - 1) * stride[0] + 1, (width - 1) * stride[1] + 1
 
-    def operands(s: Any) -> tuple[Array, Array]:
+    def factors(s: Any) -> tuple[Array, list[Array]]:
         strip = lax.dynamic_slice_in_dim(padded, s * rows * stride[0], last_row + size[0] - 1, 1)
         seen = [
             strip[:, i : i + last_row : stride[0], j : j + last_column : stride[1]]
             for i in range(size[0])
             for j in range(size[1])
         ]
-        return jnp.concatenate(seen, -1), lax.dynamic_slice_in_dim(grad, s * rows, rows, 1)
+        return jnp.concatenate(seen, -1), [lax.dynamic_slice_in_dim(grad, s * rows, rows, 1)]
 
-    return operands
+    return factors
 
 
 def _largest_divisor(n: int, most: int) -> int:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from slow import slow
 
 from qcjax.data.batches import Slices
 from qcjax.train.parallel import BROADCAST, REPLICATED, SHARDED, Devices
@@ -85,7 +86,7 @@ def compare_params(one, eight):
     assert compared > len(other) / 2
 
 
-@pytest.mark.parametrize("name", ["nnunet", "acdc_unet"])
+@pytest.mark.parametrize("name", ["nnunet", pytest.param("acdc_unet", marks=slow)])
 def test_refinement_on_one_device_and_on_eight(networks, slices, name):
     start = trained(networks(name, 1), slices)
     one, history, output = refine(networks(name, 1), slices, start)
