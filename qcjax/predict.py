@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -12,6 +13,7 @@ import numpy as np
 from qcjax import losses
 from qcjax.data.batches import Batch, Plan, Slices, batch_of, in_batches, take
 from qcjax.data.streaming import Streamed
+from qcjax.models.inference import in_parts
 from qcjax.slice_uncertainty import SliceSums, draw_slices, slice_keys, slice_sums
 from qcjax.train.parallel import BROADCAST, REPLICATED, SHARDED, Devices
 from qcjax.train.placement import Take, ahead
@@ -48,7 +50,7 @@ def rebuild_masks(
 ) -> tuple[Array, losses.Sums, Array]:
     """R on label maps (b, h, w): what a `Rebuilt` holds, on the device."""
     target = jax.nn.one_hot(label, autoencoder.classes)
-    rebuilt: Any = autoencoder.apply(variables, target)
+    rebuilt = in_parts(partial(autoencoder.apply, variables), target)
     error = losses.squared_error(rebuilt, target).mean((1, 2))
     return rebuilt.argmax(-1).astype(jnp.uint8), losses.class_sums(rebuilt, target), error
 
@@ -67,12 +69,15 @@ class Predictor:
         self.devices, self.batch = devices, devices.batch_size(batch)
 
         def evaluate(variables: Variables, batch: Batch) -> Any:
-            logits: Array = segmenter.apply(variables, batch.image, method="logits")[0]
+            def finest(image: Array) -> Any:
+                return segmenter.apply(variables, image, method="logits")[0]
+
+            logits = in_parts(finest, batch.image)
             return logits.argmax(-1).astype(jnp.uint8), *loss.per_sample(logits, batch.label)
 
         def reconstruct(variables: tuple[Variables, Variables], batch: Batch) -> Any:
-            probabilities: Any = segmenter.apply(variables[0], batch.image)
-            rebuilt: Any = autoencoder.apply(variables[1], probabilities)
+            probabilities = in_parts(partial(segmenter.apply, variables[0]), batch.image)
+            rebuilt = in_parts(partial(autoencoder.apply, variables[1]), probabilities)
             labels = probabilities.argmax(-1).astype(jnp.uint8)
             return labels, rebuilt.argmax(-1).astype(jnp.uint8), probabilities.astype(jnp.float16)
 
@@ -80,10 +85,10 @@ class Predictor:
             return rebuild_masks(autoencoder, variables, batch.label)
 
         def segment(variables: Variables, batch: Batch) -> Any:
-            return segmenter.apply(variables, batch.image)
+            return in_parts(partial(segmenter.apply, variables), batch.image)
 
         def rebuild_probabilities(variables: Variables, probabilities: Array) -> Any:
-            return autoencoder.apply(variables, probabilities)
+            return in_parts(partial(autoencoder.apply, variables), probabilities)
 
         alone = segmenter.clone(axis_name=None)  # each slice has keys of its own, wherever it is
 

@@ -97,8 +97,8 @@ def kernel_gradient(x: Lazy, grad: Array, size: Pair, stride: Pair, pads: Pair) 
     batch, c, (height, width, k) = grad.shape[0], lazy.shape(x)[-1], grad.shape[1:]
     keeps_size = stride == (1, 1) and all(2 * p + 1 == n for p, n in zip(pads, size, strict=True))
     taps = _split_taps if keeps_size else _gathered_taps
-    rows = _largest_divisor(height, STRIP_PIXELS // width)
-    images = _largest_divisor(batch, STRIP_PIXELS // (height * width)) if rows == height else 1
+    rows = largest_divisor(height, STRIP_PIXELS // width)
+    images = largest_divisor(batch, STRIP_PIXELS // (height * width)) if rows == height else 1
 
     def add_images(b: Any, total: Array) -> Array:
         some_x = lazy.value(lazy.images(x, b * images, images))
@@ -155,7 +155,7 @@ def _gathered_taps(x: Array, grad: Array, rows: int, size: Pair, stride: Pair, p
     return factors
 
 
-def _largest_divisor(n: int, most: int) -> int:
+def largest_divisor(n: int, most: int) -> int:
     """Of n, and at most `most`; 1 if need be."""
     return max(d for d in range(1, n + 1) if n % d == 0 and (d == 1 or d <= most))
 

@@ -59,9 +59,9 @@ def test_value_and_gradients_are_the_plain_convolutions(
 
 
 def test_a_strip_is_the_most_that_divides_and_fits():
-    assert conv_cpu._largest_divisor(256, 8) == 8 and conv_cpu._largest_divisor(32, 64) == 32
-    assert [conv_cpu._largest_divisor(n, 4) for n in (6, 7, 8, 16)] == [3, 1, 4, 4]
-    assert conv_cpu._largest_divisor(4, 0) == 1
+    assert conv_cpu.largest_divisor(256, 8) == 8 and conv_cpu.largest_divisor(32, 64) == 32
+    assert [conv_cpu.largest_divisor(n, 4) for n in (6, 7, 8, 16)] == [3, 1, 4, 4]
+    assert conv_cpu.largest_divisor(4, 0) == 1
 
 
 def test_vmap_over_images_or_kernels(monkeypatch):
