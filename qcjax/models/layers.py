@@ -202,7 +202,7 @@ class BatchNorm(nn.Module):
         x = x.astype(jnp.float32)
         weight = jnp.ones(len(x)) if weight is None else weight.astype(jnp.float32)
         # image by image first, so that no weighted copy of x is made
-        total, squares = (weight @ a.sum(space) for a in (x, jnp.square(x)))
+        total, squares = ((weight[:, None] * a.sum(space)).sum(0) for a in (x, jnp.square(x)))
         sums = total, squares, float(prod(x.shape[1:-1])) * weight.sum()
         if self.axis_name is not None:
             sums = lax.psum(sums, self.axis_name)
