@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from qcjax.models.layers import BatchNorm, Conv, Dropout, leaky_relu, max_pool, upsample
+from qcjax.models.layers import BatchNorm, Conv, Dropout, max_pool, upsample
 from qcjax.typing import Array
 
 SLOPE = 0.01
@@ -26,7 +26,7 @@ class _Stage(nn.Module):
         for j in range(2):
             x = Conv(self.features, random_bias=self.random_bias, dtype=self.dtype, name=f"conv_{j}")(x)
             x = BatchNorm(axis_name=self.axis_name, name=f"norm_{j}")(
-                leaky_relu(SLOPE)(x), batch_stats, weight
+                jax.nn.leaky_relu(x, SLOPE), batch_stats, weight
             )
         return x
 

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from qcjax.models.layers import BatchNorm, Conv, ConvTranspose, Dropout, he_normal, he_uniform
-from qcjax.models.lazy import Activation
 from qcjax.typing import Array
 
 SLOPE = 0.2
@@ -56,7 +55,8 @@ class MaskAutoencoder(nn.Module):
         def block(layer: Conv | ConvTranspose, x: Array, name: str) -> Array:
             x, bias = layer.apart(x)
             norm = BatchNorm(axis_name=self.axis_name, name=f"{name}_norm")
-            x = Activation(x, *norm.factors(x, batch_stats, weight, bias), SLOPE).value()
+            factor, offset = norm.factors(x, batch_stats, weight, bias)
+            x = jax.nn.leaky_relu(x * factor + offset, SLOPE)
             return Dropout(self.dropout_rate, self.axis_name)(x, dropout)
 
         def conv(features: int, k: int, s: int, name: str) -> Conv:

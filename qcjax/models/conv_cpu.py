@@ -45,47 +45,56 @@ def pays(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def conv(x: Lazy, kernel: Array, stride: Pair, pads: Pair) -> Array:
-    """Convolution with symmetric padding: x (b, h, w, c), kernel (i, j, c, k) -> (b, h / stride, w / stride, k).
+def conv(x: Lazy, kernel: Array, stride: tuple[int, ...], pads: tuple[int, ...]) -> Array:
+    """Convolution with symmetric padding: x (b, *space, c), kernel (*size, c, k) -> (b, *space / stride, k).
 
     Differentiable in reverse mode only. What is kept for the gradient of a lazy x is what it is computed from.
     """
-    return plain(lazy.value(x), kernel, stride, pads)
+    return _of_values(lazy.value(x), kernel, stride, pads)
+
+
+def _of_values(x: Array, kernel: Array, stride: tuple[int, ...], pads: tuple[int, ...]) -> Array:
+    return (_fold_depth if len(stride) == 3 else plain)(x, kernel, stride, pads)
 
 
 def plain(x: Array, kernel: Array, stride: tuple[int, ...], pads: tuple[int, ...]) -> Array:
     """The same as XLA does it, with XLA's gradients; 2-D or 3-D, on any backend."""
-    if is_product(kernel.shape, stride, pads):
+    sees_itself_alone = set(kernel.shape[:-2]) == set(stride) == {1} and not any(pads)
+    if sees_itself_alone:
         return x @ kernel.reshape(kernel.shape[-2:])
     space = SPATIAL[len(stride)]
     dimensions = f"N{space}C", f"{space}IO", f"N{space}C"
     return lax.conv_general_dilated(x, kernel, stride, [(p, p) for p in pads], dimension_numbers=dimensions)
 
 
-def is_product(kernel: tuple[int, ...], stride: tuple[int, ...], pads: tuple[int, ...]) -> bool:
-    """Whether every output pixel sees one input pixel, its own."""
-    return set(kernel[:-2]) == set(stride) == {1} and not any(pads)
-
-
-def _forward(x: Lazy, kernel: Array, stride: Pair, pads: Pair) -> tuple[Array, tuple[Lazy, Array]]:
+def _forward(
+    x: Lazy, kernel: Array, stride: tuple[int, ...], pads: tuple[int, ...]
+) -> tuple[Array, tuple[Lazy, Array]]:
     return conv(x, kernel, stride, pads), (x, kernel)
 
 
-def _backward(stride: Pair, pads: Pair, saved: tuple[Lazy, Array], grad: Array) -> tuple[Lazy, Array]:
+def _backward(
+    stride: tuple[int, ...], pads: tuple[int, ...], saved: tuple[Lazy, Array], grad: Array
+) -> tuple[Lazy, Array]:
     x, kernel = saved
     values, to_parts = jax.vjp(lazy.value, x)
     grad_x = _input_gradient(values, kernel, stride, pads, grad)
-    grad_kernel = kernel_gradient(x, grad, kernel.shape[:2], stride, pads).astype(kernel.dtype)
-    return to_parts(grad_x)[0], grad_kernel
+    if len(stride) == 3:
+        grad_kernel = jnp.stack([_tap_gradient(i, x, k, stride, pads, grad) for i, k in enumerate(kernel)])
+    else:
+        grad_kernel = kernel_gradient(x, grad, kernel.shape[:2], stride, pads)
+    return to_parts(grad_x)[0], grad_kernel.astype(kernel.dtype)
 
 
 conv.defvjp(_forward, _backward)
 
 
-def _input_gradient(x: Array, kernel: Array, stride: Pair, pads: Pair, grad: Array) -> Array:
-    if (*kernel.shape[:2], *stride, *pads) == (4, 4, 2, 2, 1, 1) and not (x.shape[1] % 2 or x.shape[2] % 2):
+def _input_gradient(
+    x: Array, kernel: Array, stride: tuple[int, ...], pads: tuple[int, ...], grad: Array
+) -> Array:
+    if (*kernel.shape[:-2], *stride, *pads) == (4, 4, 2, 2, 1, 1) and not (x.shape[1] % 2 or x.shape[2] % 2):
         return subpixel.transposed(plain, grad, kernel.swapaxes(-2, -1))
-    (grad_x,) = jax.vjp(lambda x: plain(x, kernel, stride, pads), x)[1](grad)
+    (grad_x,) = jax.vjp(lambda x: _of_values(x, kernel, stride, pads), x)[1](grad)
     return grad_x
 
 
@@ -161,20 +170,12 @@ def largest_divisor(n: int, most: int) -> int:
 
 
 def folds(kernel: tuple[int, ...]) -> bool:
-    """Whether a convolution with a kernel of this shape, (*size, c, k), is for `conv_volume`: 3-D on a CPU."""
+    """Whether a convolution with a kernel of this shape, (*size, c, k), is for `conv` at any size: 3-D on a CPU."""
     return len(kernel) == 5 and jax.default_backend() == "cpu"
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def conv_volume(x: Lazy, kernel: Array, stride: tuple[int, ...], pads: tuple[int, ...]) -> Array:
-    """The 3-D convolution as a sum of 2-D ones, one per slice of the kernel, the slices folded into the batch.
-
-    x (b, s, h, w, c), kernel (i, j, l, c, k). For its gradient as `conv`.
-    """
-    return _fold_depth(lazy.value(x), kernel, stride, pads)
-
-
 def _fold_depth(x: Array, kernel: Array, stride: tuple[int, ...], pads: tuple[int, ...]) -> Array:
+    """The 3-D convolution as a sum of 2-D ones, one per slice of the kernel, the slices folded into the batch."""
     batch, depth = x.shape[:2]
     size = kernel.shape[0]
     slices = (depth + 2 * pads[0] - size) // stride[0] + 1
@@ -185,25 +186,6 @@ def _fold_depth(x: Array, kernel: Array, stride: tuple[int, ...], pads: tuple[in
     return y.reshape(batch, slices, *y.shape[1:])
 
 
-def _forward_volume(
-    x: Lazy, kernel: Array, stride: tuple[int, ...], pads: tuple[int, ...]
-) -> tuple[Array, tuple[Lazy, Array]]:
-    return conv_volume(x, kernel, stride, pads), (x, kernel)
-
-
-def _backward_volume(
-    stride: tuple[int, ...], pads: tuple[int, ...], saved: tuple[Lazy, Array], grad: Array
-) -> tuple[Lazy, Array]:
-    x, kernel = saved
-    values, to_parts = jax.vjp(lazy.value, x)
-    (grad_x,) = jax.vjp(lambda x: _fold_depth(x, kernel, stride, pads), values)[1](grad)
-    taps = [_tap_gradient(i, x, kernel[i], stride, pads, grad) for i in range(len(kernel))]
-    return to_parts(grad_x)[0], jnp.stack(taps)
-
-
-conv_volume.defvjp(_forward_volume, _backward_volume)
-
-
 def _tap_gradient(
     i: int, x: Lazy, kernel: Array, stride: tuple[int, ...], pads: tuple[int, ...], grad: Array
 ) -> Array:
@@ -211,9 +193,9 @@ def _tap_gradient(
     depth = lazy.shape(x)[1]
     seeing = [s for s in range(grad.shape[1]) if 0 <= s * stride[0] + i - pads[0] < depth]
     if not seeing:
-        return jnp.zeros_like(kernel)
+        return jnp.zeros(kernel.shape)
     seen = lazy.slices(x, seeing[0] * stride[0] + i - pads[0], len(seeing), stride[0])
     grad, plane = lazy.slices(grad, seeing[0], len(seeing)), (stride[1:], pads[1:])
     if pays(lazy.shape(seen), kernel.shape, *plane, lazy.is_computed(x)):
-        return kernel_gradient(seen, grad, kernel.shape[:2], *plane).astype(kernel.dtype)
+        return kernel_gradient(seen, grad, kernel.shape[:2], *plane)
     return jax.vjp(lambda kernel: plain(lazy.value(seen), kernel, *plane), kernel)[1](grad)[0]

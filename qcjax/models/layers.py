@@ -6,8 +6,8 @@ bits, masks that don't depend on the number of devices), max-pooling (a cheap gr
 gradient of wide convolutions, and 3-D convolutions (`conv_cpu`).
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from collections.abc import Sequence
+from functools import reduce
 from itertools import accumulate
 from math import prod
 from typing import Any
@@ -99,9 +99,8 @@ def convolve(x: Lazy, kernel: Array, stride: tuple[int, ...], pads: tuple[int, .
 
     x (b, *space, c), kernel (*size, c, k) -> (b, *space / stride, k).
     """
-    if conv_cpu.folds(kernel.shape):
-        return conv_cpu.conv_volume(x, kernel, stride, pads)
-    if conv_cpu.pays(lazy.shape(x), kernel.shape, stride, pads, lazy.is_computed(x)):
+    given = lazy.shape(x), kernel.shape, stride, pads, lazy.is_computed(x)
+    if conv_cpu.folds(kernel.shape) or conv_cpu.pays(*given):
         return conv_cpu.conv(x, kernel, stride, pads)
     return conv_cpu.plain(lazy.value(x), kernel, stride, pads)
 
@@ -179,7 +178,7 @@ class BatchNorm(nn.Module):
     ) -> tuple[Array, Array]:
         """Factor and offset: see the class."""
         c = x.shape[-1]
-        before = jnp.zeros(c) if bias is None else bias.astype(jnp.float32)
+        added = 0.0 if bias is None else bias.astype(jnp.float32)
         scale = self.param("scale", nn.initializers.ones, (c,), jnp.float32)
         shift = self.param("bias", nn.initializers.zeros, (c,), jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (c,), jnp.float32)
@@ -188,12 +187,11 @@ class BatchNorm(nn.Module):
             mean, var, count = self._statistics(x, weight)
             if not self.is_initializing():
                 unbiased = var * count / jnp.maximum(count - 1, 1)
-                running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * (
-                    mean + before
-                )
+                biased = mean + added
+                running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * biased
                 running_var.value = self.momentum * running_var.value + (1 - self.momentum) * unbiased
         else:
-            mean, var = running_mean.value - before, running_var.value
+            mean, var = running_mean.value - added, running_var.value
         factor = scale * lax.rsqrt(var + self.epsilon)
         return factor.astype(x.dtype), (shift - mean * factor).astype(x.dtype)
 
@@ -260,8 +258,3 @@ def upsample(x: Array) -> Array:
     """Nearest neighbour, (b, h, w, c) -> (b, 2h, 2w, c)."""
     b, h, w, c = x.shape
     return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
-
-
-def leaky_relu(slope: float) -> Callable[[Array], Array]:
-    """x where positive, slope·x elsewhere."""
-    return partial(lazy.leaky_relu, slope=slope)

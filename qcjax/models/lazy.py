@@ -24,7 +24,7 @@ class Activation:
     slope: float = struct.field(pytree_node=False)
 
     def value(self) -> Array:
-        return leaky_relu(self.x * self.factor + self.offset, self.slope)
+        return jax.nn.leaky_relu(self.x * self.factor + self.offset, self.slope)
 
 
 @struct.dataclass
@@ -83,8 +83,3 @@ def slices(x: Some, first: int, count: int, step: int = 1) -> Some:
 
     folded: Some = jax.tree.map(part, x)
     return folded
-
-
-def leaky_relu(x: Array, slope: float) -> Array:
-    """x where positive, slope·x elsewhere."""
-    return jnp.where(x >= 0, x, jnp.asarray(slope, x.dtype) * x)

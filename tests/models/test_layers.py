@@ -116,10 +116,6 @@ def test_upsample_repeats():
     np.testing.assert_array_equal(layers.upsample(x), x.repeat(2, 1).repeat(2, 2))
 
 
-def test_leaky_relu():
-    np.testing.assert_allclose(layers.leaky_relu(0.1)(jnp.array([-2.0, 0, 3])), [-0.2, 0, 3], rtol=1e-6)
-
-
 def norm(x, weight=None, train=True, axis_name=None):
     layer = layers.BatchNorm(axis_name=axis_name)
     variables = {
