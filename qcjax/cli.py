@@ -29,6 +29,7 @@ from qcjax.report.monitoring_page import write_monitoring_report
 from qcjax.report.page import write_report
 from qcjax.report.uncertainty import is_uncertainty_table
 from qcjax.report.uncertainty_page import write_uncertainty_report
+from qcjax.wording import count_of
 
 FLAGGED_LISTED = 20  # on the terminal
 DESCRIPTION = "Quality-controlled segmentation of cardiac MR images."
@@ -186,12 +187,15 @@ def score(
     if len(scores.flagged) > FLAGGED_LISTED:
         console.print(f"... and {len(scores.flagged) - FLAGGED_LISTED} more, in scores.csv")
     counts = ", ".join(f"{scores.summary[name]} {name}" for name in ("erroneous", "suspicious", "untouched"))
-    console.print(f"{f'Share {share}: ' if share else ''}{scores.summary['cases']} masks: {counts}")
+    console.print(
+        f"{f'Share {share}: ' if share else ''}{count_of(scores.summary['cases'], 'mask')}: {counts}"
+    )
     if scores.complete:
         console.print(_printable(f"Report: {out / 'report.html'}"), markup=False)
     if scores.summary["errors"]:
         told = "says" if scores.complete else "will say"
-        print(f"{scores.summary['errors']} masks couldn't be scored; scores.csv {told} why", file=sys.stderr)
+        lost = count_of(scores.summary["errors"], "mask")
+        print(f"{lost} couldn't be scored; scores.csv {told} why", file=sys.stderr)
     return 2 if scores.fails(fail_on) else 0
 
 
@@ -285,8 +289,8 @@ def _print_findings(findings: Sequence[Finding], n_subjects: int, console: Conso
     bad = len({f.subject for f in findings if f.level == "error" and f.subject})
     console.print(
         Text(
-            f"\n{n_subjects} subjects checked: {count['error']} errors (in {bad} subjects), "
-            f"{count['warning']} warnings."
+            f"\n{count_of(n_subjects, 'subject')} checked: {count_of(count['error'], 'error')} "
+            f"(in {count_of(bad, 'subject')}), {count_of(count['warning'], 'warning')}."
         )
     )
     return 1 if count["error"] else 0

@@ -15,6 +15,7 @@ from qcjax.run_folder import open_folder
 from qcjax.train.monitor import MonitorTraining, Reading, check_may_be_absent, prepare_both
 from qcjax.train.parallel import Devices
 from qcjax.train.progress import say
+from qcjax.wording import count_of
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def train_on_folder(
     check_may_be_absent(config, values)
     parts = split_by_subject(cases, validation, seed)
     open_folder(OwnMasks(masks, values, config, preset, validation, seed), out)
-    counts = " and ".join(f"{len(p)} masks of {len({c.group for c in p})} subjects" for p in parts)
+    sizes = [(len(p), len({c.group for c in p})) for p in parts]
+    counts = " and ".join(f"{count_of(n, 'mask')} of {count_of(of, 'subject')}" for n, of in sizes)
     say(f"Training and validation: {counts}; structures {', '.join(f'{k} = {v}' for k, v in values.items())}")
     mapping = label_mapping(structures, values)
     training, held_out = prepare_both(*parts, mapping, config)

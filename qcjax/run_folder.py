@@ -13,6 +13,7 @@ from qcjax.data.subject import Subject
 from qcjax.files import read_object, write_whole
 from qcjax.lock import lock_folder
 from qcjax.train.progress import say
+from qcjax.wording import count_of
 
 UNSET_FOR_COMPARISON = (
     "out",
@@ -31,10 +32,14 @@ def open_folder(config: Any, folder: Path) -> None:
     """Make the folder with its `config.json`, or go on with what is in it; no other process can from now on.
 
     Raises:
+      FileNotFoundError: no such folder of data; nothing is made then.
       ValueError: the folder belongs to a run with another configuration (says what differs), or another process is at
         work in it (says which), or its `config.json` can't be read.
       OSError: it can't be written to.
     """
+    data: Path | None = getattr(config, "data", None)
+    if data is not None and not data.is_dir():
+        raise FileNotFoundError(f"{data}: no such folder found, expected a data set (--data)")
     lock_folder(folder)
     path = folder / "config.json"
     ours = to_json(config) | {"versions": runtime.versions()}
@@ -87,11 +92,13 @@ def usable(
     broken = {f.subject for f in errors}
     if errors and not (skip_invalid and "" not in broken):
         raise ValueError(
-            f"{data}: {len(errors)} errors found, expected none (--skip-invalid leaves subjects out)"
+            f"{data}: {count_of(len(errors), 'error')} found, expected none (--skip-invalid leaves subjects out)"
         )
     skipped = sorted(broken)
     if skipped:
-        say(f"Left out, because their files have errors: {len(skipped)} subjects ({', '.join(skipped)})")
+        say(
+            f"Left out, because their files have errors: {count_of(len(skipped), 'subject')} ({', '.join(skipped)})"
+        )
     return [s for s in subjects if s.code not in broken], skipped
 
 

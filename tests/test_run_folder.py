@@ -108,6 +108,15 @@ def test_a_file_in_place_of_the_folder(tmp_path):
         open_folder(DEMO, tmp_path / "run")
 
 
+def test_no_folder_is_made_for_data_that_is_not_there(tmp_path):
+    config = replace(DEMO, data=tmp_path / "data")
+    with pytest.raises(
+        FileNotFoundError, match=r"data: no such folder found, expected a data set \(--data\)"
+    ):
+        open_folder(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_another_configuration_is_refused_with_every_option_that_differs(tmp_path):
     open_folder(DEMO, tmp_path)
     before = (tmp_path / "config.json").read_text()

@@ -214,7 +214,7 @@ def test_exit_codes(
     assert out("doubted", "--fail-on", "erroneous", source=doubted) == 0
     capsys.readouterr()
     assert out("broken", source=broken) == 0
-    assert "1 masks couldn't be scored" in capsys.readouterr().err
+    assert "1 mask couldn't be scored" in capsys.readouterr().err
     assert out("broken", "--fail-on", "erroneous", source=broken) == 2
     assert out("relabelled", "--labels", "lv=1,myo=2,rv=9", "--fail-on", "suspicious", source=broken) == 0
 

@@ -16,6 +16,7 @@ from qcjax.report.pictures import draw_inconsistency, most_changed
 from qcjax.report.render import write_page
 from qcjax.report.tables import Table, number
 from qcjax.score_table import Entry, Line, ScoreJournal, from_json, largest_doubt, output_paths
+from qcjax.wording import count_of
 
 MAX_ROWS = 500  # of a table; more are in scores.csv
 DPI = 110
@@ -65,7 +66,7 @@ def write_scores_page(scored: Scored, n_pictures: int) -> Path:
         cards = [_card(scored, line, Path(scratch) / f"{i}.png") for i, line in enumerate(lines)]
     few = len(ordered) <= MAX_ROWS
     context = {
-        "title": f"{_count(len(ordered), 'mask')} judged without ground truth",
+        "title": f"{count_of(len(ordered), 'mask')} judged without ground truth",
         "lead": LEAD + (LEAD_WITH_IMAGES if scored.images else ""),
         "sections": SECTIONS,
         "findings": _findings(scored.summary, scored.settings),
@@ -124,7 +125,7 @@ def _draw(scored: Scored, line: Line, path: Path) -> str:
 
 def _findings(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
     found = [
-        f"{_count(summary['cases'], 'mask')}: {summary['scored']} scored, {summary['errors']} could not be.",
+        f"{count_of(summary['cases'], 'mask')}: {summary['scored']} scored, {summary['errors']} could not be.",
         f"{summary['erroneous']} erroneous: a structure is absent from the mask or from its reconstruction.",
         f"{summary['suspicious']} suspicious: a pseudo Hausdorff distance above {settings['hd_limit_mm']:g} "
         f"{summary['distance_unit']} "
@@ -141,7 +142,7 @@ def _findings(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> list[s
         )
     if summary.get("without_image"):
         found.append(
-            f"{_count(summary['without_image'], 'mask')} had no image that fits: judged by the mask alone "
+            f"{count_of(summary['without_image'], 'mask')} had no image that fits: judged by the mask alone "
             "(image_error in scores.csv says why)."
         )
     return found
@@ -219,7 +220,3 @@ def _suspicion(line: Line) -> str:
 def _unbounded(stored: float | str | None) -> str:
     value = from_json(stored)
     return "∞" if value == float("inf") else number(None if value != value else value, 2)
-
-
-def _count(n: int, word: str) -> str:
-    return f"{n:,} {word}{'s' * (n != 1)}"

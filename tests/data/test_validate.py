@@ -370,7 +370,7 @@ def test_the_command(make_cohort: CohortMaker, capsys: pytest.CaptureFixture[str
     lines = capsys.readouterr().out.splitlines()
     at = lines.index(f"error  {root / 'dataset' / '001' / '001_SA_ED.nii.gz'}  (subject 001)")
     assert lines[at + 1].startswith("  found     ") and lines[at + 2].startswith("  expected  ")
-    assert lines[-1] == "2 subjects checked: 1 errors (in 1 subjects), 0 warnings."
+    assert lines[-1] == "2 subjects checked: 1 error (in 1 subject), 0 warnings."
 
 
 @pytest.mark.skipif("QCJAX_DATA" not in os.environ, reason="needs QCJAX_DATA, a folder of real data")

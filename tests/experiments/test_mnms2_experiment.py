@@ -274,7 +274,7 @@ def test_broken_files_stop_the_run_or_leave_their_subjects_out(cohort, experimen
     out = tmp_path / "run"
     options = ("--preset", "demo", "--data", str(data))
     said = refusal(out, *options)
-    assert "1 errors found, expected none" in said and "--skip-invalid" in said
+    assert "1 error found, expected none" in said and "--skip-invalid" in said
     shutil.rmtree(out)
     experiment(out, *options, "--skip-invalid")
     printed = capsys.readouterr().out
