@@ -4,17 +4,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import tyro
 
 from qcjax import hosts, runtime
+from qcjax.config import Preset, RunConfig
 from qcjax.faults import exit_code
 
-C = TypeVar("C")
+C = TypeVar("C", bound=RunConfig)
 
 
-def start(config: Any, experiment: Callable[[Any], None]) -> int:
+def start(config: C, experiment: Callable[[C], None]) -> int:
     """Run an experiment, with other processes where the configuration says so; the exit code."""
     runtime.prepare(config.deterministic, config.distributed)
 
@@ -45,5 +46,5 @@ def parse(argv: Sequence[str], config: type[C], presets: Mapping[Any, C], prog: 
     )
     default = presets.get(preset, presets["demo"])
     if preset in presets:
-        default = replace(default, preset=preset)  # type: ignore[type-var]
+        default = replace(default, preset=cast(Preset, preset))
     return tyro.cli(config, args=list(argv), default=default, prog=prog)

@@ -5,7 +5,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from qcjax.hosts import Hosts
 
@@ -21,6 +21,8 @@ ARMS: tuple[Arm, ...] = ("baseline", "control", "proposed")
 @dataclass(frozen=True)
 class SegmenterConfig:
     """Supervised training of the segmenter M."""
+
+    OPTIONS: ClassVar[str] = "supervised"  # the group of the command line that these are
 
     width: int | None = None
     """Channels of the first stage; None: the original's (nnunet 32, acdc_unet 48)."""
@@ -54,6 +56,8 @@ class SegmenterConfig:
 @dataclass(frozen=True)
 class AutoencoderConfig:
     """Training of the autoencoder R on ground-truth masks."""
+
+    OPTIONS: ClassVar[str] = "autoencoder"  # the group of the command line that these are
 
     width: int = 32
     """Channels of its narrowest layers."""
@@ -91,6 +95,8 @@ class AutoencoderConfig:
 class RefinementConfig:
     """Semi-supervised refinement of the segmenter on out-of-distribution (OoD) cases."""
 
+    OPTIONS: ClassVar[str] = "refinement"  # the group of the command line that these are
+
     epochs: int = 50
     """K_semi, the most epochs."""
     steps: int | None = None
@@ -112,6 +118,8 @@ class RefinementConfig:
 class MonitorConfig:
     """The monitor: an autoencoder of masks, and the grid on which it sees them."""
 
+    OPTIONS: ClassVar[str] = "monitor"  # the group of the command line that these are
+
     size: int = 256
     """Height and width of the prepared slices, a multiple of 64."""
     spacing_mm: float = 1.25
@@ -125,32 +133,23 @@ class MonitorConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a size that the autoencoder can't take, or a spacing that isn't positive."""
-        _check_size(self.size)
-        _check_spacing(self.spacing_mm)
+        _check_size(self)
+        _check_spacing(self)
 
 
 @dataclass(frozen=True)
-class Config:
-    """Segments the right ventricle in cardiac MRI and controls its own quality without ground truth.
-
-    Trains a segmenter and an autoencoder of masks on the labelled subjects, finds the unlabelled cases that the
-    segmenter gets wrong (mask and rebuilt mask differ), refines the segmenter on them, selects the best candidate per
-    case, and reports all of it. Without --data it makes a synthetic cohort and runs a demonstration.
-    """
+class RunConfig:
+    """What every experiment can be told."""
 
     data: Path | None = None
-    """Folder of an M&Ms-2 data set (public or challenge layout); none: a synthetic cohort."""
+    """Folder of the data set; none: a synthetic cohort."""
     out: Path | None = None
-    """Folder of the results; started again on the same one, a run goes on. Default: runs/mnms2-<time>."""
+    """Folder of the results; started again on the same one, a run goes on. Default: runs/<experiment>-<time>."""
     preset: Preset = "paper"
     """demo: synthetic data, minutes. small: real data on a CPU. paper: the paper, literally. original: what the
     authors' public code does. Every other option overrides its preset."""
-    segmenter: tuple[Segmenter, ...] = ("nnunet", "acdc_unet")
-    """Networks to run: nnunet is the paper's BN1 (Full et al.), acdc_unet its BN2 (Isensee et al.)."""
-    views: tuple[View, ...] = ("SA", "LA")
-    """Short-axis stacks, long-axis slices."""
     seed: int = 0
-    """Of the split, the initial weights, the order, augmentation and dropout."""
+    """Of the split or the folds, the initial weights, the order, augmentation and dropout."""
     devices: int | None = None
     """How many of its devices each process uses; default all. They share each batch."""
     distributed: bool = False
@@ -158,7 +157,7 @@ class Config:
     Kubernetes say, or by --hosts.*; --data and --out are the same folders for all of them."""
     hosts: Hosts = field(default_factory=Hosts)
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the networks' arithmetic; parameters and losses are always float32."""
+    """Of the arithmetic of the segmenters; parameters and losses are always float32."""
     accumulate: int = 1
     """Parts in which a batch goes through the network, one after the other, where a device can't hold it at once. The
     loss stays that of the whole batch; batch norm normalises each part by itself."""
@@ -169,13 +168,39 @@ class Config:
     """Where a loss or a gradient isn't finite: stop and name the batch, or leave the batch out and count it."""
     deterministic: bool = False
     """On a GPU, use only operations that give the same bits every time; slower. On a CPU nothing changes."""
+    skip_invalid: bool = False
+    """Leave subjects out whose files have errors, instead of stopping; they are named and counted."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers below 1."""
+        _at_least(1, self, "accumulate", "devices")
+
+    @property
+    def losses(self) -> Literal["paper", "original"]:
+        """Which of the two readings of the method applies; demo and small follow the paper."""
+        return "original" if self.preset == "original" else "paper"
+
+
+@dataclass(frozen=True)
+class Config(RunConfig):
+    """Segments the right ventricle in cardiac MRI and controls its own quality without ground truth.
+
+    Trains a segmenter and an autoencoder of masks on the labelled subjects, finds the unlabelled cases that the
+    segmenter gets wrong (mask and rebuilt mask differ), refines the segmenter on them, selects the best candidate per
+    case, and reports all of it. Without --data it makes a synthetic cohort and runs a demonstration.
+    """
+
+    data: Path | None = None
+    """Folder of an M&Ms-2 data set (public or challenge layout); none: a synthetic cohort."""
+    segmenter: tuple[Segmenter, ...] = ("nnunet", "acdc_unet")
+    """Networks to run: nnunet is the paper's BN1 (Full et al.), acdc_unet its BN2 (Isensee et al.)."""
+    views: tuple[View, ...] = ("SA", "LA")
+    """Short-axis stacks, long-axis slices."""
     init_from: Path | None = None
     """A .pth checkpoint of the authors' PyTorch code, {"M": …}, from which supervised training starts; needs torch, one
     --segmenter, and the original's sizes."""
     split: Path | None = None
     """CSV (SUBJECT_CODE, PART) in place of the official split; PART is train, validation or test."""
-    skip_invalid: bool = False
-    """Leave subjects out whose files have errors, instead of stopping; they are named and counted."""
     size: int = 256
     """Height and width of the prepared slices, a multiple of 64."""
     spacing_mm: float | None = None
@@ -193,23 +218,19 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises ValueError for numbers that make no sense, and where there is no segmenter or no view."""
-        _at_least(1, self, "accumulate", "devices", "mc_chunk")
-        _check_size(self.size)
-        _check_spacing(self.spacing_mm)
+        super().__post_init__()
+        _at_least(1, self, "mc_chunk")
+        _check_size(self)
+        _check_spacing(self)
         for name in ("segmenter", "views"):
             if not getattr(self, name):
                 raise ValueError(f"--{name}: none found, expected at least one")
         if self.mc_samples == 1 or self.mc_samples < 0:
             raise ValueError(f"--mc-samples: {self.mc_samples} found, expected 0 or at least 2")
 
-    @property
-    def losses(self) -> Literal["paper", "original"]:
-        """Which of the two readings of the method applies; demo and small follow the paper."""
-        return "original" if self.preset == "original" else "paper"
-
 
 @dataclass(frozen=True)
-class AcdcConfig:
+class AcdcConfig(RunConfig):
     """Judges segmentations of cardiac MRI without ground truth, and measures how well that works.
 
     Trains a monitor (an autoencoder of masks) on ground-truth masks, lets it judge the masks of several segmentation
@@ -222,38 +243,11 @@ class AcdcConfig:
     predictions: tuple[str, ...] = ()
     """Masks to judge, NAME=DIR for each method, DIR holding patient101_ED.nii.gz and so on in ACDC's label values;
     none: a field of methods is trained here."""
-    out: Path | None = None
-    """Folder of the results; started again on the same one, a run goes on. Default: runs/acdc-<time>."""
-    preset: Preset = "paper"
-    """demo: synthetic data, minutes. small: real data on a CPU. paper: the paper, literally. original: what the
-    authors' public code does. Every other option overrides its preset."""
     rca: int = 0
     """Reverse classification accuracy (RCA) beside the monitor: how many reference subjects for each image; 0: none.
     Needs the extra rca (SimpleITK), and seconds per reference."""
     rca_subjects: int | None = None
     """Of how many test subjects RCA judges the masks; None: all."""
-    seed: int = 0
-    """Of the split, the initial weights, the order, augmentation and dropout."""
-    devices: int | None = None
-    """How many of its devices each process uses; default all. They share each batch."""
-    distributed: bool = False
-    """Several processes, such as one on each host, make one run. They find each other by what Slurm, Open MPI or
-    Kubernetes say, or by --hosts.*; --data and --out are the same folders for all of them."""
-    hosts: Hosts = field(default_factory=Hosts)
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the arithmetic of the field's segmenters."""
-    accumulate: int = 1
-    """Parts in which a batch goes through the network, one after the other, where a device can't hold it at once. The
-    loss stays that of the whole batch; batch norm normalises each part by itself."""
-    stream: Stream = "auto"
-    """Whether the prepared data stay on the host and each batch is fetched while the devices work: where they would
-    take more than half of a device's free memory, always, or never. The results are the same."""
-    on_nonfinite: Literal["stop", "skip"] = "stop"
-    """Where a loss or a gradient isn't finite: stop and name the batch, or leave the batch out and count it."""
-    deterministic: bool = False
-    """On a GPU, use only operations that give the same bits every time; slower. On a CPU nothing changes."""
-    skip_invalid: bool = False
-    """Leave subjects out whose files have errors, instead of stopping; they are named and counted."""
     size: int = 256
     """Height and width of the slices that the field's segmenters see, a multiple of 64."""
     spacing_mm: float | None = None
@@ -265,20 +259,18 @@ class AcdcConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError for numbers that make no sense."""
-        _at_least(1, self, "accumulate", "devices", "rca_subjects")
+        super().__post_init__()
+        _at_least(1, self, "rca_subjects")
         _at_least(0, self, "rca")
-        _check_size(self.size)
-        _check_spacing(self.spacing_mm)
-
-    @property
-    def losses(self) -> Literal["paper", "original"]:
-        """Which of the two readings of the method applies; demo and small follow the paper."""
-        return "original" if self.preset == "original" else "paper"
+        _check_size(self)
+        _check_spacing(self)
 
 
 @dataclass(frozen=True)
 class UncertaintyConfig:
     """Training of a 3-D segmenter on dropout samples, their variance in the loss."""
+
+    OPTIONS: ClassVar[str] = "training"  # the group of the command line that these are
 
     width: int = 32
     """Channels of the first stage."""
@@ -319,7 +311,7 @@ class UncertaintyConfig:
 
 
 @dataclass(frozen=True)
-class EmidecConfig:
+class EmidecConfig(RunConfig):
     """Learns from its own uncertainty to segment myocardial infarction in late-enhancement cardiac MRI.
 
     Trains a 3-D segmenter by cross-validation in three ways (baseline: one dropout sample per step; control: the mean
@@ -330,8 +322,6 @@ class EmidecConfig:
 
     data: Path | None = None
     """Folder of the EMIDEC data set, with Case_N006 and so on; none: a synthetic cohort."""
-    out: Path | None = None
-    """Folder of the results; started again on the same one, a run goes on. Default: runs/emidec-<time>."""
     preset: Literal["demo", "small", "paper"] = "paper"
     """demo: synthetic data, minutes. small: real data on a CPU. paper: the paper's. Every other option overrides its
     preset."""
@@ -339,28 +329,6 @@ class EmidecConfig:
     """Folds of the cross-validation, each with normal and pathological cases in equal shares."""
     arms: tuple[Arm, ...] = ARMS
     """What to compare."""
-    seed: int = 0
-    """Of the folds, the initial weights, the order, augmentation and dropout; the same for all arms."""
-    devices: int | None = None
-    """How many of its devices each process uses; default all. They share each batch."""
-    distributed: bool = False
-    """Several processes, such as one on each host, make one run. They find each other by what Slurm, Open MPI or
-    Kubernetes say, or by --hosts.*; --data and --out are the same folders for all of them."""
-    hosts: Hosts = field(default_factory=Hosts)
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the network's arithmetic; parameters and losses are always float32."""
-    accumulate: int = 1
-    """Parts in which a batch goes through the network, one after the other, where a device can't hold it at once. The
-    loss stays that of the whole batch; batch norm normalises each part by itself."""
-    stream: Stream = "auto"
-    """Whether the prepared data stay on the host and each batch is fetched while the devices work: where they would
-    take more than half of a device's free memory, always, or never. The results are the same."""
-    on_nonfinite: Literal["stop", "skip"] = "stop"
-    """Where a loss or a gradient isn't finite: stop and name the batch, or leave the batch out and count it."""
-    deterministic: bool = False
-    """On a GPU, use only operations that give the same bits every time; slower. On a CPU nothing changes."""
-    skip_invalid: bool = False
-    """Leave cases out whose files have errors, instead of stopping; they are named and counted."""
     spacing_mm: tuple[float, float, float] = (10.0, 1.458, 1.458)
     """Of the prepared volumes: across slices, and in plane."""
     size: int = 256
@@ -378,7 +346,8 @@ class EmidecConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError for numbers that make no sense, and where there is no arm."""
-        _at_least(1, self, "accumulate", "devices", "mc_chunk")
+        super().__post_init__()
+        _at_least(1, self, "mc_chunk")
         _at_least(2, self, "folds", "mc_samples")
         if not self.arms:
             raise ValueError("--arms: none found, expected at least one")
@@ -386,21 +355,31 @@ class EmidecConfig:
             raise ValueError(f"--size: {self.size} found, expected at least the patch's {self.patch[1:]}")
 
 
+def _option(options: Any, name: str) -> str:
+    """As it is spelt on the command line."""
+    group = getattr(options, "OPTIONS", "")
+    return f"--{group}{'.' * bool(group)}{name.replace('_', '-')}"
+
+
 def _at_least(least: int, options: Any, *names: str) -> None:
     for name in names:
         value = getattr(options, name)
         if value is not None and value < least:
-            raise ValueError(f"--{name.replace('_', '-')}: {value} found, expected at least {least}")
+            raise ValueError(f"{_option(options, name)}: {value} found, expected at least {least}")
 
 
-def _check_size(size: int) -> None:
+def _check_size(options: Any) -> None:
+    size = options.size
     if size < 64 or size % 64:
-        raise ValueError(f"--size: {size} found, expected a multiple of 64")
+        raise ValueError(f"{_option(options, 'size')}: {size} found, expected a multiple of 64")
 
 
-def _check_spacing(spacing_mm: float | None) -> None:
+def _check_spacing(options: Any) -> None:
+    spacing_mm = options.spacing_mm
     if spacing_mm is not None and not 0 < spacing_mm < math.inf:
-        raise ValueError(f"--spacing-mm: {spacing_mm} found, expected a positive number of mm")
+        raise ValueError(
+            f"{_option(options, 'spacing_mm')}: {spacing_mm} found, expected a positive number of mm"
+        )
 
 
 def to_json(config: Any) -> dict[str, Any]:

@@ -66,9 +66,9 @@ def test_help_explains_every_option(capsys):
         (("--mc-samples", "5", "--mc-chunk", "0"), "--mc-chunk: 0 found, expected at least 1"),
         (("--segmenter",), "--segmenter: none found, expected at least one"),
         (("--devices", "0"), "--devices: 0 found, expected at least 1"),
-        (("--supervised.batch", "0"), "--batch: 0 found, expected at least 1"),
-        (("--autoencoder.epochs", "0"), "--epochs: 0 found, expected at least 1"),
-        (("--refinement.steps", "0"), "--steps: 0 found, expected at least 1"),
+        (("--supervised.batch", "0"), "--supervised.batch: 0 found, expected at least 1"),
+        (("--autoencoder.epochs", "0"), "--autoencoder.epochs: 0 found, expected at least 1"),
+        (("--refinement.steps", "0"), "--refinement.steps: 0 found, expected at least 1"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(argv, said, capsys):
