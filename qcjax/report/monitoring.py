@@ -180,6 +180,7 @@ def _correlation(
             **pearson_interval(real, pseudo, subjects, n_resamples, seed),
             "n_replaced_real": real_replaced,
             "n_replaced_pseudo": pseudo_replaced,
+            "n_replaced_both": int((~np.isfinite(raw_real) & ~np.isfinite(raw_pseudo)).sum()),
         },
         "dropped": {**kept, "n_dropped": int(dropped.sum())},
     }

@@ -14,7 +14,7 @@ from qcjax.report.measures import read_measures
 from qcjax.report.monitoring_curves import draw_reconstruction
 from qcjax.report.monitoring_figures import unit_of
 from qcjax.report.monitoring_gallery import gallery_words, monitoring_cards
-from qcjax.report.monitoring_words import findings, policy, what_differs
+from qcjax.report.monitoring_words import findings, policy, scales, what_differs
 from qcjax.report.render import write_page
 from qcjax.report.run import Run, read_run
 
@@ -60,6 +60,10 @@ def _facts(run: Run) -> dict[str, Any]:
         ("preset", results.get("preset")),
         ("data", results.get("data")),
         ("split", results.get("split")),
+        (
+            "left out",
+            f"{results['n_skipped']}: {', '.join(results['skipped'])}" if results.get("n_skipped") else None,
+        ),
         ("methods", ", ".join(results["methods"])),
         (
             "masks",
@@ -79,6 +83,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "facts": [(name, str(value)) for name, value in facts if value not in (None, "")],
         "config": json.dumps(run.config, indent=2, ensure_ascii=False),
         "has_truth": bool(results["scopes"]),
+        "scales": scales(results),
         "policy": policy(results),
         "differs": what_differs(results),
         "hd_limit": f"{results['limits']['hd_mm']:g} {unit_of(results)}",
@@ -148,7 +153,8 @@ def _figures(run: Run) -> dict[str, Sequence[Picture]]:
     drawn["reconstruction"].append(
         (
             draw_reconstruction(results, run.lines, run.figure("reconstruction")),
-            "Learning curve, and Dice of reconstructed validation ground truth by epoch beside the published values.",
+            "Learning curve, and Dice of reconstructed validation ground truth by epoch beside the published values. "
+            + tables.EPOCHS_NOTE,
         )
     )
     return {

@@ -20,6 +20,9 @@ def rank_methods(
 ) -> dict[str, Any]:
     """Mean distances of each method and Spearman's r_s of each estimate's means with the real ones.
 
+    A mean over other images than those of the others ranks nothing, so only images of which every method has a mask
+    count.
+
     Args:
       rows: of one structure and phase.
       columns: name -> column; the first is the real distance, the others estimate it.
@@ -28,45 +31,55 @@ def rank_methods(
       n_resamples, seed: of the bootstrap over subjects behind the interval of r_s.
 
     Returns:
-      `methods[method]`: the mean of each name (None where no value is left), `n` rows and, for each name,
-      `undefined[name]` among them; `r_s[name]` with `r`, `low`, `high` and `n`, the number of methods.
+      `n_cases` images that count and `n_left_out` others; `methods[method]`: the mean of each name (None where no
+      value is left; of the real distance over the rows of the first estimate), `n` rows of the first estimate and,
+      for each name, `undefined[name]` rows; `r_s[name]` with `r`, `low`, `high` and `n`, the number of methods.
     """
     methods = present(rows, "method")
+    everyone = {row["subject"] for row in rows}
+    shared = everyone.intersection(*({r["subject"] for r in rows if r["method"] == m} for m in methods))
+    rows = [row for row in rows if row["subject"] in shared]
     values = {name: np.array([row[column] for row in rows], np.float64) for name, column in columns.items()}
     undefined = {name: ~np.isfinite(v) for name, v in values.items()}
-    used = np.ones(len(rows), bool)
+    used = {name: np.full(len(rows), True) for name in columns}
     if worst is None:
-        used = np.all([~undefined[name] & (v != 0) for name, v in values.items()], axis=0)
+        used = {name: ~undefined[name] & (v != 0) for name, v in values.items()}
     else:
         for name, column in columns.items():
             replacement = worst.get(column)
-            values[name] = np.where(
-                undefined[name], np.nan if replacement is None else replacement, values[name]
-            )
+            values[name][undefined[name]] = np.nan if replacement is None else replacement
     method = np.array([methods.index(row["method"]) for row in rows], np.intp)
     subjects, subject = np.unique([row["subject"] for row in rows], return_inverse=True)
-    sums, counts = {}, np.zeros((len(methods), len(subjects)))
-    np.add.at(counts, (method[used], subject[used]), 1)
-    for name, v in values.items():
-        sums[name] = np.zeros_like(counts)
-        np.add.at(sums[name], (method[used], subject[used]), v[used])
-    means = {name: _ratio(total.sum(axis=1), counts.sum(axis=1)) for name, total in sums.items()}
-    real, *estimates = columns
     weights = bootstrap_weights(len(subjects), n_resamples, seed) if len(subjects) > 1 else None
+
+    def total(pairs: np.ndarray, of: np.ndarray) -> np.ndarray:
+        """(methods, subjects)"""
+        table = np.zeros((len(methods), len(subjects)))
+        np.add.at(table, (method[pairs], subject[pairs]), of[pairs])
+        return table
+
+    real, *estimates = columns
+    means: dict[str, np.ndarray] = {}
+    r_s = {}
+    for name in estimates:
+        pairs = used[real] & used[name]
+        n, of_real, of_it = (total(pairs, v) for v in (np.ones(len(rows)), values[real], values[name]))
+        mean, means[name] = (_ratio(s.sum(axis=1), n.sum(axis=1)) for s in (of_real, of_it))
+        means.setdefault(real, mean)
+        r_s[name] = dict(spearman(mean, means[name])) | _interval(of_real, of_it, n, weights)
+    first = used[real] & used[estimates[0]]
     return {
+        "n_cases": len(subjects),
+        "n_left_out": len(everyone) - len(subjects),
         "methods": {
             name: {key: _json(means[key][i]) for key in columns}
             | {
-                "n": int((used & (method == i)).sum()),
+                "n": int((first & (method == i)).sum()),
                 "undefined": {key: int((undefined[key] & (method == i)).sum()) for key in columns},
             }
             for i, name in enumerate(methods)
         },
-        "r_s": {
-            name: dict(spearman(means[real], means[name]))
-            | _interval(sums[real], sums[name], counts, weights)
-            for name in estimates
-        },
+        "r_s": r_s,
     }
 
 

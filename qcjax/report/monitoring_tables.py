@@ -10,7 +10,8 @@ from qcjax.report.tables import DASH, NBSP, NO_DIFFERENCE, Table, number
 Results = Mapping[str, Any]
 MEASURE_NAMES = {"dc": "DC", "hd": "HD"}
 ESTIMATOR_NAMES = {"ours": "ours", "rca": "RCA"}
-MAX_EPOCHS = 8  # of this run in the table; of more only the published ones and the last
+MAX_EPOCHS = 8  # of this run in the table; of more only the published ones, the one that judged and the last
+EPOCHS_NOTE = "Epochs count from 1; the authors’ log counts from 0, so that its epoch 492 is 493 here."
 LOSS_NAMES = {"failure": "failures", "graded": "1 − DC"}
 
 
@@ -33,24 +34,26 @@ def correlation_tables(results: Results) -> list[Table]:
                 for key in results["structures"]:
                     cell = scope["correlation"][estimator][key][measure]
                     counted, dropped = cell["counted"], cell["dropped"]
-                    replaced = f"{counted['n_replaced_real']}, {counted['n_replaced_pseudo']}"
+                    replaced = (
+                        counted.get(f"n_replaced_{which}", DASH) for which in ("real", "pseudo", "both")
+                    )
                     paper = published.MONITORING_R[measure].get(key) if estimator == "ours" else None
                     rows.append(
                         [
                             f"{ESTIMATOR_NAMES[estimator]}, {label} {key.upper()}",
                             f"{with_interval(counted, 'r', 3)}",
                             str(counted["n"]),
-                            replaced if measure == "hd" else DASH,
+                            ", ".join(map(str, replaced)) if measure == "hd" else DASH,
                             f"{with_interval(dropped, 'r', 3)}",
                             str(dropped["n"]),
                             number(paper, 3),
                         ]
                     )
-        header = ["estimate, measure", "r, failures counted in", "n", "replaced (real, pseudo)",
+        header = ["estimate, measure", "r, failures counted in", "n", "replaced (real, pseudo, both)",
                   "r, dropped as in the paper", "n", "r, paper"]  # fmt: skip
-        tables.append(
-            Table(f"Pearson’s r of pseudo and real measures, {scope_words(name, scope)}", header, rows)
-        )
+        title = f"Pearson’s r of pseudo and real measures, {scope_words(name, scope)}"
+        note = "Where both distances are replaced, both are their column’s worst: such pairs agree, which raises r."
+        tables.append(Table(title, header, rows, note))
     return tables
 
 
@@ -87,6 +90,11 @@ def ranking_tables(results: Results, policy: str) -> list[Table]:
                 rows.append(["r_s", *r_s])
             fate = "replaced" if policy == "counted" else "dropped"
             note = f"In brackets: how many were undefined and {fate}."
+            if policy == "dropped" and "rca" in scope["estimators"]:
+                note += " HD is over the pairs with pHD; r_s of RCA is over the pairs with its own."
+            n, left_out = (next(iter(cells.values())).get(count) for count in ("n_cases", "n_left_out"))
+            if n is not None:
+                note += f" Means over the {n} images of which every method has a mask; others, left out: {left_out}."
             title = f"{phase}, mean distances in {unit_of(results)}, {scope_words(name, scope)}"
             tables.append(Table(title, header, rows, note))
     return tables
@@ -176,6 +184,7 @@ def risk_tables(results: Results) -> list[Table]:
                     f"Loss: {title} ({ideal}); {risk['n']} structures, {scope_words(name, scope)}",
                     header,
                     rows,
+                    f"Structures left out, because a measure is undefined there: {risk['n_left_out']}.",
                 )
             )
     return tables
@@ -207,18 +216,22 @@ def reconstruction_table(results: Results) -> Table | None:
     """Dice of reconstructed ground truth by epoch, beside the published ones."""
     ours = {cell["epoch"]: cell for cell in results.get("reconstruction") or ()}
     theirs = published.MONITORING_RECONSTRUCTION
-    epochs = sorted(set(theirs) | {max(ours, default=0)} | (set(ours) if len(ours) <= MAX_EPOCHS else set()))
+    judged = (results.get("monitor") or {}).get("epoch")
+    shown = set(ours) if len(ours) <= MAX_EPOCHS else {judged, max(ours)} & set(ours)
     rows = [
-        [f"epoch {epoch}"]
+        [f"epoch {epoch}, judged" if epoch == judged else f"epoch {epoch}"]
         + [
             number(cells.get(epoch, {}).get(key), 3)
             for cells in (ours, theirs)
             for key in ("lv", "myo", "rv")
         ]
-        for epoch in epochs
+        for epoch in sorted(shown | set(theirs))
     ]
     header = ["", *(f"{key}, {whose}" for whose in ("ours", "published") for key in ("LV", "MYO", "RV"))]
-    return Table("Dice of reconstructed ground truth", header, rows) if ours else None
+    note = EPOCHS_NOTE
+    if judged is not None:
+        note += f" The masks were judged by the autoencoder of epoch {judged}, of the lowest validation loss."
+    return Table("Dice of reconstructed ground truth", header, rows, note) if ours else None
 
 
 def seconds_table(results: Results) -> Table | None:

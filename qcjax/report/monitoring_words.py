@@ -166,6 +166,17 @@ def what_differs(results: Results) -> str:
     )
 
 
+def scales(results: Results) -> str:
+    """Which masks the scales of the measures without truth come from."""
+    n = (results.get("monitor") or {}).get("reference_masks")
+    return (
+        f"The scale of the suspicion comes from {n or 'the'} validation masks, the loss on which chose the "
+        "autoencoder’s epoch, too. The scale of the image’s doubt and the limits of the anatomical rules come from the "
+        "ground truth of every other one of ACDC’s 100 training subjects: where these are split anew, some of them are "
+        "among the test subjects, and doubt and rules may look a little better than they are."
+    )
+
+
 def policy(results: Results) -> str:
     """How failures without a distance are counted, with the numbers of this run."""
     told = [

@@ -33,22 +33,22 @@ def read_run(
     run_dir: Path, table: str = "cases.csv", read_rows: Callable[[Path], list[Row]] = read_cases
 ) -> Run:
     """Read `results.json`, the table of rows and, where they are there, `config.json` and `metrics.jsonl`
-    (the run's own, else that of the monitor that it trained).
+    (the run's own, then that of the monitor that it trained).
 
     Raises:
       FileNotFoundError: one of the first two is not there.
       ValueError: the table is not what `read_rows` reads, or one of the others is damaged.
     """
-    own, of_monitor = run_dir / "metrics.jsonl", run_dir / "monitor" / "metrics.jsonl"
-    lines, unreadable = _read_lines(own if own.is_file() else of_monitor)
+    lines, unreadable = _read_lines(run_dir / "metrics.jsonl")
+    of_monitor, unreadable_too = _read_lines(run_dir / "monitor" / "metrics.jsonl")
     config = run_dir / "config.json"
     return Run(
         run_dir,
         read_object(config, WRITTEN) if config.is_file() else {},
         read_object(run_dir / "results.json", WRITTEN),
         read_rows(run_dir / table),
-        lines,
-        unreadable,
+        lines + of_monitor,
+        unreadable + unreadable_too,
     )
 
 

@@ -89,12 +89,23 @@ def write_monitoring_run(
     write_measures(folder / "measures.csv", rows)
     results = summarise_monitoring(rows, seed=1, n_resamples=n_resamples) | {"preset": "demo"}
     if extras:
+        lines = [
+            {
+                "stage": "autoencoder", "epoch": e, "train_loss": 2 * math.exp(-e / 15) + 0.2,
+                "validation_loss": 2 * math.exp(-e / 15) + 0.25,
+            }
+            | {f"validation_dice_{key}": 0.8 * (1 - math.exp(-e / (9 + i))) for i, key in enumerate(KEYS)}
+            for e in range(1, 61)
+        ]  # fmt: skip
         results |= {
             "data": "phantoms in ACDC's layout",
             "split": "No test part: the training part was split by patient.",
+            "n_skipped": 1,
+            "skipped": ["patient042"],
+            "monitor": {"epoch": 57, "reference_masks": 28},
             "reconstruction": [
-                {"epoch": 9, "lv": 0.66, "myo": 0.31, "rv": 0.49},
-                {"epoch": 60, "lv": 0.86, "myo": 0.7, "rv": 0.78},
+                {"epoch": line["epoch"]} | {key: line[f"validation_dice_{key}"] for key in KEYS}
+                for line in lines
             ],
             "seconds": {"train": 812.4, "per_case": 0.041, "rca_per_case": 38.2},
             "damage": {
@@ -108,15 +119,10 @@ def write_monitoring_run(
             "versions": {"qcjax": "0.1.0", "jax": "0.10.2"},
         }
         (folder / "config.json").write_text(json.dumps({"preset": "demo", "epochs": 60}))
-        lines = [
-            {
-                "stage": "autoencoder", "epoch": e, "train_loss": 2 * math.exp(-e / 15) + 0.2,
-                "validation_loss": 2 * math.exp(-e / 15) + 0.25,
-            }
-            | {f"validation_dice_{key}": 0.8 * (1 - math.exp(-e / (9 + i))) for i, key in enumerate(KEYS)}
-            for e in range(1, 61)
-        ]  # fmt: skip
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        segmenter = {"stage": "segmenter", "segmenter": "nnunet", "view": "SA", "epoch": 1, "train_loss": 2.2}
+        (folder / "metrics.jsonl").write_text(json.dumps(segmenter) + "\n")
+        (folder / "monitor").mkdir(exist_ok=True)
+        (folder / "monitor" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "results.json").write_text(json.dumps(results, allow_nan=False))
     return folder
 

@@ -46,8 +46,16 @@ def test_an_undefined_distance_counts_as_the_worst_of_its_own_column() -> None:
     cells = scope["correlation"]["ours"]["lv"]["hd"]
     expected = np.corrcoef([5, 7, 20, 20], [4, 6, 8, 8])[0, 1]
     assert cells["counted"]["r"] == pytest.approx(expected)
-    assert (cells["counted"]["n_replaced_real"], cells["counted"]["n_replaced_pseudo"]) == (1, 1)
+    assert [cells["counted"][f"n_replaced_{which}"] for which in ("real", "pseudo", "both")] == [1, 1, 1]
     assert cells["dropped"]["r"] == pytest.approx(np.corrcoef([5, 7, 20], [4, 6, 8])[0, 1])
+
+
+def test_both_replaced_are_fewer_than_either() -> None:
+    rows = lv_rows((0.9, 5, 0.8, 4), (0.0, NAN, 0.0, NAN), (0.0, NAN, 0.9, 6), (0.8, 7, 0.0, NAN))
+    counted = summarise_monitoring(rows, n_resamples=5)["scopes"]["all"]["correlation"]["ours"]["lv"]["hd"][
+        "counted"
+    ]
+    assert [counted[f"n_replaced_{which}"] for which in ("real", "pseudo", "both")] == [2, 2, 1]
 
 
 def test_a_mask_is_dropped_with_all_of_its_structures() -> None:
@@ -105,6 +113,39 @@ def test_ranking_means_and_undefined_distances() -> None:
     dropped = rank_methods(rows, columns, None, 50, 0)
     assert dropped["methods"]["b"]["hd"] == 5.0 and dropped["methods"]["b"]["n"] == 1
     assert dropped["r_s"]["ours"]["r"] is None  # both means are equal: there is no order to compare
+
+
+def test_methods_are_ranked_over_the_images_that_all_of_them_have() -> None:
+    cells = {"a": ((5.0, 3.0), (40.0, 20.0)), "b": ((6.0, 4.0),)}
+    rows = [
+        make_measure_row(method=method, subject=f"s{i}", hd_mm=hd, phd_mm=phd)
+        for method, distances in cells.items()
+        for i, (hd, phd) in enumerate(distances)
+    ]
+    columns = {"hd": "hd_mm", "ours": "phd_mm"}
+    found = rank_methods(rows, columns, None, 10, 0)
+    assert [found["methods"][m]["hd"] for m in "ab"] == [5.0, 6.0]  # over all that it has, a's mean is 22.5
+    assert (found["n_cases"], found["n_left_out"]) == (1, 1)
+    apart = rank_methods(rows[1:], columns, {"hd_mm": 40.0, "phd_mm": 20.0}, 10, 0)  # no image of both
+    assert (apart["n_cases"], apart["n_left_out"], apart["methods"]["a"]["hd"]) == (0, 2, None)
+    assert apart["r_s"]["ours"]["r"] is None
+
+
+def test_dropping_for_rca_changes_nothing_of_ours() -> None:
+    rows = [
+        make_measure_row(
+            method=m, subject=f"s{i}", hd_mm=hd, phd_mm=hd / 2, rca_hd_mm=NAN if hd > 30 else hd + 1
+        )
+        for m, distances in {"a": (4.0, 50.0), "b": (6.0, 8.0)}.items()
+        for i, hd in enumerate(distances)
+    ]
+    columns = {"hd": "hd_mm", "ours": "phd_mm"}
+    alone = rank_methods(rows, columns, None, 20, 0)
+    beside = rank_methods(rows, columns | {"rca": "rca_hd_mm"}, None, 20, 0)
+    assert beside["r_s"]["ours"] == alone["r_s"]["ours"]
+    for method, mean in {"a": 27.0, "b": 7.0}.items():
+        assert beside["methods"][method]["hd"] == alone["methods"][method]["hd"] == mean
+    assert beside["methods"]["a"]["rca"] == 5.0  # the one that is defined
 
 
 def test_flags_of_masks_and_structures() -> None:

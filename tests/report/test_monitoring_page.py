@@ -9,9 +9,13 @@ from pages import check_pictures, check_sections, text_of
 
 from qcjax.cli import report
 from qcjax.labels import ACDC_LABELS
+from qcjax.report.measures import read_measures
 from qcjax.report.monitoring_gallery import draw_case
 from qcjax.report.monitoring_page import SECTIONS, write_monitoring_report
+from qcjax.report.monitoring_tables import reconstruction_table
 from qcjax.report.monitoring_words import findings
+from qcjax.report.run import read_run
+from qcjax.report.tables import DASH
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +52,38 @@ def test_numbers_are_those_of_the_results(page: Path) -> None:
     assert f"of {counts['failures']} failed masks" in text and f"{counts['missed']} are missed" in text
     assert "39.01" in text and "86.08" in text  # the paper's Table 1
     assert "split by patient" in text and "0 of 40 are flagged" in text and "eroded 0.71" in text
+
+
+def test_what_the_numbers_are_of(page: Path) -> None:
+    text = text_of(page)
+    assert "left out 1: patient042" in text
+    assert "comes from 28 validation masks" in text
+    assert "epoch 57, judged" in text and "autoencoder of epoch 57" in text
+    assert "Means over the 3 images of which every method has a mask; others, left out: 0." in text
+    assert "because a measure is undefined there: 0." in text
+
+
+def test_epochs_stand_beside_the_published_ones_counted_from_1() -> None:
+    cells = [{"epoch": epoch, "lv": epoch / 1000, "myo": 0.5, "rv": 0.5} for epoch in range(1, 121)]
+    table = reconstruction_table({"reconstruction": cells, "monitor": {"epoch": 57}})
+    assert table is not None
+    assert [(row[0], row[1], row[4]) for row in table.rows] == [
+        ("epoch 10", "0.010", "0.700"),
+        ("epoch 57, judged", "0.057", DASH),
+        ("epoch 101", "0.101", "0.870"),
+        ("epoch 120", "0.120", DASH),
+        ("epoch 493", DASH, "0.908"),
+    ]
+
+
+def test_lines_of_the_run_and_of_its_monitor(tmp_path: Path) -> None:
+    folder = write_monitoring_run(tmp_path / "run", volumes=False, n_subjects=1, n_resamples=1)
+    for path in (folder / "metrics.jsonl", folder / "monitor" / "metrics.jsonl"):
+        with path.open("a") as file:
+            file.write('{"stage": ')
+    run = read_run(folder, "measures.csv", read_measures)
+    assert [line["stage"] for line in run.lines] == ["segmenter"] + ["autoencoder"] * 60
+    assert run.unreadable_lines == 2
 
 
 @pytest.mark.parametrize(
