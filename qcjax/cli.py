@@ -146,7 +146,8 @@ def score(
       masks: The masks, .nii or .nii.gz, in subfolders too.
       out: Where the results go.
       images: The images, for the pictures, and to doubt a mask that isn't where they show its ventricles: each at its
-        mask's own relative name, which may lack the mask's suffix _gt, _pred or _seg. They may lie beside the masks.
+        mask's own relative name, which may lack the mask's suffix _gt, _pred or _seg. They may lie beside the masks:
+        a is no mask where a_gt, a_pred or a_seg is in the same folder.
       labels: The value of each structure in the masks; by default that of the masks that the monitor was
         trained on.
       fail_on: Exit with code 2 where a case is at least so bad, or couldn't be scored; of a share, one of its own.
@@ -211,14 +212,17 @@ def monitor(
     dice: Literal["generalised", "soft"] = "generalised",
     may_be_absent: tuple[str, ...] = (),
     validation: float = 0.2,
+    subject: Annotated[str | None, tyro.conf.arg(metavar="REGEX")] = None,
     seed: int = 0,
     devices: int | None = None,
+    on_nonfinite: Literal["stop", "skip"] = "stop",
+    skip_invalid: bool = False,
 ) -> int:
     """Train a monitor on masks that you trust; `qcjax score` then judges others by it.
 
     An autoencoder learns what masks look like; no image is needed. The masks are NIfTI files anywhere below
     --masks, with any labels, slices of any size in any number; where masks lie beside images, only those
-    named *_gt are taken. A subject's masks (file names alike up to the first _) stay together when a part is
+    named *_gt, *_pred or *_seg are taken. A subject's masks (--subject) stay together when a part is
     held out for validation. Started again on the same --out, training goes on where it was.
 
     Example: qcjax monitor train --masks truth --out monitor --labels lv=1,myo=2,rv=3
@@ -236,8 +240,15 @@ def monitor(
       dice: Dice loss: the paper's generalised one, or plain soft Dice, where structures differ much in size.
       may_be_absent: Structures that a sound mask may lack, such as infarction: not having them is no error.
       validation: Share of the subjects that is held out, to choose the best epoch and to set the scale of suspicion.
+      subject: What names the subject in a mask's path below --masks, without .nii.gz: a regular expression, of which
+        the first group counts, or else all that it matches. By default the path up to the first _ or / after a digit
+        (patient001 of patient001_frame01, s1 of s1/ED, all of ACDC_000); without a digit the folder, or in --masks
+        itself the name up to the first _. A run that goes on keeps its own.
       seed: Of the split, the initial weights, the order and the augmentation.
       devices: How many devices share each batch; default all.
+      on_nonfinite: Where a loss or a gradient isn't finite: stop and name the batch, or leave the batch out and count
+        it.
+      skip_invalid: Leave masks out whose files have errors, instead of stopping; they are named and counted.
     """
     # here, for the other commands do without JAX and start faster
     from qcjax import runtime
@@ -256,7 +267,9 @@ def monitor(
             config = replace(config, autoencoder=replace(config.autoencoder, epochs=epochs))
         runtime.prepare()
         values = None if labels is None else parse_labels(labels)
-        trained = train_on_folder(masks, out, values, config, preset, validation, seed, devices)
+        trained = train_on_folder(
+            masks, out, values, config, preset, validation, seed, devices, subject, on_nonfinite, skip_invalid
+        )
         best = trained.description["epoch"]
         print(f"{trained.run}: epoch {best} is the best; judge masks by it with qcjax score")
 

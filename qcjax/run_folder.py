@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ UNSET_FOR_COMPARISON = (
     "deterministic",
     "distributed",
     "hosts",
+    "rca",
+    "rca_subjects",
 )  # may differ when a run goes on
 
 
@@ -56,6 +58,7 @@ def open_folder(config: Any, folder: Path) -> None:
     versions = theirs.get("versions")
     for text in _differences({"versions": versions}, {"versions": ours["versions"]}, ()):
         say(f"warning: {folder}: begun with {text}: it may not end with the very same numbers")
+    write_whole(path, json.dumps(ours | {"versions": versions or ours["versions"]}, indent=2) + "\n")
     say(f"Going on with {folder}")
 
 
@@ -68,7 +71,8 @@ def _differences(theirs: Any, ours: Any, unset: Collection[str] = UNSET_FOR_COMP
 
 def _defaults(config: Any) -> dict[str, Any]:
     """Of the options that are no groups: what a run did that was begun before there were such options."""
-    return {f.name: f.default for f in fields(config) if isinstance(f.default, (bool, int, float, str))}
+    defaults = {f.name: f.default for f in fields(config) if f.default is not MISSING}
+    return dict(json.loads(json.dumps(defaults)))
 
 
 def _flat(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -21,7 +21,7 @@ from qcjax.monitor import DESCRIPTION, WEIGHTS, Monitor
 from qcjax.report.scores import Scored, write_scores_page
 from qcjax.score_share import Share, claim, journal_path, share_of, shares_in
 from qcjax.score_stream import Stream, case_key
-from qcjax.score_table import Entry, ScoreJournal, output_paths, summarise, write_table
+from qcjax.score_table import Entry, ScoreJournal, output_paths, summarise, to_json, write_table
 from qcjax.train.progress import bar, say
 
 MOVABLE = ("monitor",)  # settings that may differ when a run goes on: the same monitor in another place
@@ -54,8 +54,10 @@ class Scoring:
         settings: Mapping[str, Any],
         images: Path | None,
         share: Share | None = None,
+        left_out: Sequence[str] = (),
     ) -> None:
-        self.monitor, self.out, self.settings = monitor, out, settings
+        """Use `open`. `left_out` says in sentences which files beside the masks aren't scored."""
+        self.monitor, self.out, self.settings, self.left_out = monitor, out, settings, left_out
         self.all_files, self.images, self.share = files, images, share
         self.files = files if share is None else share.of(files)
         self.journal = ScoreJournal(journal_path(out, share))
@@ -95,7 +97,10 @@ class Scoring:
         labels = dict(labels or monitor.labels)
         label_mapping(monitor.structures, labels)
         own = (out / "maps").resolve()
-        files = [f for f in find_masks(masks, say) if not f.path.resolve().is_relative_to(own)]
+        left_out: list[str] = []
+        files = [f for f in find_masks(masks, left_out.append) if not f.path.resolve().is_relative_to(own)]
+        for sentence in left_out:
+            say(sentence)
         if not files:
             raise ValueError(f"{masks}: found no masks but those in {own}; expected .nii or .nii.gz files")
         settings = {
@@ -110,7 +115,7 @@ class Scoring:
         }
         claim(out, part)
         _agree(out, settings)
-        return cls(monitor, files, out, settings, images, part)
+        return cls(monitor, files, out, settings, images, part, left_out)
 
     def run(self, pictures: int = 40) -> Scores:
         """Score what isn't scored yet; write `scores.csv`, `summary.json` and `report.html`.
@@ -155,7 +160,8 @@ class Scoring:
         return summarise(entries, self.journal.lines(entries), keys) | {
             **this_run,
             "distance_unit": self.monitor.unit,
-            "settings": self.settings,
+            "left_out": list(self.left_out),
+            "settings": _strict(self.settings),
             "versions": runtime.versions(),
         }
 
@@ -183,7 +189,9 @@ class Scoring:
                     f"{self.out}: this file system has no locks; when all shares are done, start without --share"
                 )
                 return False
-            whole = Scoring(self.monitor, self.all_files, self.out, self.settings, self.images)
+            whole = Scoring(
+                self.monitor, self.all_files, self.out, self.settings, self.images, left_out=self.left_out
+            )
             others = whole._others()
             known = whole.journal.entries.keys() | {key for journal in others for key in journal.entries}
             left = [file for file in self.all_files if case_key(file) not in known]
@@ -241,20 +249,25 @@ class Scoring:
 
 def _agree(out: Path, settings: Mapping[str, Any]) -> None:
     """Keep the settings in `score.json`; ValueError where other ones are there."""
-    path = out / "score.json"
+    path, ours = out / "score.json", _strict(settings)
 
     def differ() -> bool:
-        theirs = read_object(path, "the settings of `qcjax score`") if path.exists() else {}
-        keys = [k for k in settings if k not in MOVABLE and settings[k] != theirs.get(k)] if theirs else []
+        theirs = _strict(read_object(path, "the settings of `qcjax score`")) if path.exists() else {}
+        keys = [k for k in ours if k not in MOVABLE and ours[k] != theirs.get(k)] if theirs else []
         if keys:
-            found = ", ".join(f"{k} = {theirs.get(k)} (now {settings[k]})" for k in keys)
+            found = ", ".join(f"{k} = {theirs.get(k)} (now {ours[k]})" for k in keys)
             raise ValueError(f"{out}: holds scores with {found}; choose another --out, or the same options")
-        return theirs != settings
+        return theirs != ours
 
     if differ():
         with in_turn(out):  # shares begin together
             if differ():
-                write_whole(path, json.dumps(settings, indent=2) + "\n")
+                write_whole(path, json.dumps(ours, indent=2) + "\n")
+
+
+def _strict(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """As every JSON parser reads them: infinite limits as text."""
+    return {k: to_json(v) if isinstance(v, float) else v for k, v in settings.items()}
 
 
 def _in_words(left: Sequence[MaskCase], share: Share | None) -> str:

@@ -1,7 +1,9 @@
 """A monitor of somebody's own masks, from the command line to a score."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -10,8 +12,9 @@ import pytest
 from qcjax import cli
 from qcjax.config import AutoencoderConfig, MonitorConfig
 from qcjax.data.mask_cohort import MaskCase
+from qcjax.data.masks import SUBJECT
 from qcjax.monitor import Monitor
-from qcjax.own_masks import split_by_subject, train_on_folder
+from qcjax.own_masks import FIRST_SUBJECT, split_by_subject, train_on_folder
 
 TINY = MonitorConfig(
     size=64,
@@ -87,6 +90,82 @@ def test_what_makes_no_sense_is_refused(
     assert message in capsys.readouterr().err
 
 
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """The arguments of every training, none of which runs."""
+    trainings: list[tuple[Any, ...]] = []
+
+    class Begun:
+        description = {"epoch": 1}
+
+        def __init__(self, *args: Any) -> None:
+            trainings.append(args)
+
+        def run(self) -> Any:
+            return self
+
+    monkeypatch.setattr("qcjax.own_masks.MonitorTraining", Begun)
+    return trainings
+
+
+def test_going_on_keeps_the_subjects(
+    masks: Path, tmp_path: Path, begun: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "monitor"
+    assert train(masks, out, "--subject", "p([0-9])") == train(masks, out) == 0
+    assert "3 masks of 3 subjects and 1 mask of 1 subject" in capsys.readouterr().out
+    assert {case.group for args in begun for part in args[2:4] for case in part.cases} == set("0123")
+    assert train(masks, out, "--subject", "p[0-9]") == 1
+    assert "subject = p([0-9]) (now p[0-9])" in capsys.readouterr().err
+    assert train(masks, tmp_path / "other") == 0
+    assert json.loads((tmp_path / "other" / "config.json").read_text())["subject"] == SUBJECT
+
+
+def test_a_run_begun_before_there_was_a_choice_keeps_its_subjects(
+    masks: Path, tmp_path: Path, begun: list[tuple[Any, ...]]
+) -> None:
+    out, path = tmp_path / "monitor", tmp_path / "monitor" / "config.json"
+    assert train(masks, out, "--subject", FIRST_SUBJECT) == 0
+    config = json.loads(path.read_text())
+    for name in ("subject", "left_out", "on_nonfinite"):
+        del config[name]
+    path.write_text(json.dumps(config))
+    assert train(masks, out) == train(masks, out) == 0
+    groups = {case.group for part in begun[-1][2:4] for case in part.cases}
+    assert groups == {f"p{i}/p{i}" for i in range(4)}
+
+
+def test_masks_with_errors_are_left_out_if_wanted(
+    masks: Path, tmp_path: Path, begun: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "masks"
+    shutil.copytree(masks, folder)
+    (folder / "p7.nii.gz").write_bytes(b"no")
+    for out, labels in (("any", ()), ("own", ("--labels", "liver=5,lesion=9"))):
+        options = (folder, tmp_path / out, *labels)
+        assert train(*options) == 1
+        assert "p7.nii.gz: found no gzip data" in capsys.readouterr().err
+        assert not (tmp_path / out).exists()
+        assert train(*options, "--skip-invalid") == 0
+        told = capsys.readouterr().out
+        assert "error: " in told and "Left out, because of errors: 1 mask (p7)" in told
+        assert json.loads((tmp_path / out / "config.json").read_text())["left_out"] == ["p7"]
+        assert sum(len(part.cases) for part in begun[-1][2:4]) == 4
+    assert train(folder, tmp_path / "new", "--labels", "liver=7", "--skip-invalid") == 1
+    assert "masks: 5 masks found, expected any that can be used" in capsys.readouterr().err
+    (folder / "p7.nii.gz").unlink()
+    assert train(folder, tmp_path / "any") == 1
+    assert "left_out = ['p7'] (now [])" in capsys.readouterr().err
+
+
+def test_batches_that_are_not_finite_are_left_out_if_wanted(
+    masks: Path, tmp_path: Path, begun: list[tuple[Any, ...]]
+) -> None:
+    assert train(masks, tmp_path / "monitor") == 0
+    assert train(masks, tmp_path / "monitor", "--on-nonfinite", "skip") == 0
+    assert [args[-1] for args in begun] == ["stop", "skip"]
+
+
 def test_a_subjects_masks_stay_together() -> None:
     cases = [MaskCase(f"p{i}_{phase}", f"p{i}", Path("x")) for i in range(10) for phase in ("ED", "ES")]
     training, held_out = split_by_subject(cases, 0.2, seed=0)
@@ -96,7 +175,9 @@ def test_a_subjects_masks_stay_together() -> None:
 
 
 def test_masks_of_one_subject_alone_cant_be_split() -> None:
-    with pytest.raises(ValueError, match="at least two"):
+    with pytest.raises(
+        ValueError, match=r"2 masks of one subject \(ED\) found, .*at least two \(--subject REGEX"
+    ):
         split_by_subject([MaskCase("ED_1", "ED", Path("x")), MaskCase("ED_2", "ED", Path("y"))], 0.2, 0)
 
 

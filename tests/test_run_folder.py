@@ -146,7 +146,8 @@ def test_options_of_another_version_count_as_well(tmp_path):
 def test_a_run_that_was_begun_before_there_was_an_option_goes_on(tmp_path):
     open_folder(DEMO, tmp_path)
     theirs = json.loads((tmp_path / "config.json").read_text())
-    del theirs["accumulate"]
+    for name in ("accumulate", "mc_chunk", "views", "init_from"):
+        del theirs[name]
     (tmp_path / "config.json").write_text(json.dumps(theirs))
     open_folder(DEMO, tmp_path)
     with pytest.raises(ValueError, match=r"accumulate = 1 \(now 2\)"):

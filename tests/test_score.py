@@ -77,6 +77,32 @@ def test_the_summary_counts_them(monitor: FakeMonitor, masks: Path, tmp_path: Pa
     assert "qcjax" in summary["versions"]
 
 
+def test_the_summary_says_what_was_left_out(monitor: FakeMonitor, tmp_path: Path) -> None:
+    for name in ("a", "a_seg", "b"):
+        save_mask(tmp_path / "masks" / f"{name}.nii.gz", draw_mask())
+    score(monitor, tmp_path / "masks", tmp_path / "out", images=tmp_path / "masks")
+    assert {name for name, _ in rows_of(tmp_path / "out")} == {"a_seg", "b"}
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["left_out"] == [f"{tmp_path / 'masks'}: left out, as no masks: 1 image"]
+    assert summary["without_image"] == 1  # that of a_seg is a
+
+
+def test_limits_that_are_off_are_json_for_every_parser(
+    monitor: FakeMonitor, masks: Path, images: Path, tmp_path: Path
+) -> None:
+    out, options = tmp_path / "out", {"images": images, "doubt_limit": np.inf, "hd_limit_mm": np.inf}
+    score(monitor, masks, out, **options)
+    kept = [(out / name).read_text() for name in ("score.json", "summary.json")]
+    for text in kept:
+        found = json.loads(text, parse_constant=pytest.fail)
+        assert found.get("settings", found)["doubt_limit"] == "inf"
+    score(monitor, masks, out, **options)
+    (out / "score.json").write_text(kept[0].replace('"inf"', "Infinity"))  # as it used to be
+    score(monitor, masks, out, **options)
+    with pytest.raises(ValueError, match=r"doubt_limit = inf \(now 1\.5\)"):
+        score(monitor, masks, out, **options | {"doubt_limit": 1.5})
+
+
 def test_the_worst_slice_is_counted_from_one(monitor: FakeMonitor, tmp_path: Path) -> None:
     labels = draw_mask(20)  # two of twelve rows get lost
     labels[:, 26:34, 1] = 0
@@ -264,7 +290,7 @@ def test_shares_are_merged_by_the_last(
         codes.append(command(*options, "--share", f"{index}/{count}"))
         printed.append(capsys.readouterr().out)
     assert codes == [0, 2, 2, 2] + [0] * (count - 4)  # each by its own masks
-    assert f"Share {indices(count)[0]}/{count}: 1 masks: 0 erroneous" in printed[0]
+    assert f"Share {indices(count)[0]}/{count}: 1 mask: 0 erroneous" in printed[0]
     assert "Still to come: 1 mask of 1 share (" in printed[2] and "Report" not in printed[2]
     assert "Still to come" not in printed[3] and "report.html" in printed[3]
     assert command(*options) == 2

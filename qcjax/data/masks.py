@@ -2,8 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,31 +13,45 @@ from qcjax.data.mask_cohort import MaskCase
 from qcjax.data.nifti import LABEL_TOLERANCE, grid_difference, read_image, read_labels
 from qcjax.data.subject import Volume
 from qcjax.labels import MOST_VALUE
+from qcjax.wording import count_of
 
 IMAGE_SUFFIXES = ("_gt", "_pred", "_seg")  # of a mask's name, that its image's may lack
+CINE_SUFFIXES = ("_4d", "_CINE")  # of ACDC's and M&Ms-2's images of all phases
 MOST_LABELS = 255  # different values in one file; more than that is an image
+# the path up to the first _ or / after a digit; without a digit the folder, or the file's name up to the first _
+SUBJECT = r".*?[0-9][^_/]*|.+(?=/)|_*[^_]*"
 
 _NIFTI = re.compile(r"([^.].*?)\.nii(\.gz)?")
+# of ACDC and M&Ms-2, whose masks are named *_gt
+_KNOWN_IMAGE = re.compile(r"patient\d+_frame\d+|\d+_[SL]A_E[DS]")
 
 
-def find_masks(folder: Path, tell: Callable[[str], None] = lambda sentence: None) -> list[MaskCase]:
+def find_masks(
+    folder: Path, tell: Callable[[str], None] = lambda sentence: None, subject: str = SUBJECT
+) -> list[MaskCase]:
     """The masks in a folder and all below it, by name; none is read.
 
-    A mask's name is its path in the folder without .nii or .nii.gz, with "/" between folders. Its group, the
-    subject, is that path up to the first "_" of the file name: ``a/p07_ED`` and ``a/p07_ES`` are both of ``a/p07``.
+    A mask's name is its path in the folder without .nii or .nii.gz, with "/" between folders.
 
-    Where masks lie beside their images, the masks alone are taken: those named ``*_gt`` wherever a folder has a file
-    of the same name without it, and in ACDC's folders, which have an Info.cfg. Left out are also ``*_4d``, hidden
-    files and folders, linked folders, and files that link out of the folder.
+    Where masks lie beside their images, the masks alone are taken: a file is an image where there is one of its name
+    and one of `IMAGE_SUFFIXES` in the folder, or where it is named as ACDC's and M&Ms-2's images are and the folder has
+    masks of that naming or ACDC's Info.cfg. Left out are also cines (`CINE_SUFFIXES`), hidden files and folders, linked
+    folders, and files that link out of the folder.
 
     Args:
       tell: called with a sentence on the files left out, if there are any, so that none goes missing unnoticed.
+      subject: regular expression that finds the subject, a mask's group, in its name: its first group or else all that
+        it matches.
 
     Raises:
       FileNotFoundError: no such folder.
-      ValueError: no masks in it, or the same mask compressed and not.
+      ValueError: no masks in it, the same mask compressed and not, a mask without a subject, or no regular expression.
     """
     folder = Path(folder)
+    try:
+        pattern = re.compile(subject)
+    except (re.error, OverflowError) as error:
+        raise ValueError(f"--subject: {subject!r} found, expected a regular expression ({error})") from None
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: found no such folder; expected one of NIfTI masks")
     home = folder.resolve()
@@ -58,17 +71,25 @@ def find_masks(folder: Path, tell: Callable[[str], None] = lambda sentence: None
                 n_links += 1
                 continue
             stems.setdefault(match[1], []).append(path)
-        marked = INFORMATION in names or any(f"{stem}_gt" in stems for stem in stems)
+        known = {stem for stem in stems if _KNOWN_IMAGE.fullmatch(stem.removesuffix("_gt"))}
+        marked = INFORMATION in names or any(stem.endswith("_gt") for stem in known)
         for stem, paths in stems.items():
-            if stem.endswith("_4d") or (marked and not stem.endswith("_gt")):
+            has_mask = any(stem + suffix in stems for suffix in IMAGE_SUFFIXES)
+            is_known_image = marked and stem in known and not stem.endswith("_gt")
+            if has_mask or is_known_image or stem.endswith(CINE_SUFFIXES):
                 n_images += 1
                 continue
             if len(paths) > 1:
                 raise ValueError(f"{paths[0]}: found also {paths[1].name}; expected one file of each mask")
-            above = place.relative_to(folder)
-            group = above / (stem.partition("_")[0] or stem)
-            masks[(above / stem).as_posix()] = MaskCase((above / stem).as_posix(), group.as_posix(), paths[0])
-    others = [f"{n_images} images"] * bool(n_images) + [f"{n_links} links"] * bool(n_links)
+            name = (place.relative_to(folder) / stem).as_posix()
+            match = pattern.search(name)
+            group = match and match[min(1, pattern.groups)]
+            if not group:
+                raise ValueError(
+                    f"{paths[0]}: no subject found in {name}, expected a match of --subject {subject}"
+                )
+            masks[name] = MaskCase(name, group, paths[0])
+    others = [count_of(n, noun) for n, noun in ((n_images, "image"), (n_links, "link")) if n]
     if masks and others:
         tell(f"{folder}: left out, as no masks: {' and '.join(others)}")
     if not masks:
@@ -117,18 +138,13 @@ def read_image_of(mask: Volume, images: Path, name: str) -> Volume:
     return image
 
 
-def label_values(paths: Sequence[Path]) -> list[int]:
-    """The label values other than 0 in any of the files, sorted.
+def label_values(path: Path) -> set[int]:
+    """The label values other than 0 in a file.
 
     Raises:
       FileNotFoundError: no such file.
       InvalidFile: unreadable, not 3-D, or not a mask: values between integers, negative, or too many.
     """
-    with ThreadPoolExecutor() as pool:
-        return sorted(set[int]().union(*pool.map(_values, paths)))
-
-
-def _values(path: Path) -> set[int]:
     stored = read_image(path).array
     expected = f"a mask: whole numbers from 0 to {MOST_VALUE}"
     whole = np.rint(stored)

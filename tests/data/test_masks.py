@@ -40,24 +40,82 @@ def test_names_and_groups(tmp_path: Path) -> None:
 def test_masks_beside_their_images(tmp_path: Path) -> None:
     folder = touch(
         tmp_path,
-        "one/p1.nii.gz", "one/p1_gt.nii", "one/p2.nii.gz",  # p2 has no mask
-        "two/p3.nii.gz",  # a folder of masks alone
+        "one/p1.nii.gz", "one/p1_gt.nii", "one/p2.nii.gz",  # p2 is a mask all the same
+        "two/a.nii.gz", "two/a_seg.nii.gz", "two/b.nii", "two/b_pred.nii.gz", "two/b_gt.nii.gz",
         "three/p4_gt.nii.gz",
         "training/patient001/Info.cfg", "training/patient001/patient001_frame01_gt.nii.gz",
         "testing/patient101/Info.cfg", "testing/patient101/patient101_frame01.nii.gz",
         "testing/patient101/patient101_4d.nii.gz",
+        "testing/patient101/patient101_frame01_pred.nii.gz", "testing/patient101/patient101_frame12_pred.nii.gz",
+        "flat/patient102_frame01_gt.nii.gz", "flat/patient103_frame01.nii.gz", "flat/mine.nii.gz",
+        "m/001_SA_ED_gt.nii.gz", "m/001_SA_ED.nii.gz", "m/001_SA_CINE.nii.gz", "m/161_LA_ES.nii.gz",
+        "predicted/patient101_frame01.nii.gz", "predicted/161_LA_ES.nii.gz",  # without any _gt
     )  # fmt: skip
     told: list[str] = []
     assert [m.name for m in find_masks(folder, told.append)] == [
+        "flat/mine",
+        "flat/patient102_frame01_gt",
+        "m/001_SA_ED_gt",
         "one/p1_gt",
+        "one/p2",
+        "predicted/161_LA_ES",
+        "predicted/patient101_frame01",
+        "testing/patient101/patient101_frame01_pred",
+        "testing/patient101/patient101_frame12_pred",
         "three/p4_gt",
         "training/patient001/patient001_frame01_gt",
-        "two/p3",
+        "two/a_seg",
+        "two/b_gt",
+        "two/b_pred",
     ]
-    assert told == [f"{folder}: left out, as no masks: 4 images"]
-    assert find_masks(folder)[2].group == "training/patient001/patient001"
+    assert told == [f"{folder}: left out, as no masks: 9 images"]
+    for path in (folder / "testing/patient101").glob("*_pred.nii.gz"):
+        path.unlink()
     with pytest.raises(ValueError, match="found no masks, only 2 images; expected files that end in .nii"):
         find_masks(folder / "testing")
+
+
+@pytest.mark.parametrize(
+    ("name", "subject"),
+    [
+        ("patient001_ED", "patient001"),
+        ("patient001_frame01_gt", "patient001"),
+        ("training/patient001/patient001_frame01_gt", "training/patient001"),
+        ("001_SA_ED_gt", "001"),
+        ("s1/ED", "s1"),
+        ("s1/frame12", "s1"),
+        ("ACDC_000", "ACDC_000"),
+        ("labelsTr/case_01_ED", "labelsTr/case_01"),
+        ("anna/ED_gt", "anna"),
+        ("anna_ED", "anna"),
+        ("_odd", "_odd"),
+    ],
+)
+def test_the_subject_by_default(tmp_path: Path, name: str, subject: str) -> None:
+    assert [m.group for m in find_masks(touch(tmp_path, f"{name}.nii.gz"))] == [subject]
+
+
+@pytest.mark.parametrize(
+    ("subject", "groups"),
+    [(r"p\d+", ["p1", "p2", "p2"]), (r"^.(/)(.+)_", ["/"] * 3), ("^[ab]", ["a", "a", "b"])],
+)
+def test_the_subject_as_told(tmp_path: Path, subject: str, groups: list[str]) -> None:
+    folder = touch(tmp_path, "a/p1_ED.nii.gz", "a/p2_ED.nii.gz", "b/p2_ES.nii.gz")
+    assert [m.group for m in find_masks(folder, subject=subject)] == groups
+
+
+@pytest.mark.parametrize(
+    ("subject", "message"),
+    [
+        ("a(", r"--subject: 'a\(' found, expected a regular expression \(missing \)"),
+        ("^b", r"a/p1_ED\.nii\.gz: no subject found in a/p1_ED, expected a match of --subject \^b"),
+        ("x*", "no subject found in a/p1_ED"),
+        ("(x)?p1", "no subject found in a/p1_ED"),
+    ],
+)
+def test_a_subject_that_is_not_found(tmp_path: Path, subject: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find_masks(touch(tmp_path, "a/p1_ED.nii.gz"), subject=subject)
 
 
 def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
@@ -112,15 +170,14 @@ def test_label_values(tmp_path: Path, save_nifti: Saver) -> None:
     paths = {name: tmp_path / f"{name}.nii.gz" for name in arrays}
     for name, array in arrays.items():
         save_nifti(paths[name], array.reshape(-1, 1, 1), (1.0, 1.0, 1.0))
-    assert label_values([paths["a"], paths["b"], paths["empty"]]) == [1, 2, 4, 500]
-    assert label_values([paths["empty"]]) == []
+    assert [label_values(paths[name]) for name in ("a", "b", "empty")] == [{1, 4}, {2, 500}, set()]
     for name, message in (
         ("between", "label value 1.5; expected a mask"),
         ("negative", "label value -1; expected a mask"),
         ("image", "299 different values"),
     ):
         with pytest.raises(ValueError, match=f"{name}.nii.gz: found {message}"):
-            label_values([paths["a"], paths[name]])
+            label_values(paths[name])
 
 
 @pytest.mark.parametrize(
