@@ -32,6 +32,7 @@ def run_experiment(config: AcdcConfig) -> None:
     split = acdc.split(subjects, config.seed)
     if split.note:
         say(split.note)
+    run.check(split)
 
     # An autoencoder learns plausible masks from ground truth alone (section 2.1).
     monitor = run.monitor(split)
@@ -45,7 +46,7 @@ def run_experiment(config: AcdcConfig) -> None:
     # What is certainly wrong must be found: damaged ground truth.
     damage = run.damage(monitor, split)
 
-    run.write_results(split, rows, damage, rca_seconds)
+    run.write_results(monitor, split, rows, damage, rca_seconds)
     page = hosts.lead(lambda: write_monitoring_report(run.folder))
     say(f"Done. Open {page}")
 

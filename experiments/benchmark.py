@@ -122,13 +122,13 @@ def measurements(
         for name in (*NETWORKS, *NETWORKS_3D):
             rows[f"{kind}, {name}"] = partial(networks.network_row, name, kind, s, originals)
     for name in (*NETWORKS, *NETWORKS_3D):
-        rows[f"peak memory, {name}"] = partial(memory.memory_row, name, s, found)
+        rows[f"peak memory, train step, {name}"] = partial(memory.memory_row, name, s, found)
     return rows | {
-        "loading and augmentation": lambda: cases.loading_row(*cohort()),
-        "validation": lambda: cases.validation_row(*cohort()),
-        "QC of one case": lambda: cases.qc_row(*cohort()),
+        "loading and augmentation, per slice": lambda: cases.loading_row(*cohort()),
+        "validation, per subject": lambda: cases.validation_row(*cohort()),
+        "QC of one case, mask in, scores out": lambda: cases.qc_row(*cohort()),
         "Dice and HD of one case": lambda: cases.metrics_row(*cohort()),
-        "writing a prediction": lambda: cases.writing_row(*cohort(), folder),
+        "writing a prediction back to its grid": lambda: cases.writing_row(*cohort(), folder),
         "one refinement epoch": lambda: refinement.epoch_row(*cohort(), folder),
     }
 

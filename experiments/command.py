@@ -1,8 +1,10 @@
 """One command line for every experiment: the preset gives the defaults, options override them."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -37,14 +39,19 @@ def results_folder(out: Path | None, experiment: str) -> Path:
 def parse(argv: Sequence[str], config: type[C], presets: Mapping[Any, C], prog: str | None = None) -> C:
     """Resolve a configuration: `--data` chooses the default preset (paper with it, demo without), `--preset` any.
 
-    Exits with a message where an option isn't understood.
+    Exits with a message where an option isn't understood, or one of several values is given twice: the last would
+    count alone.
     """
     words = [word for option in argv for word in option.split("=", 1)]
-    has_data = "--data" in words
-    preset = (
-        words[words.index("--preset") + 1] if "--preset" in words[:-1] else ("paper" if has_data else "demo")
-    )
+    preset = "paper" if "--data" in words else "demo"
+    for word, following in pairwise(words):
+        preset = following if word == "--preset" else preset
     default = presets.get(preset, presets["demo"])
     if preset in presets:
         default = replace(default, preset=cast(Preset, preset))
+    for name in (f.name for f in fields(config) if isinstance(getattr(default, f.name), tuple)):
+        option = f"--{name.replace('_', '-')}"
+        if words.count(option) > 1:
+            print(f"error: {option}: found twice, expected once, with all of its values", file=sys.stderr)
+            sys.exit(2)
     return tyro.cli(config, args=list(argv), default=default, prog=prog)

@@ -5,7 +5,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from qcjax.hosts import Hosts
 
@@ -21,8 +21,6 @@ ARMS: tuple[Arm, ...] = ("baseline", "control", "proposed")
 @dataclass(frozen=True)
 class SegmenterConfig:
     """Supervised training of the segmenter M."""
-
-    OPTIONS: ClassVar[str] = "supervised"  # the group of the command line that these are
 
     width: int | None = None
     """Channels of the first stage; None: the original's (nnunet 32, acdc_unet 48)."""
@@ -49,15 +47,15 @@ class SegmenterConfig:
     """Augmentation: range of the scale of the coordinates (below 1 enlarges)."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for numbers below 1."""
+        """Raises ValueError for numbers that make no sense."""
         _at_least(1, self, "width", "stages", "epochs", "steps", "batch", "m_best")
+        _above(0, self, "learning_rate", "scale")
+        _within(0, 1, self, "mirror")
 
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
     """Training of the autoencoder R on ground-truth masks."""
-
-    OPTIONS: ClassVar[str] = "autoencoder"  # the group of the command line that these are
 
     width: int = 32
     """Channels of its narrowest layers."""
@@ -81,8 +79,12 @@ class AutoencoderConfig:
     """Rotate, scale and shift the masks (never mirror them)."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for numbers below 1."""
+        """Raises ValueError for numbers that make no sense."""
         _at_least(1, self, "width", "latent", "epochs", "steps", "batch")
+        _at_least(0, self, "early_epochs")
+        _above(0, self, "learning_rate")
+        _within(0, 1, self, "final_rate")
+        _check_dropout(self)
 
     def rate(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 1."""
@@ -94,8 +96,6 @@ class AutoencoderConfig:
 @dataclass(frozen=True)
 class RefinementConfig:
     """Semi-supervised refinement of the segmenter on out-of-distribution (OoD) cases."""
-
-    OPTIONS: ClassVar[str] = "refinement"  # the group of the command line that these are
 
     epochs: int = 50
     """K_semi, the most epochs."""
@@ -109,16 +109,15 @@ class RefinementConfig:
     """Constant learning rate, as a share of supervised training's initial one (preset paper)."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for numbers below 1; no epochs are fine: selection needs none."""
+        """Raises ValueError for numbers that make no sense; no epochs are fine: selection needs none."""
         _at_least(0, self, "epochs")
         _at_least(1, self, "steps", "labelled", "unlabelled")
+        _above(0, self, "learning_rate_factor")
 
 
 @dataclass(frozen=True)
 class MonitorConfig:
     """The monitor: an autoencoder of masks, and the grid on which it sees them."""
-
-    OPTIONS: ClassVar[str] = "monitor"  # the group of the command line that these are
 
     size: int = 256
     """Height and width of the prepared slices, a multiple of 64."""
@@ -134,7 +133,7 @@ class MonitorConfig:
     def __post_init__(self) -> None:
         """Raises ValueError for a size that the autoencoder can't take, or a spacing that isn't positive."""
         _check_size(self)
-        _check_spacing(self)
+        _above(0, self, "spacing_mm")
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ class RunConfig:
     Kubernetes say, or by --hosts.*; --data and --out are the same folders for all of them."""
     hosts: Hosts = field(default_factory=Hosts)
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the arithmetic of the segmenters; parameters and losses are always float32."""
+    """Of the networks' arithmetic; parameters, losses and monitors are always float32."""
     accumulate: int = 1
     """Parts in which a batch goes through the network, one after the other, where a device can't hold it at once. The
     loss stays that of the whole batch; batch norm normalises each part by itself."""
@@ -172,8 +171,9 @@ class RunConfig:
     """Leave subjects out whose files have errors, instead of stopping; they are named and counted."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for numbers below 1."""
+        """Raises ValueError for numbers that make no sense."""
         _at_least(1, self, "accumulate", "devices")
+        _at_least(0, self, "seed")
 
     @property
     def losses(self) -> Literal["paper", "original"]:
@@ -221,7 +221,7 @@ class Config(RunConfig):
         super().__post_init__()
         _at_least(1, self, "mc_chunk")
         _check_size(self)
-        _check_spacing(self)
+        _above(0, self, "spacing_mm")
         for name in ("segmenter", "views"):
             if not getattr(self, name):
                 raise ValueError(f"--{name}: none found, expected at least one")
@@ -263,14 +263,12 @@ class AcdcConfig(RunConfig):
         _at_least(1, self, "rca_subjects")
         _at_least(0, self, "rca")
         _check_size(self)
-        _check_spacing(self)
+        _above(0, self, "spacing_mm")
 
 
 @dataclass(frozen=True)
 class UncertaintyConfig:
     """Training of a 3-D segmenter on dropout samples, their variance in the loss."""
-
-    OPTIONS: ClassVar[str] = "training"  # the group of the command line that these are
 
     width: int = 32
     """Channels of the first stage."""
@@ -306,8 +304,12 @@ class UncertaintyConfig:
     """Augmentation: range of the scale of the coordinates in plane (below 1 enlarges)."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for numbers below 1."""
+        """Raises ValueError for numbers that make no sense."""
         _at_least(1, self, "width", "max_stages", "epochs", "steps", "batch", "samples")
+        _at_least(0, self, "ramp_epochs", "alpha")
+        _above(0, self, "learning_rate", "scale")
+        _within(0, 1, self, "mirror")
+        _check_dropout(self)
 
 
 @dataclass(frozen=True)
@@ -349,37 +351,48 @@ class EmidecConfig(RunConfig):
         super().__post_init__()
         _at_least(1, self, "mc_chunk")
         _at_least(2, self, "folds", "mc_samples")
+        _above(0, self, "spacing_mm", "patch")
         if not self.arms:
             raise ValueError("--arms: none found, expected at least one")
         if self.size < max(self.patch[1:]):
             raise ValueError(f"--size: {self.size} found, expected at least the patch's {self.patch[1:]}")
 
 
-def _option(options: Any, name: str) -> str:
-    """As it is spelt on the command line."""
-    group = getattr(options, "OPTIONS", "")
-    return f"--{group}{'.' * bool(group)}{name.replace('_', '-')}"
-
-
 def _at_least(least: int, options: Any, *names: str) -> None:
     for name in names:
         value = getattr(options, name)
         if value is not None and value < least:
-            raise ValueError(f"{_option(options, name)}: {value} found, expected at least {least}")
+            raise ValueError(f"--{_spelt(name)}: {value} found, expected at least {least}")
+
+
+def _above(least: float, options: Any, *names: str) -> None:
+    for name in names:
+        values = getattr(options, name)
+        for value in values if isinstance(values, tuple) else (values,):
+            if value is not None and not least < value < math.inf:
+                raise ValueError(f"--{_spelt(name)}: {value} found, expected a number above {least:g}")
+
+
+def _within(least: float, most: float, options: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(options, name)
+        if not least <= value <= most:
+            raise ValueError(f"--{_spelt(name)}: {value} found, expected {least:g} to {most:g}")
+
+
+def _check_dropout(options: Any) -> None:
+    if not 0 <= options.dropout < 1:
+        raise ValueError(f"--dropout: {options.dropout} found, expected at least 0 and below 1")
 
 
 def _check_size(options: Any) -> None:
-    size = options.size
-    if size < 64 or size % 64:
-        raise ValueError(f"{_option(options, 'size')}: {size} found, expected a multiple of 64")
+    if options.size < 64 or options.size % 64:
+        raise ValueError(f"--size: {options.size} found, expected a multiple of 64")
 
 
-def _check_spacing(options: Any) -> None:
-    spacing_mm = options.spacing_mm
-    if spacing_mm is not None and not 0 < spacing_mm < math.inf:
-        raise ValueError(
-            f"{_option(options, 'spacing_mm')}: {spacing_mm} found, expected a positive number of mm"
-        )
+def _spelt(name: str) -> str:
+    """On the command line; of a group of options, the parser says which."""
+    return name.replace("_", "-")
 
 
 def to_json(config: Any) -> dict[str, Any]:

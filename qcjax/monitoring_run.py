@@ -15,6 +15,7 @@ from qcjax.config import AcdcConfig
 from qcjax.damage_study import damage_study
 from qcjax.data import acdc
 from qcjax.data.mask_cohort import true_masks
+from qcjax.data.nifti import read_image, read_labels
 from qcjax.data.phantom import AcdcPhantomConfig, write_acdc
 from qcjax.data.subject import Case, Subject
 from qcjax.data.validate import validate_acdc
@@ -23,7 +24,7 @@ from qcjax.files import write_whole
 from qcjax.judge import judge_by_rca, judge_case
 from qcjax.labels import ACDC_LABELS, CARDIAC
 from qcjax.monitor import Monitor
-from qcjax.records import kept_record
+from qcjax.records import kept_record, read_record, write_record
 from qcjax.registration import simpleitk
 from qcjax.report.ablation import without_nan
 from qcjax.report.measures import MeasureRow, write_measures
@@ -33,6 +34,7 @@ from qcjax.train.loop import Journal
 from qcjax.train.monitor import MonitorTraining, prepare_both
 from qcjax.train.parallel import Devices
 from qcjax.train.progress import bar, say
+from qcjax.wording import count_of
 
 LABELS = {s.key: acdc.STORED_LABELS[s.id] for s in CARDIAC}
 
@@ -49,8 +51,8 @@ class MonitoringRun:
         self.given = _named(config.predictions)
         if config.rca:
             simpleitk()
-        open_folder(config, folder)
         self.config, self.folder, self.devices = config, folder, Devices(config.devices)
+        open_folder(config, folder)
         self.unit = "voxels" if config.losses == "original" else "mm"  # of all distances
         self.skipped: list[str] = []
 
@@ -77,6 +79,35 @@ class MonitoringRun:
             done.touch()
         return data
 
+    def check(self, split: acdc.Split) -> None:
+        """What would stop the run later, before anything is trained.
+
+        Raises:
+          ValueError: fewer training subjects than RCA's references, or a given folder without masks of the test cases.
+          InvalidFile: a given mask that can't be used.
+        """
+        if self.config.rca > len(split.train):
+            raise ValueError(
+                f"--rca: {self.config.rca} found, expected at most {len(split.train)}, the training subjects"
+            )
+        hosts.lead(partial(self._check_given, [c for s in split.test for c in s.cases]))
+
+    def _check_given(self, cases: Sequence[Case]) -> None:
+        given = {name: acdc.find_predictions(folder, cases) for name, folder in self.given.items()}
+        for name, found in given.items():
+            if found.missing or found.unknown:
+                say(
+                    f"{name}: {count_of(len(found.paths), 'mask')} found; {len(found.missing)} of the test cases have "
+                    f"none, and {count_of(len(found.unknown), 'file')} belong to no test case"
+                )
+        with bar("Checking given masks of cases", len(cases) if given else 0) as advance:
+            for case in cases if given else ():
+                image = read_image(case.image_path)
+                for found in given.values():
+                    if case.name in found.paths:
+                        read_labels(found.paths[case.name], ACDC_LABELS, like=image)
+                advance()
+
     def monitor(self, split: acdc.Split) -> Monitor:
         """The monitor, trained on the ground truth of the training subjects."""
         config, parts = self.config.monitor, (true_masks(split.train), true_masks(split.validation))
@@ -98,22 +129,11 @@ class MonitoringRun:
         return run.run()
 
     def masks(self, split: acdc.Split) -> dict[str, dict[str, Path]]:
-        """Method -> case name -> its mask: those given, or a field's own.
-
-        Raises ValueError where a given folder has none.
-        """
+        """Method -> case name -> its mask: those given, or a field's own."""
         cases = [c for s in split.test for c in s.cases]
         folders = self.given or self._field(split, cases)
-        found: dict[str, dict[str, Path]] = {}
-        for method, folder in folders.items():
-            predictions = hosts.lead(partial(acdc.find_predictions, folder, cases))
-            if predictions.missing or predictions.unknown:
-                say(
-                    f"{method}: {len(predictions.paths)} masks found; {len(predictions.missing)} of the test cases "
-                    f"have none, and {len(predictions.unknown)} files belong to no test case"
-                )
-            found[method] = predictions.paths
-        return found
+        find = partial(acdc.find_predictions, cases=cases)
+        return {name: hosts.lead(partial(find, folder)).paths for name, folder in folders.items()}
 
     def _field(self, split: acdc.Split, cases: Sequence[Case]) -> dict[str, Path]:
         folders = {name: self.folder / "predictions" / name for name in METHODS}
@@ -141,7 +161,7 @@ class MonitoringRun:
             of_case = _of_case(masks, case)
             return judge_case(monitor, case, disease, of_case, self.folder)._asdict()
 
-        records = self._each("judged", "Masks judged, cases", pairs, one)
+        records = self._each("judged", "Masks judged, cases", pairs, masks, one)
         self.seconds_per_case = statistics.median(s for r in records for s in r["seconds"])
         return [row for record in records for row in record["rows"]]
 
@@ -159,7 +179,7 @@ class MonitoringRun:
             found = judge_by_rca(case, _of_case(masks, case), split.train, n, self.unit)
             return {"found": found, "seconds": time.perf_counter() - started}
 
-        records = self._each("rca", f"RCA against {n} references, cases", pairs, one)
+        records = self._each(f"rca-{n}", f"RCA against {n} references, cases", pairs, masks, one)
         estimates = {c.name: r["found"] for (_, c), r in zip(pairs, records, strict=True)}
         number = {s.key: i for i, s in enumerate(CARDIAC)}
         for row in rows:
@@ -180,6 +200,7 @@ class MonitoringRun:
     @hosts.led
     def write_results(
         self,
+        monitor: Monitor,
         split: acdc.Split,
         rows: Sequence[MeasureRow],
         damage: Mapping[str, Any],
@@ -198,6 +219,10 @@ class MonitoringRun:
             "data": f"{data}, " + ", ".join(f"{name} {len(members)}" for name, members in parts.items()),
             "split": split.note,
             "reconstruction": curve,
+            "monitor": {
+                "epoch": monitor.description["epoch"],
+                "reference_masks": None if monitor.reference is None else monitor.reference.n,
+            },
             "seconds": {
                 "train": sum(r["seconds"] for r in records),
                 "per_case": self.seconds_per_case,
@@ -217,14 +242,20 @@ class MonitoringRun:
         stage: str,
         title: str,
         pairs: Sequence[tuple[str, Case]],
+        masks: Mapping[str, Mapping[str, Path]],
         one: Callable[[str, Case], dict[str, Any]],
     ) -> list[dict[str, Any]]:
-        """A record per case; those that an earlier start has finished are read, not made again."""
+        """A record per case; what an earlier start has finished, of the same masks, is read, not made again."""
         folder = self.folder / "stages" / stage
         with bar(title, len(pairs)) as advance:
 
             def kept(pair: tuple[str, Case]) -> dict[str, Any]:
-                record = kept_record(folder / f"{pair[1].name}.json", partial(one, *pair))
+                path = folder / f"{pair[1].name}.json"
+                stamps = {m: _stamp(p) for m, p in _of_case(masks, pair[1]).items()}
+                record = read_record(path)
+                if record is None or record.get("masks") != stamps:
+                    write_record(path, one(*pair) | {"masks": stamps})
+                    record = read_record(path)
                 advance()
                 return dict(record)
 
@@ -245,6 +276,12 @@ def _named(predictions: Sequence[str]) -> dict[str, Path]:
             raise ValueError(f"--predictions {text}: no such folder found, expected one of masks")
         found[name] = Path(folder)
     return found
+
+
+def _stamp(path: Path) -> list[int]:
+    """Another one when the file is."""
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns]
 
 
 def _of_case(masks: Mapping[str, Mapping[str, Path]], case: Case) -> dict[str, Path]:

@@ -76,8 +76,9 @@ class Run:
         if config.init_from is not None:  # what can't be used is told of now
             networks = Networks(config, config.segmenter[0], Devices(config.devices))
             interop.from_torch_file(networks.segmenter, config.init_from)
+        run = cls(config, folder)
         open_folder(config, folder)
-        return cls(config, folder)
+        return run
 
     def subjects(self) -> list[Subject]:
         """Find or make the data set, and check it.

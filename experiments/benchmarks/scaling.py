@@ -31,6 +31,7 @@ from experiments.benchmarks.scoring_estimate import (
 from experiments.benchmarks.scoring_parts import PartSizes
 from qcjax import runtime
 from qcjax.train.progress import say
+from qcjax.wording import count_of
 
 ROOT = Path(__file__).resolve().parents[2]
 MOST_OVERHEAD_S = 1e-3
@@ -150,7 +151,7 @@ class Child:
 def child(count: int, s: StepSizes) -> Iterator[Child]:
     """Start it, wait until it is ready, and end it."""
     job = json.dumps({"count": count, "sizes": asdict(s)})
-    say(f"Compiling for {count} emulated device{'s' * (count > 1)}")
+    say(f"Compiling for {count_of(count, 'emulated device')}")
     process = subprocess.Popen(
         [sys.executable, "-m", "experiments.benchmarks.scaling_steps", job],
         stdin=subprocess.PIPE,

@@ -24,12 +24,12 @@ from qcjax.train.stages import ViewData
 VIEW = "SA"
 
 
-def config(s: Sizes, name: str = "nnunet") -> Config:
+def config(s: Sizes) -> Config:
     """The run that is measured: preset `original`, so that both sides do the same."""
     width = s.width or 32
     return Config(
         preset="original",
-        segmenter=("nnunet",) if name == "nnunet" else ("acdc_unet",),
+        segmenter=("nnunet",),
         size=s.size,
         devices=1,
         supervised=SegmenterConfig(width=s.width, stages=s.stages, batch=s.batch, m_best=5),

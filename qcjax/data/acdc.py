@@ -18,6 +18,7 @@ from qcjax.data.nifti import write_labels
 from qcjax.data.patients import image_digests, shares
 from qcjax.data.subject import PARTS, PHASES, Case, Subject, Volume
 from qcjax.labels import ACDC_LABELS, remap
+from qcjax.wording import count_of
 
 GROUPS = ("NOR", "MINF", "DCM", "HCM", "RV")
 FOLDERS = {"training": "train", "testing": "test"}
@@ -152,7 +153,8 @@ def split(subjects: Sequence[Subject], seed: int) -> Split:
         lack = "has no ground truth" if own_test else "is missing"
         notes.append(
             f"The data set's own test part {lack}: its training part was split by patient instead, into "
-            f"{len(train)} subjects for training, {len(validation)} for validation and {len(test)} for the test."
+            f"{count_of(len(train), 'subject')} for training, {len(validation)} for validation and {len(test)} for the "
+            "test."
         )
     unlabelled = [s.code for s in subjects if s.part == "train" and not _has_truth(s)]
     if unlabelled:

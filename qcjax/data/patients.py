@@ -1,15 +1,14 @@
 """Splits by patient: evenly by disease, and the same images under two codes never in two parts."""
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from qcjax import hosts
 from qcjax.data.nifti import read_image
 from qcjax.data.subject import Subject
+from qcjax.wording import count_of
 
 
 def image_digests(subjects: Sequence[Subject]) -> list[set[bytes]]:
@@ -41,9 +40,8 @@ def shares(
     """
     patients = _patients(sorted(subjects, key=lambda s: s.code), images)
     if len(patients) < len(fractions):
-        where = os.path.commonpath([c.image_path.parent for s in subjects for c in s.cases] or [Path()])
         raise ValueError(
-            f"{where}: found {len(patients)} labelled training patients; expected at least {len(fractions)}, "
+            f"found {count_of(len(patients), 'labelled training patient')}; expected at least {len(fractions)}, "
             f"one for each of {len(fractions)} parts"
         )
     order = np.random.default_rng(seed).permutation(len(patients))

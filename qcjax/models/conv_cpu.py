@@ -1,8 +1,9 @@
 """Convolutions in forms that are fast on a CPU: a 2-D one's weight gradient, and the 3-D one.
 
 XLA on a CPU computes the weight gradient as a convolution whose kernel is the whole image, up to seven times slower
-than the convolution itself. Here it is one matrix product per strip of rows: the same sum in another order. On two
-threads, batch 20, in ms (XLA's, ours): 32 -> 32 channels at 256×256 1874, 382; 512 -> 256 at 32×32 1058, 266;
+than the convolution itself. Here it is matrix products, strip by strip of the image's rows: one for each row of the
+kernel where the image keeps its size, else one for all. It is the same sum in another order. On two threads, batch 20,
+in ms (XLA's, ours): 32 -> 32 channels at 256×256 1874, 315; 512 -> 256 at 32×32 1058, 266;
 480 -> 480 at 16×16 154, 139; with stride 2, 32 -> 64 at 256×256 1148, 202.
 
 Its 3-D convolutions are several times slower than its 2-D ones, the gradient of a strided one thirty times. Here they

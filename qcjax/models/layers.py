@@ -3,7 +3,7 @@
 Written out where Flax's own layer is slow or counts differently: transposed convolutions (as sub-pixel
 convolutions), batch norm (PyTorch's running variance, padded samples, several devices), dropout (fewer random
 bits, masks that don't depend on the number of devices), max-pooling (a cheap gradient), and on a CPU the kernel's
-gradient of wide convolutions, and 3-D convolutions (`conv_cpu`).
+gradient of large convolutions, and 3-D convolutions (`conv_cpu`).
 """
 
 from collections.abc import Sequence

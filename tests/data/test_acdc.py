@@ -187,11 +187,9 @@ def test_one_patient_under_two_codes_is_in_one_part(make_acdc: CohortMaker) -> N
 
 
 def test_every_part_gets_a_patient_or_it_is_said(make_acdc: CohortMaker) -> None:
-    root = make_acdc(codes=(1, 2, 3))
-    subjects = acdc.find(root)
+    subjects = acdc.find(make_acdc(codes=(1, 2, 3)))
     assert [len(p) for p in acdc.split(subjects, 0)[:3]] == [1, 1, 1]
-    expected = f"{re.escape(str(root))}.*: found 2 labelled training patients; expected at least 3"
-    with pytest.raises(ValueError, match=expected):
+    with pytest.raises(ValueError, match="found 2 labelled training patients; expected at least 3"):
         acdc.split(subjects[:2], 0)
 
 

@@ -101,6 +101,32 @@ def test_given_masks_are_judged_instead_of_a_field(
     assert {float(row["dc"]) for row in rows} == {1.0}
     assert "1 of the test cases have none" in " ".join(capsys.readouterr().out.split())
 
+    # a mask that comes later, and one that is made anew, are judged; the others stay
+    shutil.copy(truth / "patient101_ED.nii.gz", partial)
+    shutil.copy(truth / "patient101_ED.nii.gz", partial / "patient101_ES.nii.gz")
+    kept = out / "stages" / "judged" / "patient102_SA_ED.json"
+    before = kept.stat().st_mtime_ns
+    assert experiment.main([*TINY, "--data", str(cohort), "--out", str(out), *given]) == 0
+    rows = table(out)
+    assert len(rows) == 2 * TEST_CASES * 3 and kept.stat().st_mtime_ns == before
+    changed = {(r["method"], r["subject"], r["phase"]) for r in rows if float(r["dc"]) < 1}
+    assert changed == {("other", "patient101", "ES")}
+
+
+def test_what_would_stop_the_run_later_is_told_of_before_anything_is_trained(
+    cohort: Path, truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = Path(shutil.copytree(truth, tmp_path / "broken")) / "patient102_ES.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:100])
+    out = ("--data", str(cohort), "--out", str(tmp_path / "run"))
+    assert experiment.main([*TINY, *out, "--predictions", f"method={broken.parent}"]) == 1
+    assert str(broken) in capsys.readouterr().err and not (tmp_path / "run" / "monitor").exists()
+    assert experiment.main([*TINY, *out[:2], "--out", str(tmp_path / "none"), "--devices", "99"]) == 1
+    assert "--devices: 99 asked for" in capsys.readouterr().err and not (tmp_path / "none").exists()
+    pytest.importorskip("SimpleITK")
+    assert experiment.main([*TINY, *out[:2], "--out", str(tmp_path / "rca"), "--rca", "9"]) == 1
+    assert "--rca: 9 found, expected at most 4" in capsys.readouterr().err
+
 
 def test_without_a_test_part_the_training_part_is_split_and_says_so(
     cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

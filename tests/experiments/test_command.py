@@ -34,6 +34,7 @@ def test_options_override_their_preset():
     assert (config.preset, config.supervised.epochs, config.views, config.seed) == ("small", 3, ("LA",), 7)
     assert config.supervised.width == SMALL.supervised.width
     assert of("--preset", "original").supervised.m_best == ORIGINAL.supervised.m_best == 5
+    assert of("--preset", "demo", "--preset", "small") == SMALL  # the last one counts, whole
 
 
 @pytest.mark.parametrize("argv", [("--preset", "fast"), ("--views", "ES"), ("--nonsense", "1")])
@@ -50,9 +51,11 @@ def test_help_explains_every_option(capsys):
         mnms2.main(["--help"])
     assert error.value.code == 0
     text = capsys.readouterr().out
-    for part in (Config, *(type(getattr(DEMO, n)) for n in ("supervised", "autoencoder", "refinement"))):
-        for field in fields(part):
-            assert field.name.replace("_", "-") in text, field.name
+    groups = ("supervised", "autoencoder", "refinement", "hosts")
+    names = [(f.name,) for f in fields(Config) if f.name not in groups]
+    names += [(group, f.name) for group in groups for f in fields(getattr(DEMO, group))]
+    for name in names:
+        assert f"--{'.'.join(name)}".replace("_", "-") in text, name
     for word in ("validation", "autoencoder", "OoD", "Short-axis"):
         assert word in text
 
@@ -61,14 +64,19 @@ def test_help_explains_every_option(capsys):
     ("argv", "said"),
     [
         (("--size", "96"), "--size: 96 found, expected a multiple of 64"),
-        (("--spacing-mm", "0"), "--spacing-mm: 0.0 found, expected a positive number"),
+        (("--spacing-mm", "0"), "--spacing-mm: 0.0 found, expected a number above 0"),
+        (("--seed", "-1"), "--seed: -1 found, expected at least 0"),
+        (("--autoencoder.dropout", "1"), "--dropout: 1.0 found, expected at least 0 and below 1"),
+        (("--supervised.scale", "0", "1"), "--scale: 0.0 found, expected a number above 0"),
+        (("--supervised.mirror", "2"), "--mirror: 2.0 found, expected 0 to 1"),
+        (("--views", "SA", "--views", "LA"), "--views: found twice, expected once"),
         (("--mc-samples", "1"), "--mc-samples: 1 found, expected 0 or at least 2"),
         (("--mc-samples", "5", "--mc-chunk", "0"), "--mc-chunk: 0 found, expected at least 1"),
         (("--segmenter",), "--segmenter: none found, expected at least one"),
         (("--devices", "0"), "--devices: 0 found, expected at least 1"),
-        (("--supervised.batch", "0"), "--supervised.batch: 0 found, expected at least 1"),
-        (("--autoencoder.epochs", "0"), "--autoencoder.epochs: 0 found, expected at least 1"),
-        (("--refinement.steps", "0"), "--refinement.steps: 0 found, expected at least 1"),
+        (("--supervised.batch", "0"), "--batch: 0 found, expected at least 1"),
+        (("--autoencoder.epochs", "0"), "--epochs: 0 found, expected at least 1"),
+        (("--refinement.steps", "0"), "--steps: 0 found, expected at least 1"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(argv, said, capsys):
