@@ -15,7 +15,7 @@ from qcjax.data.nifti import read_grid, read_image, read_labels, write_labels
 from qcjax.data.subject import Case, Subject, Volume
 from qcjax.labels import ACDC_LABELS, CARDIAC, remap
 from qcjax.metrics.agreement import mean_pairwise_dice
-from qcjax.metrics.surface import case_metrics
+from qcjax.metrics.surface import EmptyPolicy, case_metrics
 from qcjax.monitor import Monitor, Score
 from qcjax.report.measures import NUMBER_COLUMNS, MeasureRow
 from qcjax.run_folder import beside
@@ -85,8 +85,8 @@ def _structure_rows(
 ) -> Iterator[MeasureRow]:
     broken = broken_rules(stack, image.spacing_mm[::-1])
     doubts = contrast.doubts(image.array.transpose(2, 1, 0), stack)
-    spacing = image.spacing_mm if score.unit == "mm" else (1.0, 1.0, 1.0)  # as the pseudo distances
-    real = {} if truth is None else case_metrics(mask.array, truth.array, spacing)
+    empty: EmptyPolicy = "nan" if score.unit == "mm" else "original"  # as the pseudo measures
+    real = {} if truth is None else case_metrics(mask.array, truth.array, image.spacing_mm, empty=empty)
     for i, structure in enumerate(CARDIAC):
         key = structure.key
         flags = [flag for flag in score.flags if flag.structure == key]
@@ -105,7 +105,8 @@ def _structure_rows(
             "doubt": float(doubts[i]),
         }
         if truth is not None:
-            row |= {"dc": real[f"dc_{key}"], "hd_mm": real[f"hd_{key}_mm"]}
+            hd = real[f"hd_{key}_{score.unit}"]  # of preset original inf where a structure is missing
+            row |= {"dc": real[f"dc_{key}"], "hd_mm": hd if math.isfinite(hd) else math.nan}
         yield row
 
 

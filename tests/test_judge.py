@@ -52,6 +52,22 @@ def test_real_and_pseudo_distances_are_in_one_unit(
     assert far["dc"] == pytest.approx(1 / 6) and far["agreement"] == pytest.approx(1 / 3)
 
 
+@pytest.mark.parametrize(("unit", "dc", "hd"), [("mm", 1.0, 0.0), ("voxels", 0.0, math.nan)])
+def test_a_structure_that_neither_has_counts_as_the_unit_says(
+    case: Case, tmp_path: Path, unit: str, dc: float, hd: float
+) -> None:
+    truth = draw_mask(18, rv=1, lv=3)
+    truth[truth == 3] = 0  # LV
+    assert case.label_path is not None
+    save_mask(case.label_path, truth)
+    monitor = FakeMonitor(tmp_path / "monitor")
+    monitor.unit = unit
+    mask = {"own": save_mask(tmp_path / "own.nii.gz", truth)}
+    judged = judge_case(monitor, case, "NOR", mask, tmp_path / "run")  # type: ignore[arg-type]
+    (row,) = (row for row in judged.rows if row["structure"] == "lv")
+    assert (row["dc"], row["hd_mm"]) == pytest.approx((dc, hd), nan_ok=True)
+
+
 def test_reconstructions_lie_below_the_run_in_the_files_labels(case: Case, tmp_path: Path) -> None:
     row = judge(case, tmp_path, "mm").rows[0]
     written = nibabel.load(tmp_path / "run" / row["reconstruction_path"])  # type: ignore[arg-type]
