@@ -105,7 +105,7 @@ class MonitorTraining:
         Args:
           labels: key of each structure -> its value in the files; their order is that of the classes.
           training, validation: masks, of other subjects.
-          reading: of the method; `original` is that of the authors' code: its loss, its initialisation, no shuffling.
+          reading: of the method; `original` is the authors' code's: its loss, initialisation, order of subjects.
           on_nonfinite: what becomes of a batch whose loss or gradient isn't finite.
           accumulate: parts in which a batch goes through the network.
           stream: whether the masks stay on the host (`placement`).
@@ -191,10 +191,16 @@ class MonitorTraining:
         return self.export(jax.tree.map(np.asarray, variables), best.epoch, best.loss)
 
     def plan(self, epoch: int) -> Plan:
-        """Which slices each step takes; `original`: subject by subject, in order, never two in one batch."""
+        """Which slices each step takes; `original`: subject by subject, never two in one batch.
+
+        There the subjects have an order that is drawn once and is the same in every epoch. That of their codes would be
+        one by disease in ACDC, whose last one every epoch would end with.
+        """
         config = self.config.autoencoder
         if self.original:
-            plans = [in_batches(slices, config.batch) for slices in self.training.groups]
+            groups = self.training.groups
+            order = np.random.default_rng(self.seed).permutation(len(groups))
+            plans = [in_batches(groups[i], config.batch) for i in order]
             plan = Plan(*(np.concatenate(parts) for parts in zip(*plans, strict=True)))
         elif config.steps is not None:
             everything = np.arange(len(self.training.label))
