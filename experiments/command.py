@@ -2,11 +2,11 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 import tyro
 
@@ -39,8 +39,8 @@ def results_folder(out: Path | None, experiment: str) -> Path:
 def parse(argv: Sequence[str], config: type[C], presets: Mapping[Any, C], prog: str | None = None) -> C:
     """Resolve a configuration: `--data` chooses the default preset (paper with it, demo without), `--preset` any.
 
-    Exits with a message where an option isn't understood, or one of several values is given twice: the last would
-    count alone.
+    Exits with a message where an option isn't understood, or one of any number of values is given twice: the
+    last would count alone.
     """
     words = [word for option in argv for word in option.split("=", 1)]
     preset = "paper" if "--data" in words else "demo"
@@ -49,9 +49,9 @@ def parse(argv: Sequence[str], config: type[C], presets: Mapping[Any, C], prog: 
     default = presets.get(preset, presets["demo"])
     if preset in presets:
         default = replace(default, preset=cast(Preset, preset))
-    for name in (f.name for f in fields(config) if isinstance(getattr(default, f.name), tuple)):
+    for name, kind in get_type_hints(config).items():
         option = f"--{name.replace('_', '-')}"
-        if words.count(option) > 1:
+        if get_args(kind)[-1:] == (...,) and words.count(option) > 1:
             print(f"error: {option}: found twice, expected once, with all of its values", file=sys.stderr)
             sys.exit(2)
     return tyro.cli(config, args=list(argv), default=default, prog=prog)

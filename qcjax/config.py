@@ -49,7 +49,8 @@ class SegmenterConfig:
     def __post_init__(self) -> None:
         """Raises ValueError for numbers that make no sense."""
         _at_least(1, self, "width", "stages", "epochs", "steps", "batch", "m_best")
-        _above(0, self, "learning_rate", "scale")
+        _at_least(0, self, "learning_rate")
+        _above(0, self, "scale")
         _within(0, 1, self, "mirror")
 
 
@@ -81,8 +82,7 @@ class AutoencoderConfig:
     def __post_init__(self) -> None:
         """Raises ValueError for numbers that make no sense."""
         _at_least(1, self, "width", "latent", "epochs", "steps", "batch")
-        _at_least(0, self, "early_epochs")
-        _above(0, self, "learning_rate")
+        _at_least(0, self, "early_epochs", "learning_rate")
         _within(0, 1, self, "final_rate")
         _check_dropout(self)
 
@@ -112,7 +112,7 @@ class RefinementConfig:
         """Raises ValueError for numbers that make no sense; no epochs are fine: selection needs none."""
         _at_least(0, self, "epochs")
         _at_least(1, self, "steps", "labelled", "unlabelled")
-        _above(0, self, "learning_rate_factor")
+        _at_least(0, self, "learning_rate_factor")
 
 
 @dataclass(frozen=True)
@@ -307,7 +307,8 @@ class UncertaintyConfig:
         """Raises ValueError for numbers that make no sense."""
         _at_least(1, self, "width", "max_stages", "epochs", "steps", "batch", "samples")
         _at_least(0, self, "ramp_epochs", "alpha")
-        _above(0, self, "learning_rate", "scale")
+        _at_least(0, self, "learning_rate")
+        _above(0, self, "scale")
         _within(0, 1, self, "mirror")
         _check_dropout(self)
 
