@@ -50,8 +50,8 @@ class SegmenterConfig:
         """Raises ValueError for numbers that make no sense."""
         _at_least(1, self, "width", "stages", "epochs", "steps", "batch", "m_best")
         _at_least(0, self, "learning_rate")
-        _above(0, self, "scale")
-        _within(0, 1, self, "mirror")
+        _positive(self, "scale")
+        _share(self, "mirror")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class AutoencoderConfig:
         """Raises ValueError for numbers that make no sense."""
         _at_least(1, self, "width", "latent", "epochs", "steps", "batch")
         _at_least(0, self, "early_epochs", "learning_rate")
-        _within(0, 1, self, "final_rate")
+        _share(self, "final_rate")
         _check_dropout(self)
 
     def rate(self, epoch: int) -> float:
@@ -133,7 +133,7 @@ class MonitorConfig:
     def __post_init__(self) -> None:
         """Raises ValueError for a size that the autoencoder can't take, or a spacing that isn't positive."""
         _check_size(self)
-        _above(0, self, "spacing_mm")
+        _positive(self, "spacing_mm")
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class Config(RunConfig):
         super().__post_init__()
         _at_least(1, self, "mc_chunk")
         _check_size(self)
-        _above(0, self, "spacing_mm")
+        _positive(self, "spacing_mm")
         for name in ("segmenter", "views"):
             if not getattr(self, name):
                 raise ValueError(f"--{name}: none found, expected at least one")
@@ -263,7 +263,7 @@ class AcdcConfig(RunConfig):
         _at_least(1, self, "rca_subjects")
         _at_least(0, self, "rca")
         _check_size(self)
-        _above(0, self, "spacing_mm")
+        _positive(self, "spacing_mm")
 
 
 @dataclass(frozen=True)
@@ -308,8 +308,8 @@ class UncertaintyConfig:
         _at_least(1, self, "width", "max_stages", "epochs", "steps", "batch", "samples")
         _at_least(0, self, "ramp_epochs", "alpha")
         _at_least(0, self, "learning_rate")
-        _above(0, self, "scale")
-        _within(0, 1, self, "mirror")
+        _positive(self, "scale")
+        _share(self, "mirror")
         _check_dropout(self)
 
 
@@ -352,7 +352,7 @@ class EmidecConfig(RunConfig):
         super().__post_init__()
         _at_least(1, self, "mc_chunk")
         _at_least(2, self, "folds", "mc_samples")
-        _above(0, self, "spacing_mm", "patch")
+        _positive(self, "spacing_mm", "patch")
         if not self.arms:
             raise ValueError("--arms: none found, expected at least one")
         if self.size < max(self.patch[1:]):
@@ -366,19 +366,19 @@ def _at_least(least: int, options: Any, *names: str) -> None:
             raise ValueError(f"--{_spelt(name)}: {value} found, expected at least {least}")
 
 
-def _above(least: float, options: Any, *names: str) -> None:
+def _positive(options: Any, *names: str) -> None:
     for name in names:
         values = getattr(options, name)
         for value in values if isinstance(values, tuple) else (values,):
-            if value is not None and not least < value < math.inf:
-                raise ValueError(f"--{_spelt(name)}: {value} found, expected a number above {least:g}")
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"--{_spelt(name)}: {value} found, expected a number above 0")
 
 
-def _within(least: float, most: float, options: Any, *names: str) -> None:
+def _share(options: Any, *names: str) -> None:
     for name in names:
         value = getattr(options, name)
-        if not least <= value <= most:
-            raise ValueError(f"--{_spelt(name)}: {value} found, expected {least:g} to {most:g}")
+        if not 0 <= value <= 1:
+            raise ValueError(f"--{_spelt(name)}: {value} found, expected 0 to 1")
 
 
 def _check_dropout(options: Any) -> None:

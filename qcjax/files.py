@@ -20,6 +20,15 @@ def write_whole(path: Path, data: str | bytes) -> None:
         raise
 
 
+def version_of(path: Path) -> list[int] | None:
+    """Size in bytes and time of the last change in ns, so another one when the file is; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns]
+
+
 def read_object(path: Path, what: str) -> dict[str, Any]:
     """The object in a JSON file, `what` in words for messages.
 

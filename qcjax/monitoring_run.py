@@ -20,11 +20,11 @@ from qcjax.data.phantom import AcdcPhantomConfig, write_acdc
 from qcjax.data.subject import Case, Subject
 from qcjax.data.validate import validate_acdc
 from qcjax.field import FIELD, METHODS, THRESHOLDING, prepare_field, segment_by, segment_by_thresholding
-from qcjax.files import write_whole
+from qcjax.files import version_of, write_whole
 from qcjax.judge import judge_by_rca, judge_case
 from qcjax.labels import ACDC_LABELS, CARDIAC
 from qcjax.monitor import Monitor
-from qcjax.records import kept_record, read_record, write_record
+from qcjax.records import kept_record
 from qcjax.registration import simpleitk
 from qcjax.report.ablation import without_nan
 from qcjax.report.measures import MeasureRow, write_measures
@@ -250,12 +250,12 @@ class MonitoringRun:
         with bar(title, len(pairs)) as advance:
 
             def kept(pair: tuple[str, Case]) -> dict[str, Any]:
-                path = folder / f"{pair[1].name}.json"
-                stamps = {m: _stamp(p) for m, p in _of_case(masks, pair[1]).items()}
-                record = read_record(path)
-                if record is None or record.get("masks") != stamps:
-                    write_record(path, one(*pair) | {"masks": stamps})
-                    record = read_record(path)
+                of = {method: version_of(path) for method, path in _of_case(masks, pair[1]).items()}
+                record = kept_record(
+                    folder / f"{pair[1].name}.json",
+                    lambda: one(*pair) | {"masks": of},
+                    lambda found: found.get("masks") == of,
+                )
                 advance()
                 return dict(record)
 
@@ -276,12 +276,6 @@ def _named(predictions: Sequence[str]) -> dict[str, Path]:
             raise ValueError(f"--predictions {text}: no such folder found, expected one of masks")
         found[name] = Path(folder)
     return found
-
-
-def _stamp(path: Path) -> list[int]:
-    """Another one when the file is."""
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns]
 
 
 def _of_case(masks: Mapping[str, Mapping[str, Path]], case: Case) -> dict[str, Path]:

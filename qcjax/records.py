@@ -21,9 +21,14 @@ def write_record(path: Path, record: Any) -> None:
     write_whole(path, json.dumps({"crc32": zlib.crc32(text.encode()), "record": record}) + "\n")
 
 
-def kept_record(path: Path, make: Callable[[], Any]) -> Any:
-    """The record at a path, made and written where an earlier start hasn't; as it is read back either way."""
-    if (record := read_record(path)) is None:
+def kept_record(
+    path: Path, make: Callable[[], Any], fits: Callable[[Any], bool] = lambda record: True
+) -> Any:
+    """The record at a path, made and written where an earlier start hasn't or its record doesn't fit any more.
+
+    It is as it is read back either way.
+    """
+    if (record := read_record(path)) is None or not fits(record):
         write_record(path, make())
         record = read_record(path)
     return record

@@ -73,10 +73,9 @@ class Run:
             raise ValueError(
                 f"--init-from: {len(config.segmenter)} segmenters found, expected one (--segmenter)"
             )
-        if config.init_from is not None:  # what can't be used is told of now
-            networks = Networks(config, config.segmenter[0], Devices(config.devices))
-            interop.from_torch_file(networks.segmenter, config.init_from)
         run = cls(config, folder)
+        if config.init_from is not None:  # what can't be used is told of now
+            interop.from_torch_file(run.networks(config.segmenter[0]).segmenter, config.init_from)
         open_folder(config, folder)
         return run
 

@@ -14,7 +14,7 @@ from typing import Any
 from qcjax import contrast, runtime
 from qcjax.data.mask_cohort import MaskCase
 from qcjax.data.masks import find_masks
-from qcjax.files import read_object, write_whole
+from qcjax.files import read_object, version_of, write_whole
 from qcjax.labels import label_mapping
 from qcjax.lock import in_turn
 from qcjax.monitor import DESCRIPTION, WEIGHTS, Monitor
@@ -182,7 +182,7 @@ class Scoring:
         Shares that end together do this one after the other, so that one of them finds all masks done.
         """
         page = self.out / "report.html"
-        before = _stamp(page)
+        before = version_of(page)
         with in_turn(self.out) as certain:
             if not certain:
                 say(
@@ -199,7 +199,7 @@ class Scoring:
                 held = whole.journal.end
                 standing = whole._take_in(others)
                 left = [file for file in self.all_files if standing[case_key(file)] is None]
-                written_meanwhile = whole.journal.end == held and _stamp(page) != before
+                written_meanwhile = whole.journal.end == held and version_of(page) != before
                 if not left and not written_meanwhile:
                     whole._write(this_run, pictures)
         if left:
@@ -278,15 +278,6 @@ def _in_words(left: Sequence[MaskCase], share: Share | None) -> str:
     return (
         f"{len(left)} mask{'s' * (len(left) != 1)} of {len(shares)} share{'s' * (len(shares) != 1)} ({named})"
     )
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """Tells one version of a file from another."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_ino, stat.st_mtime_ns
 
 
 def _sha256(run: Path) -> str:
