@@ -96,6 +96,7 @@ def test_limits_that_are_off_are_json_for_every_parser(
     for text in kept:
         found = json.loads(text, parse_constant=pytest.fail)
         assert found.get("settings", found)["doubt_limit"] == "inf"
+    assert "Infinity" not in (out / "report.html").read_text()
     score(monitor, masks, out, **options)
     (out / "score.json").write_text(kept[0].replace('"inf"', "Infinity"))  # as it used to be
     score(monitor, masks, out, **options)

@@ -80,7 +80,7 @@ def write_scores_page(scored: Scored, n_pictures: int) -> Path:
         "everything": _case_table(scored, ordered, "The most urgent first") if few else None,
         "max_rows": MAX_ROWS,
         "facts": _facts(scored),
-        "settings": json.dumps(scored.settings, indent=2),
+        "settings": json.dumps(scored.summary["settings"], indent=2),
         "hd_limit": f"{scored.settings['hd_limit_mm']:g} {_unit(scored)}",
         "dc_limit": f"{scored.settings['dc_limit']:g}",
         "doubt_limit": f"{scored.settings['doubt_limit']:g}" if scored.images else None,
