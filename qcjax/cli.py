@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
+from qcjax.config import DiceOfMasks
 from qcjax.data import acdc, emidec, mnms2
 from qcjax.data.findings import Finding
 from qcjax.data.validate import validate_acdc, validate_emidec, validate_mnms2
@@ -209,7 +210,7 @@ def monitor(
     size: int | None = None,
     spacing_mm: float | None = None,
     epochs: int | None = None,
-    dice: Literal["generalised", "soft"] = "generalised",
+    dice: DiceOfMasks | None = None,
     may_be_absent: tuple[str, ...] = (),
     validation: float = 0.2,
     subject: Annotated[str | None, tyro.conf.arg(metavar="REGEX")] = None,
@@ -237,7 +238,8 @@ def monitor(
       size: Height and width of the prepared slices in pixels, a multiple of 64; what doesn't fit is cut off.
       spacing_mm: In-plane spacing of the prepared slices.
       epochs: Passes over the masks.
-      dice: Dice loss: the paper's generalised one, or plain soft Dice, where structures differ much in size.
+      dice: Dice loss: the paper's generalised one (of presets paper and original); mixed: half of it slice by slice, so
+        that a thin right ventricle is rebuilt too (of small); or plain soft Dice, where structures differ much in size.
       may_be_absent: Structures that a sound mask may lack, such as infarction: not having them is no error.
       validation: Share of the subjects that is held out, to choose the best epoch and to set the scale of suspicion.
       subject: What names the subject in a mask's path below --masks, without .nii.gz: a regular expression, of which
@@ -260,7 +262,7 @@ def monitor(
             default,
             size=default.size if size is None else size,
             spacing_mm=default.spacing_mm if spacing_mm is None else spacing_mm,
-            dice=dice,
+            dice=default.dice if dice is None else dice,
             may_be_absent=may_be_absent,
         )
         if epochs is not None:

@@ -14,6 +14,7 @@ View = Literal["SA", "LA"]
 Preset = Literal["demo", "small", "paper", "original"]
 Arm = Literal["baseline", "control", "proposed"]
 Stream = Literal["auto", "always", "never"]
+DiceOfMasks = Literal["generalised", "mixed", "soft"]
 
 ARMS: tuple[Arm, ...] = ("baseline", "control", "proposed")
 
@@ -124,9 +125,10 @@ class MonitorConfig:
     spacing_mm: float = 1.25
     """In-plane spacing of the prepared slices."""
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-    dice: Literal["generalised", "soft"] = "generalised"
-    """Dice loss: Sudre's generalised one (the paper), or plain soft Dice, where structures differ so much in size that
-    the weights of the former leave the large ones unlearnt. Preset original has its own."""
+    dice: DiceOfMasks = "generalised"
+    """Dice loss: Sudre's generalised one over the batch (the paper); mixed: half of it slice by slice, so that a thin
+    right ventricle is rebuilt too; or plain soft Dice, where structures differ so much in size that the weights of
+    the former leave the large ones unlearnt. Preset original has its own."""
     may_be_absent: tuple[str, ...] = ()
     """Structures that a sound mask may lack, by key, such as infarction: not having them is no error."""
 

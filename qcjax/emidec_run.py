@@ -28,7 +28,7 @@ from qcjax.report.ablation import without_nan
 from qcjax.report.uncertainty import summarise_uncertainty, write_cases
 from qcjax.run_folder import beside, open_folder, usable
 from qcjax.train.loop import Journal, stream
-from qcjax.train.monitor import MonitorTraining, check_may_be_absent, prepare_both
+from qcjax.train.monitor import MonitorTraining, check_options, prepare_both
 from qcjax.train.parallel import Devices
 from qcjax.train.placement import place
 from qcjax.train.progress import bar, say
@@ -47,7 +47,7 @@ class EmidecRun:
 
         Raises ValueError for sizes that the networks can't take, or a folder that another configuration has used.
         """
-        check_may_be_absent(config.monitor, LABELS)
+        check_options(config.monitor, LABELS)
         self.devices = Devices(config.devices)
         self._network = VolumeNetwork(config, self.devices)
         open_folder(config, folder)

@@ -234,22 +234,32 @@ def autoencoder_loss(
     """L_R = L_MSE + L_GD on reconstructions, (b, h, w, k).
 
     `preset` "paper": Sudre's L_GD over the batch, without the background while `early` (the first ten epochs).
-    "original": the refinement code's soft Dice. "monitoring_original": the monitoring code's, per sample. "soft": soft
-    Dice over the batch, whose classes count alike.
+    "mixed": half of that over the batch and half slice by slice. "soft": soft Dice over the batch, whose classes count
+    alike. "original": the refinement code's soft Dice. "monitoring_original": the monitoring code's, per sample.
 
     Raises KeyError for another preset.
     """
+
+    def generalised(sums: Sums) -> Array:
+        return generalised_dice_loss(sums, jnp.logical_not(early))
+
+    def per_slice(dice: Callable[[Sums], Array]) -> Array:
+        return pixel_mean(dice(sums), weight, axis_name)
+
+    def over_batch(dice: Callable[[Sums], Array]) -> Array:
+        return dice(batch_sums(sums, weight, axis_name))
+
     probabilities = jax.nn.softmax(logits)
     sums = class_sums(probabilities, target)
-    mse = pixel_mean(squared_error(probabilities, target), weight, axis_name)
-    if preset == "monitoring_original":
-        return mse + pixel_mean(monitoring_dice_loss_original(sums, early), weight, axis_name)
-    dice: dict[str, Callable[[Sums], Array]] = {
-        "paper": lambda s: generalised_dice_loss(s, jnp.logical_not(early)),
-        "original": soft_dice_loss_original,
-        "soft": soft_dice_loss,
+    terms: dict[str, Callable[[], Array]] = {
+        "paper": lambda: over_batch(generalised),
+        "mixed": lambda: (over_batch(generalised) + per_slice(generalised)) / 2,
+        "soft": lambda: over_batch(soft_dice_loss),
+        "original": lambda: over_batch(soft_dice_loss_original),
+        "monitoring_original": lambda: per_slice(lambda s: monitoring_dice_loss_original(s, early)),
     }
-    return mse + dice[preset](batch_sums(sums, weight, axis_name))
+    mse = pixel_mean(squared_error(probabilities, target), weight, axis_name)
+    return mse + terms[preset]()
 
 
 def refinement_loss_original(

@@ -16,7 +16,7 @@ from qcjax.files import read_object
 from qcjax.labels import label_mapping, structures_named
 from qcjax.monitor import Monitor
 from qcjax.run_folder import open_folder
-from qcjax.train.monitor import MonitorTraining, Reading, check_may_be_absent, prepare_both
+from qcjax.train.monitor import MonitorTraining, Reading, check_options, prepare_both
 from qcjax.train.parallel import Devices
 from qcjax.train.progress import say
 from qcjax.wording import count_of
@@ -82,7 +82,8 @@ def train_on_folder(
             f"{masks}: {count_of(len(cases), 'mask')} of zeros alone found, expected labels above 0"
         )
     structures = structures_named(tuple(values))
-    check_may_be_absent(config, values)
+    reading: Reading = "original" if preset == "original" else "paper"
+    check_options(config, values, reading)
     parts = split_by_subject(cases, validation, seed)
     sizes = [(len(p), len({c.group for c in p})) for p in parts]
     counts = " and ".join(f"{count_of(n, 'mask')} of {count_of(of, 'subject')}" for n, of in sizes)
@@ -93,7 +94,6 @@ def train_on_folder(
     open_folder(
         OwnMasks(masks, values, config, preset, validation, seed, subject, left_out, on_nonfinite), out
     )
-    reading: Reading = "original" if preset == "original" else "paper"
     run = MonitorTraining(
         config, values, training, held_out, out, seed, reading, Devices(devices), on_nonfinite
     )

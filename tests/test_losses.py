@@ -132,6 +132,7 @@ def everything(logits, label, weight):
         "original": SUPERVISED["original"](logits, label, weight),
         "autoencoder": losses.autoencoder_loss("paper", logits, target, False, weight),
         "early": losses.autoencoder_loss("paper", logits, target, True, weight),
+        "mixed": losses.autoencoder_loss("mixed", logits, target, False, weight),
         "autoencoder original": losses.autoencoder_loss("original", logits, target, False, weight),
         "monitoring": losses.autoencoder_loss("monitoring_original", logits, target, True, weight),
         "refinement original": losses.refinement_loss_original(logits, target, weight),
@@ -147,6 +148,22 @@ def test_padding_changes_no_loss(logits, label):
     other = everything(logits.at[2].set(1e3), label.at[2].set(0), jnp.array([1.0, 1.0, 0.0]))
     chex.assert_trees_all_close(alone, padded, rtol=1e-6)
     chex.assert_trees_all_close(padded, other, rtol=1e-6)
+
+
+def test_mixed_loss_of_one_slice_is_the_papers_and_else_counts_every_slice(logits, label):
+    def loss(preset, n):
+        return losses.autoencoder_loss(preset, logits[:n], jax.nn.one_hot(label[:n], K))
+
+    np.testing.assert_allclose(loss("mixed", 1), loss("paper", 1), rtol=1e-6)
+    target = jax.nn.one_hot(label, K)
+    mse = losses.pixel_mean(losses.squared_error(jax.nn.softmax(logits), target))
+    slices = [losses.autoencoder_loss("paper", x[None], y[None]) for x, y in zip(logits, target, strict=True)]
+    errors = [
+        losses.pixel_mean(losses.squared_error(jax.nn.softmax(x), y))
+        for x, y in zip(logits, target, strict=True)
+    ]
+    by_slice = np.mean(slices) - np.mean(errors)
+    np.testing.assert_allclose(loss("mixed", B), (loss("paper", B) - mse + by_slice) / 2 + mse, rtol=1e-5)
 
 
 def test_early_epochs_change_the_autoencoders_loss(logits, label):

@@ -81,6 +81,7 @@ def test_started_again_with_other_settings_it_refuses(
         (("--labels", "liver"), "expected name=value"),
         (("--size", "100"), "expected a multiple of 64"),
         (("--validation", "0"), "expected a share"),
+        (("--preset", "original", "--dice", "soft"), "--dice: soft found, expected none"),
     ],
 )
 def test_what_makes_no_sense_is_refused(

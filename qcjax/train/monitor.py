@@ -61,8 +61,12 @@ def prepare_both(
     return first, second
 
 
-def check_may_be_absent(config: MonitorConfig, labels: Collection[str]) -> None:
-    """Raises ValueError for a structure in `may_be_absent` that isn't among those of the masks."""
+def check_options(config: MonitorConfig, labels: Collection[str], reading: Reading = "paper") -> None:
+    """Raises ValueError for a structure in `may_be_absent` that isn't among those of the masks, or a loss not used."""
+    if reading == "original" and config.dice != "generalised":
+        raise ValueError(
+            f"--dice: {config.dice} found, expected none with preset original, which has its own loss"
+        )
     if not set(config.may_be_absent) <= set(labels):
         raise ValueError(
             f"--may-be-absent: {', '.join(config.may_be_absent)} found, expected some of {', '.join(labels)}"
@@ -100,7 +104,7 @@ class MonitorTraining:
         accumulate: int = 1,
         stream: Stream = "auto",
     ) -> None:
-        """Nothing runs yet. Raises ValueError for a structure in `may_be_absent` that isn't there.
+        """Nothing runs yet. Raises ValueError as `check_options`.
 
         Args:
           labels: key of each structure -> its value in the files; their order is that of the classes.
@@ -112,7 +116,7 @@ class MonitorTraining:
         """
         self.config, self.folder, self.seed, self.original = config, folder, seed, reading == "original"
         self.labels, self.structures = dict(labels), structures_named(tuple(labels))
-        check_may_be_absent(config, labels)
+        check_options(config, labels, reading)
         self.training, self.validation = training, validation
         self.devices, self.on_nonfinite = devices or Devices(), on_nonfinite
         self.accumulate, self.stream = accumulate, stream
@@ -127,7 +131,7 @@ class MonitorTraining:
 
     def _compile(self) -> None:
         devices, network, options = self.devices, self.network, self.config.autoencoder
-        preset = {"generalised": "paper", "soft": "soft"}[self.config.dice]
+        preset: str = "paper" if self.config.dice == "generalised" else self.config.dice
         if self.original:
             preset = "monitoring_original"
         update = updates.make_autoencoder_update(
@@ -237,7 +241,7 @@ class MonitorTraining:
                 for part in np.split(group, range(size, len(group), size))
             ]
             return float(np.mean(means))
-        dice = {"generalised": losses.generalised_dice_loss, "soft": losses.soft_dice_loss}[self.config.dice]
+        dice = losses.soft_dice_loss if self.config.dice == "soft" else losses.generalised_dice_loss
         return reconstruction_loss(sums, error, self.validation, dice)
 
     def export(self, variables: Variables, epoch: int, loss: float) -> Monitor:

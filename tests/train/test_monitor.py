@@ -62,7 +62,8 @@ def training(
     cases: list[MaskCase], folder: Path, epochs: int = 3, reading: str = "paper", count: int = 1, **more: Any
 ) -> MonitorTraining:
     autoencoder = replace(SMALL.autoencoder, epochs=epochs, **more)
-    config, devices = MonitorConfig(SMALL.size, SMALL.spacing_mm, autoencoder), Devices(count)
+    dice = "generalised" if reading == "original" else SMALL.dice
+    config, devices = MonitorConfig(SMALL.size, SMALL.spacing_mm, autoencoder, dice), Devices(count)  # type: ignore[arg-type]
     return MonitorTraining(config, LABELS, cohort(cases[:8]), cohort(cases[8:]), folder, 0, reading, devices)  # type: ignore[arg-type]
 
 
