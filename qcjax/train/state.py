@@ -1,5 +1,7 @@
 """What training changes: arrays only."""
 
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
 import flax.linen as nn
@@ -27,15 +29,21 @@ class TrainState(struct.PyTreeNode):
 
 def create(model: nn.Module, tx: optax.GradientTransformation, key: PRNGKey, sample: Array) -> TrainState:
     """A freshly initialised state; `sample` is an input of the right shape (b, *space, c)."""
-    # random numbers for every layer: without optimisation they compile ten times as fast
-    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    variables: Any = jax.jit(model.init, compiler_options=options)(key, sample)
-    return from_variables(variables, tx)
+    return from_variables(_init(model)(key, sample), tx)
 
 
 def shapes(model: nn.Module, tx: optax.GradientTransformation, key: PRNGKey, sample: Array) -> TrainState:
     """The shapes of what `create` gives, to read a checkpoint into."""
-    return jax.eval_shape(lambda: from_variables(dict(model.init(key, sample)), tx))
+    variables = jax.eval_shape(_init(model), key, sample)
+    return jax.eval_shape(partial(from_variables, tx=tx), variables)
+
+
+@lru_cache(maxsize=16)
+def _init(model: nn.Module) -> Callable[[PRNGKey, Array], Variables]:
+    """The model's `init`, traced once for all equal models and inputs of a shape."""
+    # random numbers for every layer: without optimisation they compile ten times as fast
+    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    return jax.jit(model.init, compiler_options=options)
 
 
 def from_variables(variables: Variables, tx: optax.GradientTransformation) -> TrainState:
