@@ -37,12 +37,11 @@ TINY = (
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A phantom cohort in the public layout: 4 training, 1 validation and 2 test subjects, coarsely sampled."""
     folder = tmp_path_factory.mktemp("cohort")
-    write_mnms2(folder, PhantomConfig(4, 1, 2, seed=0))
-    for path in folder.rglob("*.nii.gz"):
+    write_mnms2(folder, PhantomConfig(4, 1, 2, seed=0, matrix_scale=1 / 3))
+    for path in folder.rglob("*_SA_*.nii.gz"):
         volume = nib.load(path)
-        steps = (3, 3, 3 if volume.shape[2] > 3 else 1)
-        array = np.asarray(volume.dataobj)[:: steps[0], :: steps[1], :: steps[2]]
-        nib.save(nib.Nifti1Image(array, volume.affine @ np.diag([*steps, 1])), path)
+        array = np.asarray(volume.dataobj)[:, :, ::3]
+        nib.save(nib.Nifti1Image(array, volume.affine @ np.diag([1, 1, 3, 1])), path)
     return folder
 
 

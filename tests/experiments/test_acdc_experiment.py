@@ -1,16 +1,21 @@
 """The monitoring experiment from files to report, tiny."""
 
+import copy
 import csv
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from experiments import acdc as experiment
+from qcjax.config import Config
 from qcjax.data import acdc
 from qcjax.data.phantom import AcdcPhantomConfig, write_acdc
 from qcjax.field import METHODS
+from qcjax.train.networks import Networks
+from qcjax.train.parallel import Devices
 
 TINY = (
     *("--preset", "demo", "--size", "64", "--spacing-mm", "5", "--devices", "1"),
@@ -28,10 +33,26 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_acdc(tmp_path_factory.mktemp("acdc"), AcdcPhantomConfig(5, 2, seed=0, matrix_scale=0.3))
 
 
+@cache
+def _networks(config: Config, name: str, count: int) -> Networks:
+    networks = Networks(config, name, Devices(count))
+    assert networks.supervised_step  # made once, for all copies
+    return networks
+
+
+def _shared_networks(config: Config, name: str, devices: Devices, title: str) -> Networks:
+    """So narrow and brief, several methods of the field are of one size: they share what is compiled."""
+    networks = copy.copy(_networks(config, name, devices.count))
+    networks.title = title
+    return networks
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, cohort: Path) -> Path:
     out = tmp_path_factory.mktemp("run") / "run"
-    assert experiment.main([*TINY, "--data", str(cohort), "--out", str(out)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qcjax.field.Networks", _shared_networks)
+        assert experiment.main([*TINY, "--data", str(cohort), "--out", str(out)]) == 0
     return out
 
 
@@ -78,12 +99,12 @@ def test_results_hold_what_the_report_tells(run: Path) -> None:
 
 
 def test_started_again_it_ends_the_same_and_redoes_nothing(run: Path, cohort: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(run, tmp_path / "copy"))
-    before = {p: p.stat().st_mtime_ns for p in copy.rglob("stages/**/*") if p.is_file()}
-    assert before and experiment.main([*TINY, "--data", str(cohort), "--out", str(copy)]) == 0
+    again = Path(shutil.copytree(run, tmp_path / "again"))
+    before = {p: p.stat().st_mtime_ns for p in again.rglob("stages/**/*") if p.is_file()}
+    assert before and experiment.main([*TINY, "--data", str(cohort), "--out", str(again)]) == 0
     assert {p: p.stat().st_mtime_ns for p in before} == before
-    assert results(copy) == results(run)
-    assert (copy / "measures.csv").read_bytes() == (run / "measures.csv").read_bytes()
+    assert results(again) == results(run)
+    assert (again / "measures.csv").read_bytes() == (run / "measures.csv").read_bytes()
 
 
 def test_given_masks_are_judged_instead_of_a_field(

@@ -6,6 +6,7 @@ them, so their gradients are nothing but rounding.
 
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -58,6 +59,7 @@ def recorder() -> optax.GradientTransformation:
     )
 
 
+@cache
 def start(name: str) -> Variables:
     """The weights at which training starts."""
     return from_torch(MODELS[name], f.away_from_kinks(name, weights(load(name))))

@@ -58,13 +58,19 @@ def cohort(cases: list[MaskCase]) -> MaskCohort:
     return prepare_masks(cases, {0: 0, 1: 1, 2: 2, 3: 3}, SMALL.spacing_mm, SMALL.size)
 
 
+COMPILED: dict[tuple[Any, ...], tuple[Any, ...]] = {}  # trainings of one kind share what they compile
+
+
 def training(
     cases: list[MaskCase], folder: Path, epochs: int = 3, reading: str = "paper", count: int = 1, **more: Any
 ) -> MonitorTraining:
     autoencoder = replace(SMALL.autoencoder, epochs=epochs, **more)
     dice = "generalised" if reading == "original" else SMALL.dice
     config, devices = MonitorConfig(SMALL.size, SMALL.spacing_mm, autoencoder, dice), Devices(count)  # type: ignore[arg-type]
-    return MonitorTraining(config, LABELS, cohort(cases[:8]), cohort(cases[8:]), folder, 0, reading, devices)  # type: ignore[arg-type]
+    run = MonitorTraining(config, LABELS, cohort(cases[:8]), cohort(cases[8:]), folder, 0, reading, devices)  # type: ignore[arg-type]
+    program = (*run.sizes.values(), autoencoder.augment, dice, reading, count)
+    run._step, run._rebuild, run._take = COMPILED.setdefault(program, (run._step, run._rebuild, run._take))
+    return run
 
 
 @pytest.fixture(scope="module")
