@@ -23,8 +23,8 @@ SMALL = MonitorConfig(
     ),
 )
 
-# of the same size: in 64 pixels a myocardium is too thin to be rebuilt.
-# In so few steps the mixed loss rebuilds the right ventricle less well.
+# of the same size: in 64 pixels a myocardium is too thin to be rebuilt; of the other loss: in so few steps the mixed
+# one rebuilds the right ventricle less well
 DEMO = replace(
     SMALL,
     dice="generalised",

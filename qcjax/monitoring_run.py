@@ -31,7 +31,7 @@ from qcjax.report.measures import MeasureRow, write_measures
 from qcjax.report.monitoring import summarise_monitoring
 from qcjax.run_folder import open_folder, usable
 from qcjax.train.loop import Journal
-from qcjax.train.monitor import MonitorTraining, prepare_both
+from qcjax.train.monitor import MonitorTraining, check_options, prepare_both
 from qcjax.train.parallel import Devices
 from qcjax.train.progress import bar, say
 from qcjax.wording import count_of
@@ -45,9 +45,10 @@ class MonitoringRun:
     def __init__(self, config: AcdcConfig, folder: Path) -> None:
         """Make the folder, or go on with what is in it.
 
-        Raises ValueError for predictions that aren't there, or a folder that another configuration has used, and
-        ImportError for --rca without SimpleITK.
+        Raises ValueError for predictions that aren't there, options that don't go together, or a folder that another
+        configuration has used, and ImportError for --rca without SimpleITK.
         """
+        check_options(config.monitor, LABELS, config.losses)
         self.given = _named(config.predictions)
         if config.rca:
             simpleitk()

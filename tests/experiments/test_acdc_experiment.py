@@ -173,6 +173,8 @@ def test_without_a_test_part_the_training_part_is_split_and_says_so(
         (("--predictions", "expert"), "expected NAME=DIR"),
         (("--predictions", "expert=/nowhere"), "no such folder"),
         (("--monitor.autoencoder.width", "5"), "holds a run with"),
+        (("--preset", "original", "--monitor.dice", "soft"), "--dice: soft found, expected none"),
+        (("--monitor.may-be-absent", "scar"), "--may-be-absent: scar found"),
     ],
 )
 def test_what_makes_no_sense_is_refused(
