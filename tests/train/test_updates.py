@@ -1,5 +1,7 @@
 """Updates, on one small convolution wherever the network doesn't matter."""
 
+from functools import cache
+
 import chex
 import flax.linen as nn
 import jax
@@ -249,7 +251,9 @@ class Dropped(Small):
         return (Conv(self.classes, (1, 1), name="last")(Dropout(0.25)(x, dropout)),)
 
 
+@cache
 def uncertainty_update(model, samples, **options):
+    """Compiled once for all tests."""
     return jax.jit(updates.make_uncertainty_update(model, SGD, losses.SEGMENTATION, samples, **options))
 
 
