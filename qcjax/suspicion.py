@@ -18,6 +18,9 @@ from qcjax.metrics.surface import Spacing
 
 # of each measure, in its unit: a pixel more or less tells nothing, in the fifth half a slice; in the last a slice tells
 LEAST_SPREAD = (0.02, 2.0, 3.0, 4.0, 0.1, 0.15)
+# of their squares: the first three tell of the same thing, how mask and reconstruction part
+WEIGHTS = (1 / 3, 1 / 3, 1 / 3, 1.0, 1.5, 1.5)
+HIGH, HIGH_NORMAL = 0.9, 1.2816  # a quantile, and where a normal distribution has it, in standard deviations
 FALSE_ALARMS = 0.02  # share of the reference masks above suspicion 1
 
 
@@ -79,14 +82,16 @@ def _gaps(areas: np.ndarray) -> int:
 class Reference:
     """How the measures of ground-truth masks spread, each (6, k) as nested lists.
 
-    One that an earlier version wrote has fewer measures, and those count. A mask's excess is the root of the summed
-    squares of what its measures exceed the median by, in spreads.
+    A mask's excess is the root of the weighted sum of squares of what its measures exceed the median by, in spreads.
+    The spread is taken from a quantile, so that no single mask that was rebuilt badly makes a measure count for little.
+    One that an earlier version wrote has fewer measures, and those count; it has weights of 1.
     """
 
     median: list[list[float]]
-    spread: list[list[float]]  # standard deviation
+    spread: list[list[float]]  # of the larger half: the standard deviation, were it normal
     limit: float  # the excess that all but 2 % of the masks stay below
     n: int  # masks
+    weights: Sequence[float] = (1.0,) * 6  # of the measures' squares
 
     @classmethod
     def of(cls, measured: Sequence[np.ndarray]) -> "Reference":
@@ -100,14 +105,16 @@ class Reference:
             raise ValueError("reference masks: none with every structure found, expected at least one")
         table = np.stack(complete)
         median = np.median(table, axis=0)
-        spread = np.maximum(table.std(axis=0), np.array(LEAST_SPREAD)[:, None])
-        limit = float(np.quantile(_excess(table, median, spread), 1 - FALSE_ALARMS))
-        return cls(median.tolist(), spread.tolist(), max(limit, 1.0), len(complete))
+        spread = (np.quantile(table, HIGH, axis=0) - median) / HIGH_NORMAL
+        spread = np.maximum(spread, np.array(LEAST_SPREAD)[:, None])
+        limit = float(np.quantile(_excess(table, median, spread, WEIGHTS), 1 - FALSE_ALARMS))
+        return cls(median.tolist(), spread.tolist(), max(limit, 1.0), len(complete), list(WEIGHTS))
 
     def suspicion(self, measured: np.ndarray) -> float:
         """0 at the reference's median, 1 at its limit; infinite where a structure is absent."""
         median, spread = np.array(self.median), np.array(self.spread)
-        return float(_excess(measured[: len(median)], median, spread)) / self.limit
+        count = len(median)
+        return float(_excess(measured[:count], median, spread, self.weights[:count])) / self.limit
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -119,7 +126,9 @@ class Reference:
         return cls(**values)
 
 
-def _excess(measured: np.ndarray, median: np.ndarray, spread: np.ndarray) -> np.ndarray:
+def _excess(
+    measured: np.ndarray, median: np.ndarray, spread: np.ndarray, weights: Sequence[float]
+) -> np.ndarray:
     """(..., measures, k) -> (...)."""
     above = np.maximum((measured - median) / spread, 0)
-    return np.sqrt(np.square(above).sum((-2, -1)))
+    return np.sqrt((np.square(above) * np.array(weights)[:, None]).sum((-2, -1)))

@@ -86,8 +86,30 @@ def test_the_limit_lets_two_in_a_hundred_through() -> None:
 def test_one_measure_far_out_is_enough() -> None:
     reference = Reference.of(list(np.random.default_rng(1).normal(size=(100, 6, 2))))
     far = np.array(reference.median)
-    far[2, 1] += 100
+    far[2, 1] += 200
     assert reference.suspicion(far) > 10
+
+
+def test_one_bad_reference_mask_in_twenty_blunts_no_measure() -> None:
+    sound = np.random.default_rng(3).exponential(scale=20, size=(200, 6, 2))
+    outliers = sound[:10] + np.array([[0], [1000], [0], [0], [0], [0]])
+    clean, spoilt = (np.array(Reference.of(list(x)).spread) for x in (sound, [*sound, *outliers]))
+    assert (spoilt < 1.5 * clean).all()
+
+
+def test_the_reconstructions_three_measures_count_as_one() -> None:
+    reference = Reference.of(list(np.random.default_rng(4).normal(size=(100, 6, 1))))
+    median, spread = np.array(reference.median), np.array(reference.spread)
+    thrice, once = median.copy(), median.copy()
+    thrice[:3] += spread[:3]
+    once[3] += spread[3]
+    assert reference.suspicion(thrice) == pytest.approx(reference.suspicion(once))
+    assert reference.suspicion(once) == pytest.approx(1 / reference.limit)
+
+
+def test_what_an_earlier_version_wrote_is_judged_as_it_judged() -> None:
+    earlier = Reference.from_json({"median": [[0.0]] * 6, "spread": [[1.0]] * 6, "limit": 2.0, "n": 9})
+    assert earlier.suspicion(np.full((6, 1), 2.0)) == pytest.approx(2 * 6**0.5 / 2)
 
 
 def test_masks_without_every_structure_set_no_scale() -> None:
