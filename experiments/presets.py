@@ -84,6 +84,7 @@ ACDC_PRESETS: dict[Preset, AcdcConfig] = {
 INFARCT_MONITOR = replace(
     MONITORS["small"],
     spacing_mm=1.5,
+    centre="image",
     dice="soft",
     may_be_absent=("infarction", "no_reflow"),
     autoencoder=replace(MONITORS["small"].autoencoder, epochs=40, steps=20, early_epochs=0),

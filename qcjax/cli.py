@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from qcjax.config import DiceOfMasks
+from qcjax.config import Centre, DiceOfMasks
 from qcjax.data import acdc, emidec, mnms2
 from qcjax.data.findings import Finding
 from qcjax.data.validate import validate_acdc, validate_emidec, validate_mnms2
@@ -210,6 +210,7 @@ def monitor(
     size: int | None = None,
     spacing_mm: float | None = None,
     epochs: int | None = None,
+    centre: Centre | None = None,
     dice: DiceOfMasks | None = None,
     may_be_absent: tuple[str, ...] = (),
     validation: float = 0.2,
@@ -238,6 +239,8 @@ def monitor(
       size: Height and width of the prepared slices in pixels, a multiple of 64; what doesn't fit is cut off.
       spacing_mm: In-plane spacing of the prepared slices.
       epochs: Passes over the masks.
+      centre: What lies in the middle of the prepared slices: that of the image (of presets paper and original), or the
+        median of the mask's foreground (of small), so that it is judged alike wherever it lies.
       dice: Dice loss: the paper's generalised one (of presets paper and original); mixed: half of it slice by slice, so
         that a thin right ventricle is rebuilt too (of small); or plain soft Dice, where structures differ much in size.
       may_be_absent: Structures that a sound mask may lack, such as infarction: not having them is no error.
@@ -262,6 +265,7 @@ def monitor(
             default,
             size=default.size if size is None else size,
             spacing_mm=default.spacing_mm if spacing_mm is None else spacing_mm,
+            centre=default.centre if centre is None else centre,
             dice=default.dice if dice is None else dice,
             may_be_absent=may_be_absent,
         )

@@ -15,6 +15,7 @@ Preset = Literal["demo", "small", "paper", "original"]
 Arm = Literal["baseline", "control", "proposed"]
 Stream = Literal["auto", "always", "never"]
 DiceOfMasks = Literal["generalised", "mixed", "soft"]
+Centre = Literal["image", "mask"]  # of the square in which an autoencoder sees a mask
 
 ARMS: tuple[Arm, ...] = ("baseline", "control", "proposed")
 
@@ -124,6 +125,9 @@ class MonitorConfig:
     """Height and width of the prepared slices, a multiple of 64."""
     spacing_mm: float = 1.25
     """In-plane spacing of the prepared slices."""
+    centre: Centre = "image"
+    """What lies in the middle of the prepared slices: that of the image (the paper), or the median of the mask's
+    foreground, so that a heart far from where hearts mostly lie is rebuilt as well as others."""
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     dice: DiceOfMasks = "generalised"
     """Dice loss: Sudre's generalised one over the batch (the paper); mixed: half of it slice by slice, so that a thin

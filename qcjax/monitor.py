@@ -17,11 +17,11 @@ import numpy as np
 from flax import traverse_util
 
 from qcjax import qc
+from qcjax.config import Centre
 from qcjax.data.preprocess import (
     Geometry,
     from_square,
-    plan_mask,
-    resample_labels,
+    prepare_mask,
     restore_labels,
     restore_labels_cubic,
     to_square,
@@ -105,6 +105,7 @@ class Monitor:
         self.structures = structures_named(description["structures"])
         self.labels: dict[str, int] = description["labels"]
         self.size, self.spacing_mm = int(description["size"]), float(description["spacing_mm"])
+        self.centre: Centre = description.get("centre", "image")
         self.original = description["preset"] == "original"
         self.optional = tuple(s for s in self.structures if s.key in description.get("may_be_absent", ()))
         self.unit = "voxels" if self.original else "mm"  # of distances
@@ -182,10 +183,7 @@ class Monitor:
         if not min(x_mm, y_mm, slice_mm) > 0:
             raise ValueError(f"spacing {tuple(spacing_mm)} found, expected three positive lengths in mm")
         volume = Volume(mask.astype(np.uint8, copy=False), (x_mm, y_mm, slice_mm), np.eye(4), Path("mask"))
-        x, y, slices = mask.shape
-        target = (self.spacing_mm, self.spacing_mm)
-        geometry = plan_mask((x, y, slices), volume.spacing_mm, target, self.size)
-        resampled = resample_labels(volume, geometry)
+        geometry, resampled = prepare_mask(volume, self.spacing_mm, self.size, self.centre)
         return Prepared(to_square(resampled, geometry), resampled, volume.array, volume.spacing_mm, geometry)
 
     def reconstruct(self, prepared: Sequence[Prepared]) -> list[np.ndarray]:

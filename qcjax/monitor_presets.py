@@ -9,6 +9,7 @@ PAPER = MonitorConfig()
 SMALL = MonitorConfig(
     size=128,
     spacing_mm=1.8,
+    centre="mask",
     dice="mixed",
     autoencoder=AutoencoderConfig(
         width=16,

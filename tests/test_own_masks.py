@@ -47,14 +47,14 @@ def train(masks: Path, out: Path, *options: str) -> int:
 @pytest.fixture(scope="module")
 def trained(masks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("own") / "monitor"
-    assert train(masks, out, "--labels", "liver=5,lesion=9") == 0
+    assert train(masks, out, "--labels", "liver=5,lesion=9", "--centre", "mask") == 0
     return out
 
 
 def test_any_labels_make_a_monitor_that_knows_them(trained: Path, masks: Path) -> None:
     monitor = Monitor.load(trained, 1)
     assert [(s.key, s.id) for s in monitor.structures] == [("liver", 1), ("lesion", 2)]
-    assert monitor.labels == {"liver": 5, "lesion": 9}
+    assert monitor.labels == {"liver": 5, "lesion": 9} and monitor.centre == "mask"
     score = monitor.score(np.pad(np.ones((9, 9, 2), np.uint8), ((20, 20), (20, 20), (0, 0))), (2.0, 2.0, 5.0))
     assert score.pdc.shape == (2,) and score.verdict == "erroneous"  # there is no lesion
 

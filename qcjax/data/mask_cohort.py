@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from qcjax import hosts
+from qcjax.config import Centre
 from qcjax.data.nifti import read_labels
-from qcjax.data.preprocess import Geometry, plan_mask, prepare_labels
+from qcjax.data.preprocess import Geometry, prepare_mask, to_square
 from qcjax.data.stacked import Stacked
 from qcjax.data.subject import Subject
 
@@ -48,6 +49,7 @@ def prepare_masks(
     mapping: dict[int, int],
     spacing_mm: float,
     size: int,
+    centre: Centre = "image",
     on_case: Callable[[], None] = lambda: None,
 ) -> MaskCohort:
     """Read and prepare masks: in plane to `spacing_mm`, padded or cropped to a square of `size` pixels.
@@ -56,6 +58,7 @@ def prepare_masks(
 
     Args:
       mapping: label value in the files -> id of the structure.
+      centre: what lies in the middle of the square.
 
     Raises:
       InvalidFile: a file that can't be used.
@@ -65,12 +68,9 @@ def prepare_masks(
         raise ValueError("no masks found, expected at least one")
 
     def one(case: MaskCase) -> tuple[Geometry, np.ndarray]:
-        mask = read_labels(case.path, mapping)
-        x, y, slices = mask.array.shape
-        geometry = plan_mask((x, y, slices), mask.spacing_mm, (spacing_mm, spacing_mm), size)
-        stack = prepare_labels(mask, geometry)
+        geometry, resampled = prepare_mask(read_labels(case.path, mapping), spacing_mm, size, centre)
         on_case()
-        return geometry, stack
+        return geometry, to_square(resampled, geometry)
 
     parts = hosts.share(one, cases)
     return MaskCohort(

@@ -2,7 +2,8 @@
 
 Crop to the box of non-zero voxels; resample in plane to a target spacing (images with a cubic spline, masks
 by linear interpolation of each label and arg-max); z-score; pad or crop to a square, centred. The slice
-spacing stays. Nothing here looks at the mask of a case to learn where the heart is.
+spacing stays. Of an image, nothing looks at its mask to learn where the heart is; a mask alone can have its own
+foreground in the middle of the square.
 
 Resampling is linear and separable, so it is two small matrix products per slice. Pixels are areas: the first
 and the last pixel end where the image ends, before and after, so that there and back is centred. Preset
@@ -12,13 +13,14 @@ pixel where none does is background; on the way back, labels are interpolated, n
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 from scipy import ndimage
 
+from qcjax.config import Centre
 from qcjax.data.subject import Volume
 
 Preset = Literal["paper", "original"]
@@ -34,6 +36,7 @@ class Geometry:
     resampled: tuple[int, int]  # (h, w) of the box, that is (y, x), after resampling
     size: int  # of the padded or cropped square
     spacing_mm: tuple[float, float, float]  # of the prepared stack: (slices, h, w)
+    offset: tuple[int, int] = (0, 0)  # of the square from the middle of the resampled box, in pixels (h, w)
 
     @property
     def stack_shape(self) -> tuple[int, int, int]:
@@ -96,6 +99,34 @@ def plan_mask(
     return Geometry(
         shape, ((0, x), (0, y), (0, slices)), (h, w), size, (slice_mm, y * y_mm / h, x * x_mm / w)
     )
+
+
+def prepare_mask(
+    volume: Volume, spacing_mm: float, size: int, centre: Centre = "image"
+) -> tuple[Geometry, np.ndarray]:
+    """A mask without its image on the grid of an autoencoder, before `to_square`: geometry, uint8 (slices, h, w).
+
+    Args:
+      volume: label map (x, y, slices).
+      spacing_mm: in plane; met up to rounding to whole pixels.
+      size: of the square, in pixels.
+      centre: what lies in its middle; `mask`: the median row and column of the foreground of all slices, which a piece
+        far away hardly moves.
+    """
+    x, y, slices = volume.array.shape
+    geometry = plan_mask((x, y, slices), volume.spacing_mm, (spacing_mm, spacing_mm), size)
+    resampled = resample_labels(volume, geometry)
+    if centre == "mask":
+        inside = resampled != 0
+        of_rows, of_columns = inside.sum(axis=(0, 2)), inside.sum(axis=(0, 1))
+        geometry = replace(geometry, offset=(_off_centre(of_rows), _off_centre(of_columns)))
+    return geometry, resampled
+
+
+def _off_centre(counts: np.ndarray) -> int:
+    """How far the median of a distribution over pixels lies from their middle; 0 for an empty one."""
+    so_far = counts.cumsum()
+    return int(np.searchsorted(so_far, so_far[-1] / 2)) - len(counts) // 2 if so_far[-1] else 0
 
 
 def prepare_image(volume: Volume, geometry: Geometry, preset: Preset = "paper") -> np.ndarray:
@@ -221,15 +252,14 @@ def _boxed(volume: Volume, geometry: Geometry) -> np.ndarray:
 def _place(geometry: Geometry) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """For h and for w: which part of the resampled box lies in which part of the square."""
 
-    def axis(n: int) -> tuple[slice, slice]:
-        start, at, length = (
-            max(0, n - geometry.size) // 2,
-            max(0, geometry.size - n) // 2,
-            min(n, geometry.size),
-        )
-        return slice(start, start + length), slice(at, at + length)
+    def axis(n: int, offset: int) -> tuple[slice, slice]:
+        size = geometry.size
+        first = max(0, n - size) // 2 - max(0, size - n) // 2 + offset  # the square's, in the box
+        start, stop = max(0, first), min(n, first + size)
+        return slice(start, stop), slice(start - first, stop - first)
 
-    return axis(geometry.resampled[0]), axis(geometry.resampled[1])
+    (h, w), (down, right) = geometry.resampled, geometry.offset
+    return axis(h, down), axis(w, right)
 
 
 @lru_cache(maxsize=128)

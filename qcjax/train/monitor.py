@@ -55,7 +55,7 @@ def prepare_both(
         f"Preparing masks at {config.spacing_mm:g} mm, cases", len(training) + len(validation)
     ) as advance:
         first, second = (
-            prepare_masks(cases, mapping, config.spacing_mm, config.size, on_case=advance)
+            prepare_masks(cases, mapping, config.spacing_mm, config.size, config.centre, advance)
             for cases in (training, validation)
         )
     return first, second
@@ -253,6 +253,7 @@ class MonitorTraining:
             "may_be_absent": list(self.config.may_be_absent),
             "size": config.size,
             "spacing_mm": config.spacing_mm,
+            "centre": config.centre,
             "preset": "original" if self.original else "paper",
             "autoencoder": self.sizes,
             "epoch": epoch,

@@ -9,11 +9,13 @@ from scipy import ndimage
 
 from qcjax.data.nifti import read_grid, read_image, read_labels
 from qcjax.data.preprocess import (
+    from_square,
     median_spacing,
     plan,
     plan_mask,
     prepare_image,
     prepare_labels,
+    prepare_mask,
     restore_labels,
     restore_labels_cubic,
     to_square,
@@ -144,6 +146,33 @@ def test_there_and_back_is_centred() -> None:
     np.testing.assert_array_equal(restore_labels(mirrored, geometry), back[::-1, ::-1])
     for c in (1, 2, 3):
         assert dice(back == c, labels == c) > 0.95
+
+
+@pytest.mark.parametrize("side", [17, 18])
+def test_a_mask_is_centred_on_its_foreground(side: int) -> None:
+    labels = np.zeros((40, side, 3), np.uint8)
+    labels[30:37, 2:7, :2] = 1  # median column (x) 33, row (y) 4
+    geometry, resampled = prepare_mask(volume(labels), 1.0, 16, "mask")
+    stack = to_square(resampled, geometry)
+    assert stack.shape == (3, 16, 16) and stack.sum() == labels.sum()
+    rows, columns = (np.flatnonzero(stack.any(axis=axes)) for axes in ((0, 2), (0, 1)))
+    assert abs(rows.mean() - 7.5) <= 1 and abs(columns.mean() - 7.5) <= 1
+    np.testing.assert_array_equal(from_square(stack, geometry), resampled)
+    np.testing.assert_array_equal(restore_labels(stack, geometry), labels)
+    labels[0:2, 15:17, 2] = 2  # far away and outside of the square
+    apart, both = prepare_mask(volume(labels), 1.0, 16, "mask")
+    assert np.abs(np.subtract(apart.offset, geometry.offset)).max() <= 1
+    assert set(np.unique(to_square(both, apart))) == {0, 1}
+
+
+def test_a_mask_in_the_middle_and_an_empty_one_stay_where_they_are() -> None:
+    middle = np.zeros((21, 31, 2), np.uint8)
+    middle[8:13, 10:21] = 1
+    for labels in (middle, np.zeros_like(middle)):
+        (ours, ours_resampled), (theirs, theirs_resampled) = (
+            prepare_mask(volume(labels), 1.0, 16, centre) for centre in ("mask", "image")
+        )
+        np.testing.assert_array_equal(to_square(ours_resampled, ours), to_square(theirs_resampled, theirs))
 
 
 def test_where_no_label_reaches_one_half_the_presets_differ() -> None:

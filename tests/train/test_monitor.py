@@ -1,6 +1,7 @@
 """Training a monitor on drawn masks, and what it then makes of intact and damaged ones."""
 
 import json
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def training(
 ) -> MonitorTraining:
     autoencoder = replace(SMALL.autoencoder, epochs=epochs, **more)
     dice = "generalised" if reading == "original" else SMALL.dice
-    config, devices = MonitorConfig(SMALL.size, SMALL.spacing_mm, autoencoder, dice), Devices(count)  # type: ignore[arg-type]
+    config, devices = replace(SMALL, autoencoder=autoencoder, dice=dice), Devices(count)
     run = MonitorTraining(config, LABELS, cohort(cases[:8]), cohort(cases[8:]), folder, 0, reading, devices)  # type: ignore[arg-type]
     program = (*run.sizes.values(), autoencoder.augment, dice, reading, count)
     run._step, run._rebuild, run._take = COMPILED.setdefault(program, (run._step, run._rebuild, run._take))
@@ -113,6 +114,28 @@ def test_what_the_crop_cuts_off_counts_as_not_rebuilt(monitor: Monitor) -> None:
     with_blob = wide.copy()
     with_blob[2:10, 20:28] = 3  # more than 64 mm from the middle: the autoencoder never sees it
     assert monitor.score(with_blob, SPACING).phd_mm[2] > 50 > monitor.score(wide, SPACING).phd_mm[2]
+
+
+def test_centred_on_the_mask_a_heart_is_judged_alike_wherever_it_lies(monitor: Monitor) -> None:
+    """Moved by 90 mm, out of the square in the image's middle."""
+    centred = copy(monitor)
+    centred.centre = "mask"
+    wide = np.zeros((160, 100, 4), np.uint8)
+    wide[50:110, 22:78] = draw(np.random.default_rng(102))
+    moved = np.roll(wide, (45, -15), (0, 1))
+    here, there = (centred.score(m, SPACING) for m in (wide, moved))
+    np.testing.assert_allclose(there.pdc, here.pdc)
+    np.testing.assert_allclose(there.phd_mm, here.phd_mm)
+    np.testing.assert_array_equal(there.reconstruction, np.roll(here.reconstruction, (45, -15), (0, 1)))
+    assert here.pdc.min() > 0.5 and monitor.score(moved, SPACING).pdc.min() < 0.3
+    moved[2:10, 40:48] = 3  # far outside of the square: not rebuilt
+    assert centred.score(moved, SPACING).phd_mm[2] > 50 > there.phd_mm[2]
+
+
+def test_how_masks_are_centred_is_kept_with_the_monitor(cases: list[MaskCase], tmp_path: Path) -> None:
+    run = training(cases, tmp_path, epochs=1, steps=1)
+    run.config = replace(run.config, centre="mask")
+    assert run.run().centre == qcjax.Monitor.load(tmp_path, 1).centre == "mask"
 
 
 def test_batches_across_cases_give_what_single_ones_give(monitor: Monitor) -> None:
