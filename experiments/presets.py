@@ -80,7 +80,8 @@ ACDC_PRESETS: dict[Preset, AcdcConfig] = {
     "original": AcdcConfig(preset="original", monitor=MONITORS["original"]),
 }
 
-# an infarction may be absent, and is so much smaller than the cavity that generalised Dice wouldn't learn the latter
+# an infarction may be absent, and is so much smaller than the cavity that generalised Dice wouldn't learn the latter;
+# centred on the image, as what is reported of EMIDEC was measured
 INFARCT_MONITOR = replace(
     MONITORS["small"],
     spacing_mm=1.5,

@@ -104,14 +104,17 @@ def plan_mask(
 def prepare_mask(
     volume: Volume, spacing_mm: float, size: int, centre: Centre = "image"
 ) -> tuple[Geometry, np.ndarray]:
-    """A mask without its image on the grid of an autoencoder, before `to_square`: geometry, uint8 (slices, h, w).
+    """A mask without its image on the grid of an autoencoder.
 
     Args:
       volume: label map (x, y, slices).
       spacing_mm: in plane; met up to rounding to whole pixels.
       size: of the square, in pixels.
-      centre: what lies in its middle; `mask`: the median row and column of the foreground of all slices, which a piece
-        far away hardly moves.
+      centre: what lies in its middle: that of the image, as in both papers, or (ours) the median row and column of the
+        foreground of all slices, which a piece far away hardly moves; an empty mask has the image's.
+
+    Returns:
+      Its geometry, and the labels before `to_square`: uint8 (slices, h, w).
     """
     x, y, slices = volume.array.shape
     geometry = plan_mask((x, y, slices), volume.spacing_mm, (spacing_mm, spacing_mm), size)
