@@ -11,7 +11,7 @@ from qcjax.config import to_json
 from qcjax.data.findings import Finding
 from qcjax.data.subject import Subject
 from qcjax.files import read_object, write_whole
-from qcjax.lock import lock_folder
+from qcjax.lock import LOCK, lock_folder
 from qcjax.train.progress import say
 from qcjax.wording import count_of
 
@@ -33,6 +33,8 @@ UNSET_FOR_COMPARISON = (
 def open_folder(config: Any, folder: Path) -> None:
     """Make the folder with its `config.json`, or go on with what is in it; no other process can from now on.
 
+    A configuration with nothing beside it, as a run leaves it whose data could not be used, binds no other run.
+
     Raises:
       FileNotFoundError: no such folder of data; nothing is made then.
       ValueError: the folder belongs to a run with another configuration (says what differs), or another process is at
@@ -45,7 +47,7 @@ def open_folder(config: Any, folder: Path) -> None:
     lock_folder(folder)
     path = folder / "config.json"
     ours = to_json(config) | {"versions": runtime.versions()}
-    if not path.exists():
+    if not (path.exists() and _has_results(folder)):
         write_whole(path, json.dumps(ours, indent=2) + "\n")
         say(f"Results go to {folder}")
         return
@@ -60,6 +62,10 @@ def open_folder(config: Any, folder: Path) -> None:
         say(f"warning: {folder}: begun with {text}: it may not end with the very same numbers")
     write_whole(path, json.dumps(ours | {"versions": versions or ours["versions"]}, indent=2) + "\n")
     say(f"Going on with {folder}")
+
+
+def _has_results(folder: Path) -> bool:
+    return any(path.name not in ("config.json", LOCK) for path in folder.iterdir())
 
 
 def _differences(theirs: Any, ours: Any, unset: Collection[str] = UNSET_FOR_COMPARISON) -> list[str]:

@@ -117,8 +117,21 @@ def test_no_folder_is_made_for_data_that_is_not_there(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_another_configuration_is_refused_with_every_option_that_differs(tmp_path):
+def begin(folder, config=DEMO):
+    """A run with its first result."""
+    open_folder(config, folder)
+    (folder / "metrics.jsonl").touch()
+
+
+def test_a_configuration_without_results_binds_nobody(tmp_path, capsys):
+    open_folder(replace(DEMO, seed=5), tmp_path)
     open_folder(DEMO, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 0
+    assert "Going on with" not in capsys.readouterr().out
+
+
+def test_another_configuration_is_refused_with_every_option_that_differs(tmp_path):
+    begin(tmp_path)
     before = (tmp_path / "config.json").read_text()
     other = replace(DEMO, seed=5, supervised=replace(DEMO.supervised, epochs=99, scale=(0.9, 1.1)))
     expected = (
@@ -133,7 +146,7 @@ def test_another_configuration_is_refused_with_every_option_that_differs(tmp_pat
 
 
 def test_options_of_another_version_count_as_well(tmp_path):
-    open_folder(DEMO, tmp_path)
+    begin(tmp_path)
     theirs = json.loads((tmp_path / "config.json").read_text())
     theirs["gone"] = 1
     del theirs["supervised"]["mirror"]
@@ -144,7 +157,7 @@ def test_options_of_another_version_count_as_well(tmp_path):
 
 
 def test_a_run_that_was_begun_before_there_was_an_option_goes_on(tmp_path):
-    open_folder(DEMO, tmp_path)
+    begin(tmp_path)
     theirs = json.loads((tmp_path / "config.json").read_text())
     for name in ("accumulate", "mc_chunk", "views", "init_from"):
         del theirs[name]
@@ -155,7 +168,7 @@ def test_a_run_that_was_begun_before_there_was_an_option_goes_on(tmp_path):
 
 
 def test_what_may_differ_when_a_run_goes_on(tmp_path, capsys):
-    open_folder(DEMO, tmp_path)
+    begin(tmp_path)
     there = dict(distributed=True, hosts=Hosts("a:1", 2, 0), stream="always")
     open_folder(
         replace(DEMO, devices=2, out=Path("x"), on_nonfinite="skip", deterministic=True, **there), tmp_path
@@ -164,7 +177,7 @@ def test_what_may_differ_when_a_run_goes_on(tmp_path, capsys):
 
 
 def test_other_versions_give_a_warning(tmp_path, monkeypatch, capsys):
-    open_folder(DEMO, tmp_path)
+    begin(tmp_path)
     monkeypatch.setattr(run_folder.runtime, "versions", lambda: {"jax": "99"})
     open_folder(DEMO, tmp_path)
     assert "(now 99): it may not end with the very same numbers" in capsys.readouterr().out
@@ -172,6 +185,7 @@ def test_other_versions_give_a_warning(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\x00"])
 def test_a_damaged_configuration_is_named(tmp_path, content):
+    begin(tmp_path)
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"config\.json: .*expected the configuration of a run"):
         open_folder(Config(), tmp_path)
