@@ -30,7 +30,7 @@ SMALL = Config(
     supervised=SegmenterConfig(
         width=12, stages=6, epochs=14, batch=16, optimiser="adam", learning_rate=5e-3, mirror=0.0
     ),
-    autoencoder=replace(MONITORS["small"].autoencoder, epochs=20, final_rate=1.0),
+    autoencoder=replace(MONITORS["small"].autoencoder, dropout=0.0, epochs=20),
     refinement=RefinementConfig(epochs=6, steps=40, labelled=8, unlabelled=8, learning_rate_factor=0.02),
 )
 
@@ -51,7 +51,7 @@ DEMO = Config(
         rotation_deg=20.0,
         scale=(0.8, 1.25),
     ),
-    autoencoder=replace(MONITORS["demo"].autoencoder, dropout=0.1, epochs=30, steps=25, final_rate=1.0),
+    autoencoder=replace(MONITORS["demo"].autoencoder, epochs=60, steps=25),
     refinement=RefinementConfig(epochs=4, steps=12, labelled=8, unlabelled=8, learning_rate_factor=0.02),
 )
 
