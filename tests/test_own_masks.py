@@ -85,7 +85,7 @@ def test_what_makes_no_sense_is_refused(
 
 @pytest.fixture
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """The arguments of every training, none of which runs."""
+    """The arguments of every training, none of which runs, though each leaves a result."""
     trainings: list[tuple[Any, ...]] = []
 
     class Begun:
@@ -93,6 +93,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
         def __init__(self, *args: Any) -> None:
             trainings.append(args)
+            (args[4] / "metrics.jsonl").touch()
 
         def run(self) -> Any:
             return self
