@@ -33,7 +33,7 @@ UNSET_FOR_COMPARISON = (
 def open_folder(config: Any, folder: Path) -> None:
     """Make the folder with its `config.json`, or go on with what is in it; no other process can from now on.
 
-    A configuration with nothing beside it, as a run leaves it whose data could not be used, binds no other run.
+    A configuration of ours with nothing beside it, as a run leaves whose data couldn't be used, binds no other run.
 
     Raises:
       FileNotFoundError: no such folder of data; nothing is made then.
@@ -47,11 +47,11 @@ def open_folder(config: Any, folder: Path) -> None:
     lock_folder(folder)
     path = folder / "config.json"
     ours = to_json(config) | {"versions": runtime.versions()}
-    if not (path.exists() and _has_results(folder)):
+    theirs = read_object(path, "the configuration of a run") if path.exists() else None
+    if theirs is None or ("versions" in theirs and not _has_results(folder)):
         write_whole(path, json.dumps(ours, indent=2) + "\n")
         say(f"Results go to {folder}")
         return
-    theirs = read_object(path, "the configuration of a run")
     differ = _differences(_defaults(config) | theirs, ours)
     if differ:
         raise ValueError(

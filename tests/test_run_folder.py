@@ -130,6 +130,14 @@ def test_a_configuration_without_results_binds_nobody(tmp_path, capsys):
     assert "Going on with" not in capsys.readouterr().out
 
 
+def test_a_configuration_of_something_else_is_not_overwritten(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"theirs": 1}')
+    with pytest.raises(ValueError, match=r"theirs = 1 \(now absent\)"):
+        open_folder(DEMO, tmp_path)
+    assert path.read_text() == '{"theirs": 1}'
+
+
 def test_another_configuration_is_refused_with_every_option_that_differs(tmp_path):
     begin(tmp_path)
     before = (tmp_path / "config.json").read_text()
@@ -185,7 +193,6 @@ def test_other_versions_give_a_warning(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\x00"])
 def test_a_damaged_configuration_is_named(tmp_path, content):
-    begin(tmp_path)
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"config\.json: .*expected the configuration of a run"):
         open_folder(Config(), tmp_path)
