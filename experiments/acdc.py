@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 from experiments.command import parse, results_folder, start
 from experiments.presets import ACDC_PRESETS
-from qcjax import hosts
 from qcjax.config import AcdcConfig
-from qcjax.data import acdc
-from qcjax.monitoring_run import MonitoringRun
-from qcjax.report.monitoring_page import write_monitoring_report
-from qcjax.train.progress import say
+from qcjax.data.datasets import acdc
+from qcjax.monitoring.page import write_monitoring_report
+from qcjax.monitoring.run import MonitoringRun
+from qcjax.runtime import hosts
+from qcjax.runtime.progress import say
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,14 +12,14 @@ from typing import Any
 import jax
 import tyro
 
-from experiments.benchmarks import cases, clones, machine, memory, networks, refinement, report
-from experiments.benchmarks.inputs import NETWORKS, NETWORKS_3D, Sizes, sizes
-from experiments.benchmarks.session import Ours, Theirs
-from experiments.benchmarks.timing import Row
-from experiments.benchmarks.workload import Workload
-from qcjax import runtime
-from qcjax.faults import exit_code
-from qcjax.train.progress import say
+from benchmarks import cases, clones, machine, memory, networks, refinement, report
+from benchmarks.inputs import NETWORKS, NETWORKS_3D, Sizes, sizes
+from benchmarks.session import Ours, Theirs
+from benchmarks.timing import Row
+from benchmarks.workload import Workload
+from qcjax.runtime import jax_setup
+from qcjax.runtime.exits import exit_code
+from qcjax.runtime.progress import say
 
 Measurements = Mapping[str, Callable[[], Row]]
 
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(options: Options) -> None:
     """Raises ValueError for clones that can't be used, or rows that there are not."""
     found = clones.find(options.mnms2, options.quality_control)
-    runtime.prepare()
+    jax_setup.prepare()
     jax.config.update("jax_compilation_cache_dir", None)  # compilation is measured too
     folder = (options.out or Path("runs") / f"benchmark-{datetime.now():%Y%m%d-%H%M%S}").resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def run(options: Options) -> None:
         results["hint"] = clones.WHERE
         say(clones.WHERE)
     else:
-        from experiments.benchmarks.originals import Originals
+        from benchmarks.originals import Originals
 
         originals = Originals(found)
 

@@ -10,16 +10,16 @@ from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 import tyro
 
-from qcjax import hosts, runtime
 from qcjax.config import Preset, RunConfig
-from qcjax.faults import exit_code
+from qcjax.runtime import hosts, jax_setup
+from qcjax.runtime.exits import exit_code
 
 C = TypeVar("C", bound=RunConfig)
 
 
 def start(config: C, experiment: Callable[[C], None]) -> int:
     """Run an experiment, with other processes where the configuration says so; the exit code."""
-    runtime.prepare(config.deterministic, config.distributed)
+    jax_setup.prepare(config.deterministic, config.distributed)
 
     def joined() -> None:
         hosts.start(config.distributed, config.hosts)

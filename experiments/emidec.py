@@ -6,12 +6,12 @@ from typing import Any
 
 from experiments.command import parse, results_folder, start
 from experiments.presets import EMIDEC_PRESETS
-from qcjax import hosts
 from qcjax.config import EmidecConfig
-from qcjax.data import emidec
-from qcjax.emidec_run import EmidecRun
-from qcjax.report.uncertainty_page import write_uncertainty_report
-from qcjax.train.progress import say
+from qcjax.data.datasets import emidec
+from qcjax.runtime import hosts
+from qcjax.runtime.progress import say
+from qcjax.uncertainty.page import write_uncertainty_report
+from qcjax.uncertainty.run import EmidecRun
 
 
 def main(argv: Sequence[str] | None = None) -> int:

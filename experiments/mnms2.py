@@ -5,25 +5,25 @@ from collections.abc import Sequence
 
 from experiments.command import parse, results_folder, start
 from experiments.presets import PRESETS
-from qcjax import hosts
-from qcjax.config import Config
-from qcjax.data import mnms2
+from qcjax.config import Mnms2Config
+from qcjax.data.datasets import mnms2
 from qcjax.data.subject import Subject
-from qcjax.report.page import write_report
-from qcjax.run import Run, StageResult
-from qcjax.train.progress import say
+from qcjax.refinement.page import write_report
+from qcjax.refinement.run import Run, StageResult
+from qcjax.runtime import hosts
+from qcjax.runtime.progress import say
 from qcjax.train.stages import Arm, train_autoencoder, train_segmenter
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the experiment; returns the exit code."""
     config = parse(
-        sys.argv[1:] if argv is None else list(argv), Config, PRESETS, "python -m experiments.mnms2"
+        sys.argv[1:] if argv is None else list(argv), Mnms2Config, PRESETS, "python -m experiments.mnms2"
     )
     return start(config, run_experiment)
 
 
-def run_experiment(config: Config) -> None:
+def run_experiment(config: Mnms2Config) -> None:
     """Every segmenter on every view, then the report.
 
     Raises ValueError or OSError for input that can't be used, FloatingPointError where training diverges.

@@ -3,27 +3,27 @@
 from dataclasses import replace
 
 from qcjax.config import (
+    MONITORS,
     AcdcConfig,
     AutoencoderConfig,
-    Config,
     EmidecConfig,
+    Mnms2Config,
     Preset,
     RefinementConfig,
     SegmenterConfig,
     UncertaintyConfig,
 )
-from qcjax.monitor_presets import MONITORS
 
-PAPER = Config()
+PAPER = Mnms2Config()
 
-ORIGINAL = Config(
+ORIGINAL = Mnms2Config(
     preset="original",
     supervised=SegmenterConfig(m_best=5),
     autoencoder=AutoencoderConfig(batch=20, early_epochs=0),
 )
 
 # R has no dropout: with 0.1 of it, in so few steps, one of 64 pixels rebuilds too little myocardium to tell masks apart
-SMALL = Config(
+SMALL = Mnms2Config(
     preset="small",
     segmenter=("nnunet",),
     size=128,
@@ -35,7 +35,7 @@ SMALL = Config(
     refinement=RefinementConfig(epochs=6, steps=40, labelled=8, unlabelled=8, learning_rate_factor=0.02),
 )
 
-DEMO = Config(
+DEMO = Mnms2Config(
     preset="demo",
     segmenter=("nnunet",),
     size=64,
@@ -56,7 +56,7 @@ DEMO = Config(
     refinement=RefinementConfig(epochs=4, steps=12, labelled=8, unlabelled=8, learning_rate_factor=0.02),
 )
 
-PRESETS: dict[Preset, Config] = {"demo": DEMO, "small": SMALL, "paper": PAPER, "original": ORIGINAL}
+PRESETS: dict[Preset, Mnms2Config] = {"demo": DEMO, "small": SMALL, "paper": PAPER, "original": ORIGINAL}
 
 ACDC_SMALL = AcdcConfig(
     preset="small",

@@ -19,18 +19,17 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from qcjax.config import Centre, DiceOfMasks
-from qcjax.data import acdc, emidec, mnms2
+from qcjax.config import MONITORS, Centre, DiceOfMasks
+from qcjax.data.datasets import acdc, emidec, mnms2
 from qcjax.data.findings import Finding
 from qcjax.data.validate import validate_acdc, validate_emidec, validate_mnms2
-from qcjax.faults import exit_code
 from qcjax.labels import parse_labels
-from qcjax.monitor_presets import MONITORS
-from qcjax.report.monitoring_page import write_monitoring_report
-from qcjax.report.page import write_report
-from qcjax.report.uncertainty import is_uncertainty_table
-from qcjax.report.uncertainty_page import write_uncertainty_report
-from qcjax.wording import count_of
+from qcjax.monitoring.page import write_monitoring_report
+from qcjax.refinement.page import write_report
+from qcjax.runtime.exits import exit_code
+from qcjax.runtime.wording import count_of
+from qcjax.uncertainty.page import write_uncertainty_report
+from qcjax.uncertainty.summary import is_uncertainty_table
 
 FLAGGED_LISTED = 20  # on the terminal
 DESCRIPTION = "Quality-controlled segmentation of cardiac MR images."
@@ -162,12 +161,12 @@ def score(
       devices: How many devices to use; all by default.
     """
     # here, for the other commands do without JAX and start faster
-    from qcjax import runtime
-    from qcjax.monitor import Monitor
-    from qcjax.score import Scores, Scoring
-    from qcjax.score_share import Share
+    from qcjax.inference.monitor import Monitor
+    from qcjax.runtime import jax_setup
+    from qcjax.scoring.score import Scores, Scoring
+    from qcjax.scoring.share import Share
 
-    runtime.prepare()
+    jax_setup.prepare()
     try:
         values = parse_labels(labels) if labels is not None else None
         part = Share.parse(share) if share is not None else None
@@ -256,8 +255,8 @@ def monitor(
       skip_invalid: Leave masks out whose files have errors, instead of stopping; they are named and counted.
     """
     # here, for the other commands do without JAX and start faster
-    from qcjax import runtime
-    from qcjax.own_masks import train_on_folder
+    from qcjax.runtime import jax_setup
+    from qcjax.scoring.own_masks import train_on_folder
 
     def train() -> None:
         default = MONITORS[preset]
@@ -271,7 +270,7 @@ def monitor(
         )
         if epochs is not None:
             config = replace(config, autoencoder=replace(config.autoencoder, epochs=epochs))
-        runtime.prepare()
+        jax_setup.prepare()
         values = None if labels is None else parse_labels(labels)
         trained = train_on_folder(
             masks, out, values, config, preset, validation, seed, devices, subject, on_nonfinite, skip_invalid

@@ -7,7 +7,9 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import pytest
@@ -16,8 +18,13 @@ from jaxtyping import install_import_hook
 # the networks of the tests are tiny: to compile them takes far longer than to run them
 jax.config.update("jax_disable_most_optimizations", True)
 
-SHAPES_CHECKED = ("qcjax.losses", "qcjax.qc", "qcjax.qc_original", "qcjax.metrics", "qcjax.train.updates")
+SHAPES_CHECKED = ("qcjax.losses", "qcjax.qc", "qcjax.qc.original", "qcjax.metrics", "qcjax.train.updates")
 install_import_hook(SHAPES_CHECKED, "beartype.beartype")
+
+
+if TYPE_CHECKING:
+    from qcjax.train.networks import Networks
+    from qcjax.train.stages import Arm
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,3 +43,23 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("QCJAX_DATA is not set: no real data")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def networks() -> "Callable[..., Networks]":
+    """(name, devices=1, original=False) -> networks, compiled once for all tests."""
+    from tests.train.arms import networks
+
+    return lambda name="nnunet", devices=1, original=False: networks(name, devices, original)
+
+
+@pytest.fixture
+def make_arm(tmp_path: Path) -> "Callable[..., Arm]":
+    """(folder, name, devices, original) -> an arm that writes to a folder of its own."""
+    from tests.train.arms import arm
+
+    def make(folder: str = "run", name: str = "nnunet", devices: int = 1, original: bool = False) -> "Arm":
+        (tmp_path / folder).mkdir(exist_ok=True)
+        return arm(tmp_path / folder, name, devices, original)
+
+    return make

@@ -13,10 +13,10 @@ import nibabel
 import numpy as np
 
 from qcjax import qc
+from qcjax.inference.monitor import DESCRIPTION, WEIGHTS, Score, slice_dice
 from qcjax.labels import Structure, structures_named
-from qcjax.monitor import DESCRIPTION, WEIGHTS, Score, slice_dice
-from qcjax.score import Scores, Scoring
-from qcjax.suspicion import features
+from qcjax.qc.suspicion import features
+from qcjax.scoring.score import Scores, Scoring
 
 KEYS = ("lv", "myo", "rv")
 KEPT = 30

@@ -15,7 +15,7 @@ def start(arguments, log, devices=2):
     environment |= {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+        "PYTHONPATH": str(ROOT),
     }
     command = [sys.executable, *arguments]
     with log.open("wb") as file:  # the process has its own

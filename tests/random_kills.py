@@ -24,8 +24,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from experiments import mnms2
-from qcjax import runtime
-from qcjax.train.refinement import Pool
+from qcjax.refinement.refine import Pool
+from qcjax.runtime import jax_setup
 
 # a heart in 64 × 64 pixels, networks of a few hundred weights
 OPTIONS = (
@@ -44,7 +44,7 @@ def run(out: Path, cache: Path) -> int:
     """One start; the first two cases are out of distribution whatever these networks give, so that all stages run."""
     detect = Pool.detect
     Pool.detect = lambda *args: (np.arange(len(detect(*args)[0])) < 2, detect(*args)[1])  # type: ignore[method-assign]
-    runtime.prepare = lambda *args: None  # type: ignore[assignment]  # small functions are kept as well, so that a start takes less
+    jax_setup.prepare = lambda *args: None  # type: ignore[assignment]  # small functions are kept as well, so that a start takes less
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_disable_most_optimizations", True)
     jax.config.update("jax_compilation_cache_dir", str(cache))

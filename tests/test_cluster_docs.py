@@ -11,12 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from experiments.benchmarks.scaling import Options
 from qcjax import cli
-from qcjax.config import Config
-from qcjax.hosts import Hosts
-from qcjax.interruption import REQUEUE
-from qcjax.score_share import Share
+from qcjax.config import Hosts, Mnms2Config
+from qcjax.runtime.stops import REQUEUE
+from qcjax.scoring.share import Share
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 TEXT = (DOCS / "cluster.md").read_text(encoding="utf-8")
@@ -68,7 +66,7 @@ def test_every_option_is_one_of_the_commands(line: str) -> None:
         known = {f"--{name.replace('_', '-')}" for name in inspect.signature(cli.score).parameters}
         needed = {"--monitor", "--masks", "--out", "--share"}
     else:
-        known = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(Config)}
+        known = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(Mnms2Config)}
         known |= {f"--hosts.{field.name}" for field in dataclasses.fields(Hosts)}
         needed = {"--data", "--out", "--distributed"}
     assert needed <= set(given) <= known
@@ -127,11 +125,6 @@ def test_shares_are_as_many_as_there_are_processes() -> None:
     (script,) = (s for s in SCRIPTS if "--share" in s)
     array = re.search(r"#SBATCH --array=1-(\d+)", script)
     assert array and f'--share "$SLURM_ARRAY_TASK_ID/{array[1]}"' in script
-
-
-def test_the_benchmark_has_the_option() -> None:
-    assert "`python -m experiments.benchmarks.scaling --out FILE.json`" in TEXT
-    assert "out" in {field.name for field in dataclasses.fields(Options)}
 
 
 def test_links_lead_somewhere() -> None:

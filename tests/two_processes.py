@@ -9,9 +9,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from qcjax import hosts, interruption
-from qcjax.interruption import Stopped
-from qcjax.train.parallel import REPLICATED, SHARDED, Devices
+from qcjax.runtime import hosts, stops
+from qcjax.runtime.devices import REPLICATED, SHARDED, Devices
+from qcjax.runtime.stops import Stopped
 from qcjax.train.steps import CutShort, run_steps
 
 
@@ -82,16 +82,16 @@ def stopped() -> dict[str, object]:
                 signal.raise_signal(signal.SIGTERM)
             yield (devices.shard(np.ones(4, np.float32)),)
 
-    with interruption.stoppable():
+    with stops.stoppable():
         try:
             run_steps(step, devices.replicate(np.zeros(1, np.float32)), batches())
         except CutShort as stop:
             found["steps"], found["signal"] = stop.steps, stop.signum
-    with interruption.stoppable():
-        interruption.check()
+    with stops.stoppable():
+        stops.check()
         if hosts.index() == 1:
             signal.raise_signal(signal.SIGUSR1)
-        interruption.check()  # not yet: the other one doesn't know
+        stops.check()  # not yet: the other one doesn't know
         found["went on"] = hosts.same(True)  # the lead was not asked
         try:
             hosts.share(str, range(2))
@@ -111,7 +111,7 @@ def stopped_in_long_work() -> dict[str, object]:
             signal.raise_signal(signal.SIGTERM)
         time.sleep(0.05)
 
-    with interruption.stoppable():
+    with stops.stoppable():
         try:
             hosts.share(item, range(200), threads=1)
         except Stopped as stop:
@@ -119,11 +119,11 @@ def stopped_in_long_work() -> dict[str, object]:
 
     def long() -> None:
         for _ in range(3):
-            interruption.check()
+            stops.check()
             signal.raise_signal(signal.SIGUSR1)
         found["went on"] = True
 
-    with interruption.stoppable():
+    with stops.stoppable():
         try:
             hosts.lead(long)
         except Stopped as stop:
@@ -134,7 +134,7 @@ def stopped_in_long_work() -> dict[str, object]:
 if __name__ == "__main__":
     port, count, index = (int(x) for x in sys.argv[1:4])
     hosts.MESSAGE = 1024
-    hosts.start(True, hosts.Hosts(f"127.0.0.1:{port}", count, index))
+    hosts.start(True, Hosts(f"127.0.0.1:{port}", count, index))
     folder = Path(sys.argv[4])
     found = told(folder) | stopped() | {"long": stopped_in_long_work()}
     (folder / f"{index}.json").write_text(json.dumps(found))

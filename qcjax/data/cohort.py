@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qcjax import hosts
 from qcjax.data.batches import Slices
 from qcjax.data.nifti import read_image, read_labels
 from qcjax.data.preprocess import Geometry, Preset, plan, prepare_image, prepare_labels
 from qcjax.data.stacked import Stacked
 from qcjax.data.subject import Case, Subject
 from qcjax.labels import MNMS2_LABELS
+from qcjax.runtime import hosts
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from qcjax import hosts
 from qcjax.config import Centre
 from qcjax.data.nifti import read_labels
 from qcjax.data.preprocess import Geometry, prepare_mask, to_square
 from qcjax.data.stacked import Stacked
 from qcjax.data.subject import Subject
+from qcjax.runtime import hosts
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import numpy as np
 
 from qcjax.data.findings import InvalidFile
 from qcjax.data.subject import Volume
-from qcjax.files import write_whole
 from qcjax.labels import MNMS2_LABELS, remap
+from qcjax.runtime.files import write_whole
 
 LABEL_TOLERANCE = 1e-2  # a stored label may lie this far from the integer it stands for
 MAX_BYTES = 2**31  # of one volume; a cine of the heart has a few tens of megabytes

@@ -14,7 +14,6 @@ from typing import Literal
 import nibabel as nib
 import numpy as np
 
-from qcjax.data import acdc, emidec, mnms2
 from qcjax.data.compare import (
     Facts,
     contradicting_steps,
@@ -23,11 +22,14 @@ from qcjax.data.compare import (
     same_images,
     unknown_values,
 )
+from qcjax.data.datasets import acdc, emidec, mnms2
+from qcjax.data.datasets.listing import Scan
 from qcjax.data.findings import Finding, InvalidFile
-from qcjax.data.listing import Scan
 from qcjax.data.nifti import read_grid, read_image, read_labels_checked
 from qcjax.data.subject import PHASES, VIEWS, Case, Subject, Volume
 from qcjax.labels import ACDC_LABELS, CARDIAC, EMIDEC_LABELS, MNMS2_LABELS
+from qcjax.runtime.progress import say
+from qcjax.runtime.wording import count_of
 
 __all__ = [
     "Finding",
@@ -281,3 +283,26 @@ def _found(error: Exception) -> str:
     if isinstance(error, InvalidFile):
         return error.found
     return f"an unreadable file ({getattr(error, 'strerror', None) or error})"
+
+
+def usable(
+    subjects: Sequence[Subject], findings: Sequence[Finding], data: Path, skip_invalid: bool
+) -> tuple[list[Subject], list[str]]:
+    """Tell what a check found; the subjects without errors, and the codes of those left out.
+
+    Raises ValueError where files have errors and `skip_invalid` isn't set, or the errors aren't a subject's.
+    """
+    for finding in findings:
+        say(f"{finding.level}: {finding}")
+    errors = [f for f in findings if f.level == "error"]
+    broken = {f.subject for f in errors}
+    if errors and not (skip_invalid and "" not in broken):
+        raise ValueError(
+            f"{data}: {count_of(len(errors), 'error')} found, expected none (--skip-invalid leaves subjects out)"
+        )
+    skipped = sorted(broken)
+    if skipped:
+        say(
+            f"Left out, because their files have errors: {count_of(len(skipped), 'subject')} ({', '.join(skipped)})"
+        )
+    return [s for s in subjects if s.code not in broken], skipped

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from qcjax import hosts
 from qcjax.data.batches import Batch
 from qcjax.data.nifti import read_image, read_labels
 from qcjax.data.preprocess import (
@@ -28,6 +27,7 @@ from qcjax.data.preprocess import (
 )
 from qcjax.data.subject import Case, Subject, Volume
 from qcjax.labels import EMIDEC_LABELS
+from qcjax.runtime import hosts
 from qcjax.typing import AnyArray, Array
 
 SLICE_TOLERANCE = 0.05  # slices that are nearer to the target spacing than this share of it stay as they are

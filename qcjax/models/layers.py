@@ -3,7 +3,7 @@
 Written out where Flax's own layer is slow or counts differently: transposed convolutions (as sub-pixel
 convolutions), batch norm (PyTorch's running variance, padded samples, several devices), dropout (fewer random
 bits, masks that don't depend on the number of devices), max-pooling (a cheap gradient), and on a CPU the kernel's
-gradient of large convolutions, and 3-D convolutions (`conv_cpu`).
+gradient of large convolutions, and 3-D convolutions (`conv`).
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.nn.initializers import Initializer
 
-from qcjax.models import conv_cpu, lazy, subpixel
-from qcjax.models.lazy import Lazy
+from qcjax.models.cpu import conv, lazy, subpixel
+from qcjax.models.cpu.lazy import Lazy
 from qcjax.typing import Array
 
 
@@ -100,9 +100,9 @@ def convolve(x: Lazy, kernel: Array, stride: tuple[int, ...], pads: tuple[int, .
     x (b, *space, c), kernel (*size, c, k) -> (b, *space / stride, k).
     """
     given = lazy.shape(x), kernel.shape, stride, pads, lazy.is_computed(x)
-    if conv_cpu.folds(kernel.shape) or conv_cpu.pays(*given):
-        return conv_cpu.conv(x, kernel, stride, pads)
-    return conv_cpu.plain(lazy.value(x), kernel, stride, pads)
+    if conv.folds(kernel.shape) or conv.pays(*given):
+        return conv.conv(x, kernel, stride, pads)
+    return conv.plain(lazy.value(x), kernel, stride, pads)
 
 
 class ConvTranspose(nn.Module):

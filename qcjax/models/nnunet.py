@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from qcjax.models import lazy
+from qcjax.models.cpu import lazy
+from qcjax.models.cpu.lazy import Activation, Concatenation, Lazy
 from qcjax.models.layers import BatchNorm, Conv, ConvTranspose, Dropout, he_normal
-from qcjax.models.lazy import Activation, Concatenation, Lazy
 from qcjax.typing import Array
 
 SLOPE = 0.01

@@ -3,11 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from qcjax.data.subject import VIEWS
-from qcjax.labels import CARDIAC
-from qcjax.report.failures import REFERENCE
-from qcjax.report.monitoring_tables import with_interval
-from qcjax.report.tables import DASH, NBSP, Results, Table, judge
+from qcjax.report.table import DASH, NBSP, Table, judge, with_interval
 
 FAILURE_NAMES = {
     "dice_within_samples": "DiceWithinSamples",
@@ -46,20 +42,6 @@ def measure_table(caption: str, found: Mapping[str, Any], reference: str) -> Tab
     less = f"AURC − that of {FAILURE_NAMES[reference]}"
     header = ["measure", "Pearson r", "Spearman r_s", "AURC", "excess", less, "n"]
     return Table(caption, header, rows) if rows else None
-
-
-def failure_tables(results: Results) -> list[dict[str, Any]]:
-    """Per segmenter and view: the right ventricle's table, and those of the other structures."""
-    shown = []
-    for segmenter, views in (results.get("failures") or {}).items():
-        for view in (view for view in VIEWS if view in views):
-            tables = {
-                s.key: measure_table(f"{segmenter}, {view}: {s.name}", views[view][s.key], REFERENCE)
-                for s in CARDIAC
-            }
-            first = tables.pop("rv")
-            shown.append({"first": first, "others": [table for table in tables.values() if table]})
-    return shown
 
 
 def _compared(difference: Mapping[str, Any] | None) -> str:

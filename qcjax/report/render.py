@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 
-from qcjax.report import tables
+from qcjax.report import table
 
 
 def write_page(path: Path, template: str, context: Mapping[str, Any]) -> Path:
@@ -30,7 +30,7 @@ def write_page(path: Path, template: str, context: Mapping[str, Any]) -> Path:
 def _cell_class(cell: str) -> str:
     """The class of a cell by the judgement that ends it, for its colour."""
     judgement = cell.rsplit("\n", 1)[-1]
-    return {"better": "better", "worse": "worse", tables.NO_DIFFERENCE: "neutral"}.get(judgement, "")
+    return {"better": "better", "worse": "worse", table.NO_DIFFERENCE: "neutral"}.get(judgement, "")
 
 
 def _tag_class(tag: str) -> str:

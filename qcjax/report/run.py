@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qcjax.files import read_object
-from qcjax.report.cases import read_cases
 from qcjax.report.columns import Row
+from qcjax.runtime.files import read_object
 
 WRITTEN = "what a run has written"
 
@@ -29,9 +28,7 @@ class Run:
         return self.folder / "figures" / f"{name}.png"
 
 
-def read_run(
-    run_dir: Path, table: str = "cases.csv", read_rows: Callable[[Path], list[Row]] = read_cases
-) -> Run:
+def read_run(run_dir: Path, table: str, read_rows: Callable[[Path], list[Row]]) -> Run:
     """Read `results.json`, the table of rows and, where they are there, `config.json` and `metrics.jsonl`
     (the run's own, then that of the monitor that it trained).
 

@@ -1,6 +1,6 @@
 """Checkpoints by Orbax: the m_best by validation loss, the latest, and any asked for by number.
 
-They are written by a thread of their own while training goes on. Damage shows when they are read (`damage`), and
+They are written by a thread of their own while training goes on. Damage shows when they are read (`checksums`), and
 then what is damaged is set aside with everything after it: a run never goes on from, nor chooses among, other
 models than it would have had.
 
@@ -22,12 +22,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
-from qcjax import hosts
-from qcjax.faults import is_out_of_memory
-from qcjax.interruption import check, postponed
-from qcjax.train import damage
-from qcjax.train.damage import DamagedCheckpoint
-from qcjax.train.progress import say
+from qcjax.runtime import hosts
+from qcjax.runtime.exits import is_out_of_memory
+from qcjax.runtime.progress import say
+from qcjax.runtime.stops import check, postponed
+from qcjax.train import checksums
+from qcjax.train.checksums import DamagedCheckpoint
 
 LOSS = "validation_loss"
 LEAD_ALONE = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
@@ -94,7 +94,7 @@ class Checkpoints:
         for epoch in self._on_disk():
             try:
                 text = (self.folder / str(epoch) / "metrics" / "metrics").read_text(encoding="utf-8")
-                self._records[epoch], self._arrays[epoch] = damage.opened(json.loads(text))
+                self._records[epoch], self._arrays[epoch] = checksums.opened(json.loads(text))
             except (OSError, ValueError) as error:
                 say(f"warning: {self._set_aside(epoch, error)}")
                 break
@@ -122,10 +122,10 @@ class Checkpoints:
     def _write(self, epoch: int, metrics: dict[str, Any], items: dict[str, Any]) -> None:
         try:
             arrays = jax.tree.map(np.asarray, items)
-            record = damage.sealed(metrics, arrays)
+            record = checksums.sealed(metrics, arrays)
             args = ocp.args.Composite(**{k: ocp.args.StandardSave(v) for k, v in arrays.items()})
             self._manager.save(epoch, args=args, metrics=record)
-            self._arrays[epoch] = record[damage.CHECKS]["arrays"]
+            self._arrays[epoch] = record[checksums.CHECKS]["arrays"]
             for gone in (self._cut_folder, self.folder / UNNEEDED):
                 shutil.rmtree(gone, ignore_errors=True)
         except Exception as error:
@@ -165,18 +165,18 @@ class Checkpoints:
         self.wait()
         saved = self._arrays[epoch]
         for name, template in templates.items():
-            theirs, ours = saved.get(name, {}).get("shapes", {}), damage.shapes_of(template)
+            theirs, ours = saved.get(name, {}).get("shapes", {}), checksums.shapes_of(template)
             if theirs != ours:
                 raise ValueError(
                     f"{self.folder / str(epoch)}: a checkpoint of another configuration: {name} holds "
-                    f"{damage.differences(theirs, ours)}; choose another --out, or the same options"
+                    f"{checksums.differences(theirs, ours)}; choose another --out, or the same options"
                 )
         try:
             items = {k: ocp.args.StandardRestore(_abstract(v)) for k, v in templates.items()}
             with postponed():  # TensorStore makes an error of its own of what a signal raises
                 restored = self._manager.restore(epoch, args=ocp.args.Composite(**items))
             for name in templates:
-                damage.verify(restored[name], saved[name])
+                checksums.verify(restored[name], saved[name])
         except Exception as error:  # Orbax's and TensorStore's are of every kind
             if is_out_of_memory(error) or isinstance(error, PermissionError):
                 raise
@@ -227,7 +227,9 @@ class Checkpoints:
         self.wait()
         state = jax.tree.map(np.asarray, cut.state)
         metrics = {k: {"type": str(v.dtype), "values": v.tolist()} for k, v in cut.metrics.items()}
-        record = damage.sealed({"epoch": cut.epoch, "steps": cut.steps, "metrics": metrics}, {"state": state})
+        record = checksums.sealed(
+            {"epoch": cut.epoch, "steps": cut.steps, "metrics": metrics}, {"state": state}
+        )
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record))
         with postponed(), _checkpointer() as writer:
             writer.save(self._cut_folder, args=args, force=True)
@@ -240,12 +242,12 @@ class Checkpoints:
         try:
             with postponed(), _checkpointer() as reader:
                 parts = ocp.args.Composite(record=ocp.args.JsonRestore())
-                record, arrays = damage.opened(reader.restore(self._cut_folder, args=parts)["record"])
+                record, arrays = checksums.opened(reader.restore(self._cut_folder, args=parts)["record"])
                 if record["epoch"] != epoch:
                     return None
                 parts = ocp.args.Composite(state=ocp.args.StandardRestore(_abstract(state)))
                 restored = reader.restore(self._cut_folder, args=parts)["state"]
-            damage.verify(restored, arrays["state"])
+            checksums.verify(restored, arrays["state"])
         except Exception as error:  # Orbax's and TensorStore's are of every kind
             say(
                 f"warning: {self._cut_folder}: damaged ({_short(error)}); epoch {epoch} starts from its beginning"

@@ -10,13 +10,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from qcjax import hosts
-from qcjax.files import write_whole
-from qcjax.interruption import Stopped, postponed
+from qcjax.runtime import hosts
+from qcjax.runtime.devices import Devices
+from qcjax.runtime.files import write_whole
+from qcjax.runtime.progress import bar, done_at, say
+from qcjax.runtime.stops import Stopped, postponed
 from qcjax.train.checkpoint import Checkpoints, Cut
-from qcjax.train.damage import DamagedCheckpoint
-from qcjax.train.parallel import Devices
-from qcjax.train.progress import bar, done_at, say
+from qcjax.train.checksums import DamagedCheckpoint
 from qcjax.train.state import TrainState
 from qcjax.train.steps import CutShort, NotFinite, epoch_of_steps, run_steps
 

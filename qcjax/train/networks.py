@@ -9,15 +9,15 @@ import jax
 import jax.numpy as jnp
 
 from qcjax import losses
-from qcjax.config import Config
+from qcjax.config import Mnms2Config
 from qcjax.data.augment import REFINEMENT_MASKS, Augmentation, augment_batch
 from qcjax.data.batches import Batch, sample_keys
+from qcjax.data.placement import Take
+from qcjax.inference.predictor import Predictor
 from qcjax.models import AcdcUNet, MaskAutoencoder, NnUNet
-from qcjax.predict import Predictor
+from qcjax.runtime.devices import BROADCAST, REPLICATED, SHARDED, Devices
 from qcjax.train import updates
 from qcjax.train.nonfinite import skip_nonfinite
-from qcjax.train.parallel import BROADCAST, REPLICATED, SHARDED, Devices
-from qcjax.train.placement import Take
 from qcjax.train.state import adam, sgd
 from qcjax.typing import Array
 
@@ -29,7 +29,7 @@ ORIGINAL_POLY_EPOCHS = 1000  # the refinement code's schedule doesn't know how m
 class Networks:
     """M and R of one segmenter's name, on some devices; `title` tells apart what has the same architecture."""
 
-    def __init__(self, config: Config, name: str, devices: Devices, title: str | None = None) -> None:
+    def __init__(self, config: Mnms2Config, name: str, devices: Devices, title: str | None = None) -> None:
         self.config, self.name, self.title, self.devices = config, name, title or name, devices
         self.loss = losses.SUPERVISED[config.losses]
         original = config.losses == "original"

@@ -15,13 +15,13 @@ from qcjax import interop, losses
 from qcjax.config import Stream
 from qcjax.data.batches import Plan, Slices, cycled, epoch_plan, padded
 from qcjax.data.cohort import Cohort
+from qcjax.data.placement import ahead, place
 from qcjax.data.streaming import Streamed
 from qcjax.labels import N_CLASSES
+from qcjax.runtime.devices import Devices
 from qcjax.train.checkpoint import LOSS, Candidate, Checkpoints
 from qcjax.train.loop import Journal, Record, fit, run_steps, stream
 from qcjax.train.networks import Networks
-from qcjax.train.parallel import Devices
-from qcjax.train.placement import ahead, place
 from qcjax.train.state import TrainState, create, from_variables, shapes
 from qcjax.train.validation import mean_dice, reconstruction_loss
 from qcjax.typing import Array, Variables

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from qcjax import hosts, interruption
-from qcjax.interruption import Stopped
+from qcjax.runtime import hosts, stops
+from qcjax.runtime.stops import Stopped
 from qcjax.train.nonfinite import SKIPPED
 from qcjax.train.state import TrainState
 
@@ -77,15 +77,15 @@ def run_steps(
     done = 0 if begun is None else len(next(iter(begun.values())))
     history: list[Any] = [] if begun is None else [{k: v[i] for k, v in begun.items()} for i in range(done)]
     ballot = hosts.Ballot()
-    with interruption.postponed():
+    with stops.postponed():
         for number, arguments in enumerate(batches):
             if number < done:
                 continue
-            signum = ballot.cast(interruption.asked(), state)
+            signum = ballot.cast(stops.asked(), state)
             if signum is not None:
                 if len(history) > done:
                     _check(number - 1, history[-1])  # what is kept must be worth going on from
-                interruption.heeded()
+                stops.heeded()
                 raise CutShort(signum, state, _stacked(history), number)
             state, metrics = step(state, *arguments)
             if len(history) > done:
@@ -95,7 +95,7 @@ def run_steps(
         fetched = jax.device_get(history)
         _check(len(fetched) - 1, fetched[-1])
         epoch.metrics, epoch.state = _stacked(fetched), state
-    interruption.check()
+    stops.check()
     return state, _means(fetched)
 
 

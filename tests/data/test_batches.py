@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcjax.data.batches import Slices, cycled, epoch_plan, in_batches, padded, sample_keys, take
-from qcjax.train.parallel import AXIS
+from qcjax.runtime.devices import AXIS
 
 
 @settings(deadline=None, max_examples=30)

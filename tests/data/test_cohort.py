@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from qcjax.data import mnms2
 from qcjax.data.cohort import prepare
+from qcjax.data.datasets import mnms2
 
 SIZE = 32
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qcjax.data import acdc, emidec, mnms2
+from qcjax.data.datasets import acdc, emidec, mnms2
 from qcjax.data.findings import InvalidFile
 from qcjax.data.nifti import read_grid, read_image, read_labels
 from qcjax.labels import parse_labels

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from qcjax.data.streaming import DEPTH, Streamed, prefetched
-from qcjax.interruption import Stopped, stoppable
+from qcjax.runtime.stops import Stopped, stoppable
 
 
 class Pair(NamedTuple):

@@ -10,14 +10,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-import qcjax.run
+import qcjax.refinement.run
 from experiments import mnms2
-from qcjax.config import Config
-from qcjax.data.phantom import PhantomConfig, write_mnms2
+from qcjax.config import Mnms2Config
+from qcjax.phantom import PhantomConfig, write_mnms2
+from qcjax.refinement.refine import Pool
+from qcjax.refinement.refine_original import Records
+from qcjax.runtime.devices import Devices
 from qcjax.train.networks import Networks
-from qcjax.train.parallel import Devices
-from qcjax.train.refinement import Pool
-from qcjax.train.refinement_original import Records
 
 TRACES: dict[str, list[str]] = {}  # of the run whose name is the key: the functions that were traced
 
@@ -57,11 +57,11 @@ def refusal(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 
 @cache
-def _networks(config: Config, name: str, count: int) -> Networks:
+def _networks(config: Mnms2Config, name: str, count: int) -> Networks:
     return Networks(config, name, Devices(count))
 
 
-def _shared_networks(config: Config, name: str, devices: Devices) -> Networks:
+def _shared_networks(config: Mnms2Config, name: str, devices: Devices) -> Networks:
     """Runs with the same options use the same compiled networks, as one process would for its views."""
     config = replace(config, data=None, out=None, skip_invalid=False, views=("SA",))
     return _networks(config, name, devices.count)
@@ -82,7 +82,7 @@ PATCH = pytest.MonkeyPatch()
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup() -> Iterator[None]:
     """Before the fixtures of a test of this folder."""
-    PATCH.setattr(qcjax.run, "Networks", _shared_networks)
+    PATCH.setattr(qcjax.refinement.run, "Networks", _shared_networks)
     PATCH.setattr(Pool, "detect", lambda *args: (_first_two(DETECT(*args)[0]), DETECT(*args)[1]))
     PATCH.setattr(Records, "ood", lambda self: _first_two(OOD(self)))
     return (yield)

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from experiments import acdc as experiment
-from qcjax.config import Config
-from qcjax.data import acdc
-from qcjax.data.phantom import AcdcPhantomConfig, write_acdc
-from qcjax.field import METHODS
+from qcjax.config import Mnms2Config
+from qcjax.data.datasets import acdc
+from qcjax.monitoring.methods import METHODS
+from qcjax.phantom import AcdcPhantomConfig, write_acdc
+from qcjax.runtime.devices import Devices
 from qcjax.train.networks import Networks
-from qcjax.train.parallel import Devices
 
 TINY = (
     *("--preset", "demo", "--size", "64", "--spacing-mm", "5", "--devices", "1"),
@@ -34,13 +34,13 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @cache
-def _networks(config: Config, name: str, count: int) -> Networks:
+def _networks(config: Mnms2Config, name: str, count: int) -> Networks:
     networks = Networks(config, name, Devices(count))
     assert networks.supervised_step  # made once, for all copies
     return networks
 
 
-def _shared_networks(config: Config, name: str, devices: Devices, title: str) -> Networks:
+def _shared_networks(config: Mnms2Config, name: str, devices: Devices, title: str) -> Networks:
     """So narrow and brief, several methods of the field are of one size: they share what is compiled."""
     networks = copy.copy(_networks(config, name, devices.count))
     networks.title = title
@@ -51,7 +51,7 @@ def _shared_networks(config: Config, name: str, devices: Devices, title: str) ->
 def run(tmp_path_factory: pytest.TempPathFactory, cohort: Path) -> Path:
     out = tmp_path_factory.mktemp("run") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("qcjax.field.Networks", _shared_networks)
+        patch.setattr("qcjax.monitoring.methods.Networks", _shared_networks)
         assert experiment.main([*TINY, "--data", str(cohort), "--out", str(out)]) == 0
     return out
 

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import cases, clones, inputs, machine, memory, networks, refinement, report
+from benchmarks.inputs import NETWORK_3D, QUICK, Sizes
+from benchmarks.timing import OURS, THEIRS, Contestant, Measured, Row, alternate
+from benchmarks.workload import Workload
 from experiments import benchmark
-from experiments.benchmarks import cases, clones, inputs, machine, memory, networks, refinement, report
-from experiments.benchmarks.inputs import NETWORK_3D, QUICK, Sizes
-from experiments.benchmarks.timing import OURS, THEIRS, Contestant, Measured, Row, alternate
-from experiments.benchmarks.workload import Workload
 from qcjax import qc
 from qcjax.data.nifti import read_image
 from qcjax.models import MaskAutoencoder
-from qcjax.train.parallel import Devices
+from qcjax.runtime.devices import Devices
 
 MACHINE = machine.describe({})
 

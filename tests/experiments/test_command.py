@@ -5,11 +5,11 @@ import pytest
 from experiments import mnms2
 from experiments.command import parse
 from experiments.presets import DEMO, ORIGINAL, PRESETS, SMALL
-from qcjax.config import Config
+from qcjax.config import Mnms2Config
 
 
 def of(*argv):
-    return parse(list(argv), Config, PRESETS)
+    return parse(list(argv), Mnms2Config, PRESETS)
 
 
 def test_without_data_it_is_the_demo_and_with_data_the_paper():
@@ -52,7 +52,7 @@ def test_help_explains_every_option(capsys):
     assert error.value.code == 0
     text = capsys.readouterr().out
     groups = ("supervised", "autoencoder", "refinement", "hosts")
-    names = [(f.name,) for f in fields(Config) if f.name not in groups]
+    names = [(f.name,) for f in fields(Mnms2Config) if f.name not in groups]
     names += [(group, f.name) for group in groups for f in fields(getattr(DEMO, group))]
     for name in names:
         assert f"--{'.'.join(name)}".replace("_", "-") in text, name

@@ -12,15 +12,15 @@ import pytest
 
 from experiments import emidec as experiment
 from experiments.presets import EMIDEC_SMALL
-from qcjax.data import emidec
+from qcjax.data.datasets import emidec
 from qcjax.data.nifti import read_image
-from qcjax.data.phantom import LgePhantomConfig, write_emidec
 from qcjax.data.volumes import prepare_volumes, restore_volume
 from qcjax.labels import EMIDEC_REGIONS
+from qcjax.phantom import LgePhantomConfig, write_emidec
+from qcjax.runtime.devices import Devices
 from qcjax.train.loop import Journal
-from qcjax.train.parallel import Devices
 from qcjax.train.state import create
-from qcjax.train.volumes import FoldTraining, VolumeNetwork
+from qcjax.uncertainty.training import FoldTraining, VolumeNetwork
 
 TINY = (
     *("--preset", "demo", "--folds", "2", "--devices", "1", "--arms", "baseline", "proposed"),

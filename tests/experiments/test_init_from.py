@@ -13,7 +13,7 @@ from experiments import mnms2
 from qcjax import interop
 from qcjax.data.subject import Subject
 from qcjax.models import NnUNet
-from qcjax.run import Run
+from qcjax.refinement.run import Run
 from qcjax.train.checkpoint import Checkpoints
 from qcjax.train.stages import Arm, train_segmenter, validate_segmenter
 from qcjax.typing import Variables

@@ -12,16 +12,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-import qcjax.export
-import qcjax.run
-import qcjax.train.refinement
+import qcjax.refinement.export
+import qcjax.refinement.refine
+import qcjax.refinement.run
 from experiments import mnms2
 from qcjax.labels import RV
-from qcjax.report.cases import UNCERTAINTY_COLUMNS, read_cases
+from qcjax.refinement.refine_original import MAX_SIZES
+from qcjax.refinement.table import UNCERTAINTY_COLUMNS, read_cases
 from qcjax.train import stages
 from qcjax.train.checkpoint import Checkpoints
 from qcjax.train.loop import Journal
-from qcjax.train.refinement_original import MAX_SIZES
 
 STAGES = {"segmenter", "selection", "control", "refined"}
 TEST_CASES = 3 * 2  # three subjects above code 160, two phases
@@ -173,7 +173,7 @@ def test_a_run_that_is_done_does_nothing_again(paper_run, experiment, cohort, co
     run = copy_of(paper_run)
     before, lines = results(run), (run / "metrics.jsonl").read_text()
     monkeypatch.setattr(stages, "run_steps", lambda *args: pytest.fail("trained again"))
-    monkeypatch.setattr("qcjax.run.export_stage", lambda *args: pytest.fail("predicted again"))
+    monkeypatch.setattr("qcjax.refinement.run.export_stage", lambda *args: pytest.fail("predicted again"))
     experiment(run, "--preset", "demo", "--data", str(cohort))
     assert results(run) == before
     assert (run / "metrics.jsonl").read_text() == lines
@@ -202,9 +202,9 @@ def test_a_kill_in_every_stage_makes_no_difference(paper_run, experiment, cohort
     places = (
         (Journal, "append", 2),  # the autoencoder's second epoch: saved, not written down
         (Journal, "append", 2),  # the segmenter's second
-        (qcjax.run, "export_stage", 2),
-        (qcjax.export, "_score", 3),
-        (qcjax.train.refinement, "validate_segmenter", 2),
+        (qcjax.refinement.run, "export_stage", 2),
+        (qcjax.refinement.export, "_score", 3),
+        (qcjax.refinement.refine, "validate_segmenter", 2),
         (mnms2, "write_report", 1),
     )
     opened = []
@@ -308,4 +308,4 @@ def test_the_phantom_needs_no_data(experiment, tmp_path, monkeypatch, capsys):
     assert "train" in printed and "2 in" not in printed.split("Checking")[0]
     with (tmp_path / "run" / "data" / "dataset_information.csv").open() as file:
         assert len([r for r in csv.DictReader(file) if r["SUBJECT_CODE"]]) == 4
-    assert qcjax.run.VIEWS == ("SA", "LA")
+    assert qcjax.refinement.run.VIEWS == ("SA", "LA")

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from qcjax.models import layers, subpixel
-from qcjax.train.parallel import AXIS
+from qcjax.models import layers
+from qcjax.models.cpu import subpixel
+from qcjax.runtime.devices import AXIS
 
 
 def normal(*shape, seed=0):

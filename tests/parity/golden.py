@@ -4,8 +4,9 @@ import json
 from functools import cache
 from pathlib import Path
 
-import formulas as f
 import numpy as np
+
+from tests.parity import formulas as f
 
 FOLDER = Path(__file__).parent / "golden"
 Golden = dict[str, np.ndarray]

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-import formulas as f
 import numpy as np
-import originals as o
+
+from tests.parity import formulas as f
+from tests.parity import originals as o
 
 Golden = dict[str, np.ndarray]
 

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-import formulas as f
 import numpy as np
-import originals as o
 import torch
+
+from tests.parity import formulas as f
+from tests.parity import originals as o
 
 Golden = dict[str, np.ndarray]
 RATES = 300

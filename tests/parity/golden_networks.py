@@ -3,11 +3,12 @@
 import json
 from typing import Any
 
-import formulas as f
 import numpy as np
-import originals as o
 import torch
 from torch import nn
+
+from tests.parity import formulas as f
+from tests.parity import originals as o
 
 Golden = dict[str, np.ndarray]
 CASE = "out-of-distribution case"

@@ -1,6 +1,6 @@
 """Runs the authors' PyTorch code on formulas and writes what it gives: the golden files of the parity tests.
 
-    python tests/parity/make_golden.py --mnms2 CLONE --quality-control CLONE [--out DIR]
+    python -m tests.parity.make_golden --mnms2 CLONE --quality-control CLONE [--out DIR]
 
 CLONE is a clone of github.com/robustml-eurecom/MnMs2 and of robustml-eurecom/quality_control_CMR. Needs torch,
 pandas, scikit-image, batchgenerators (0.25), nibabel, matplotlib and medpy, but not JAX. With `--check` nothing is
@@ -15,13 +15,12 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-import golden_data
-import golden_losses
-import golden_networks
 import numpy as np
 import torch
-from golden import FOLDER
-from originals import Originals
+
+from tests.parity import golden_data, golden_losses, golden_networks
+from tests.parity.golden import FOLDER
+from tests.parity.originals import Originals
 
 # three steps of Adam, which enlarge what is rounding in a gradient, differ by 1e-3 on another CPU
 LIMIT = 5e-3

@@ -16,8 +16,8 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # where qcjax isn't installed
 
-from experiments.benchmarks.authors import Authors  # noqa: E402
-from experiments.benchmarks.clones import find  # noqa: E402
+from benchmarks.authors import Authors  # noqa: E402
+from benchmarks.clones import find  # noqa: E402
 
 
 class Originals(Authors):

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-import formulas as f
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden import load
 
 from qcjax.interop import from_torch, load_torch_checkpoint, to_torch
 from qcjax.models import AcdcUNet, MaskAutoencoder, NnUNet
 from qcjax.typing import Variables
+from tests.parity import formulas as f
+from tests.parity.golden import load
 
 SMALL: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "nnunet": (NnUNet(width=3, max_width=7, strides=((1, 1), (2, 2), (2, 2))), (1, 4, 4, 2)),

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-import formulas as f
 import numpy as np
 import pytest
-from golden import load
 
-from qcjax import qc_original
 from qcjax.data.preprocess import plan, prepare_image, prepare_labels, restore_labels
 from qcjax.data.subject import Volume
 from qcjax.metrics.surface import case_metrics
+from qcjax.qc import original as qc_original
+from tests.parity import formulas as f
+from tests.parity.golden import load
 
 
 def _volume(name: str, array: np.ndarray) -> Volume:

@@ -2,20 +2,20 @@
 
 from collections.abc import Callable
 
-import formulas as f
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from golden import load
 
 from qcjax import losses
-from qcjax.config import Config
+from qcjax.config import Mnms2Config
+from qcjax.runtime.devices import Devices
 from qcjax.train.networks import Networks
-from qcjax.train.parallel import Devices
 from qcjax.train.state import adam, sgd
 from qcjax.typing import Array
+from tests.parity import formulas as f
+from tests.parity.golden import load
 
 TOLERANCE = 1e-5
 Loss = Callable[[Array, Array], Array]  # logits, one-hot target
@@ -68,7 +68,7 @@ def test_deep_supervision_targets(name: str) -> None:
 @pytest.mark.parametrize("name", ["nnunet", "acdc_unet"])
 def test_learning_rates(name: str) -> None:
     """The poly schedule's counter is applied before it advances, the exponential one's after."""
-    networks = Networks(Config(preset="original"), name, Devices(1))
+    networks = Networks(Mnms2Config(preset="original"), name, Devices(1))
     expected = load("learning_rates")[name]
     counters = [max(i - 1, 0) if name == "nnunet" else i for i in range(len(expected))]
     np.testing.assert_allclose([networks.rate(c) for c in counters], expected, rtol=1e-9)

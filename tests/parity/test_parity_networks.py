@@ -10,13 +10,11 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import formulas as f
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from golden import Golden, load, weights
 
 from qcjax import losses
 from qcjax.data.batches import Batch
@@ -25,6 +23,8 @@ from qcjax.models import AcdcUNet, MaskAutoencoder, NnUNet
 from qcjax.train import updates
 from qcjax.train.state import TrainState, adam, from_variables, sgd
 from qcjax.typing import Array, Variables
+from tests.parity import formulas as f
+from tests.parity.golden import Golden, load, weights
 
 MODELS: dict[str, nn.Module] = {"nnunet": NnUNet(), "acdc_unet": AcdcUNet(), "autoencoder": MaskAutoencoder()}
 NETWORK_TOLERANCE = 1e-4  # relative

@@ -11,8 +11,8 @@ from qcjax.data.mask_cohort import MaskCase, MaskCohort
 from qcjax.data.preprocess import Geometry
 from qcjax.data.subject import Case
 from qcjax.data.volumes import VolumeCohort, VolumeGeometry, Volumes
-from qcjax.train.monitor import MonitorTraining
-from qcjax.train.parallel import Devices
+from qcjax.runtime.devices import Devices
+from qcjax.train.autoencoder import MonitorTraining
 
 LABELS = {"rv": 1, "myo": 2, "lv": 3}
 MONITOR = MonitorConfig(

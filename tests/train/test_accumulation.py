@@ -4,24 +4,24 @@ from dataclasses import replace
 from functools import cache, partial
 
 import chex
-import drawn_cohorts
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from slow import slow
 
 from qcjax import losses
-from qcjax.config import AcdcConfig, Config, EmidecConfig
+from qcjax.config import AcdcConfig, EmidecConfig, Mnms2Config
 from qcjax.data.batches import Batch
 from qcjax.models.layers import BatchNorm, Conv, Dropout
+from qcjax.runtime.devices import BROADCAST, REPLICATED, SHARDED, Devices
 from qcjax.train import state as states
 from qcjax.train import updates
 from qcjax.train.networks import Networks
-from qcjax.train.parallel import BROADCAST, REPLICATED, SHARDED, Devices
-from qcjax.train.volumes import FoldTraining, VolumeNetwork
+from qcjax.uncertainty.training import FoldTraining, VolumeNetwork
+from tests.slow import slow
+from tests.train import drawn_cohorts
 
 KEY, RATE = jax.random.key(0), np.float32(0.05)
 LOSS = losses.SUPERVISED["paper"]
@@ -216,7 +216,7 @@ def test_a_batch_that_parts_do_not_share_evenly_is_refused():
         jax.eval_shape(update, start_of(Net()), batch_of(6, 6), KEY, RATE)
 
 
-@pytest.mark.parametrize("config", [Config, AcdcConfig, EmidecConfig])
+@pytest.mark.parametrize("config", [Mnms2Config, AcdcConfig, EmidecConfig])
 @pytest.mark.parametrize("parts", [0, -2])
 def test_less_than_one_part_is_refused(config, parts):
     with pytest.raises(ValueError, match=f"--accumulate: {parts} found, expected at least 1"):

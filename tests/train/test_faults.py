@@ -18,16 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from toy import ONE, STEPS, double_and_add, number, train_toy
 
-from qcjax.interruption import Stopped, stoppable
+from qcjax.runtime.devices import Devices
+from qcjax.runtime.stops import Stopped, stoppable
 from qcjax.train.checkpoint import Checkpoints
-from qcjax.train.damage import DamagedCheckpoint
+from qcjax.train.checksums import DamagedCheckpoint
 from qcjax.train.loop import Journal
 from qcjax.train.networks import Networks
 from qcjax.train.nonfinite import skip_nonfinite
-from qcjax.train.parallel import Devices
 from qcjax.train.steps import run_steps
+from tests.train.toy import ONE, STEPS, double_and_add, number, train_toy
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -238,8 +238,8 @@ TOY = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from toy import number, train_toy
-from qcjax.faults import exit_code
+from tests.train.toy import number, train_toy
+from qcjax.runtime.exits import exit_code
 
 def slow(epoch, step):
     print("step", flush=True)
@@ -253,7 +253,7 @@ sys.exit(exit_code(lambda: train_toy(Path({out!r}), epochs=100, batch=slow)))
 @pytest.mark.parametrize(("code", "expected"), [(None, 75), ("99", 99)])
 def test_the_exit_code_asks_the_scheduler_to_start_the_job_again(tmp_path, code, expected):
     environment = os.environ | ({} if code is None else {"QCJAX_REQUEUE_EXIT_CODE": code})
-    script = TOY.format(tests=str(Path(__file__).parent), out=str(tmp_path))
+    script = TOY.format(tests=str(Path(__file__).parents[2]), out=str(tmp_path))
     process = subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=subprocess.PIPE,
@@ -571,7 +571,7 @@ HUNGRY = """
 import resource
 import sys
 import jax.numpy as jnp
-from qcjax.faults import exit_code
+from qcjax.runtime.exits import exit_code
 
 jnp.zeros(3).block_until_ready()
 

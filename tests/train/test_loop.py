@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from qcjax.refinement.refine import Pool, refine
+from qcjax.runtime.devices import Devices
 from qcjax.train import stages
 from qcjax.train.checkpoint import Checkpoints
 from qcjax.train.loop import Journal, fit, stream
-from qcjax.train.parallel import Devices
-from qcjax.train.refinement import Pool, refine
 from qcjax.train.stages import train_autoencoder, train_segmenter
 from qcjax.train.state import TrainState
 

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
+from qcjax.runtime.devices import Devices
 from qcjax.train.checkpoint import Checkpoints
 from qcjax.train.loop import Journal, fit
-from qcjax.train.parallel import Devices
 from qcjax.train.state import TrainState
 from qcjax.train.steps import run_steps
 

@@ -1,0 +1,39 @@
+"""Everything a run can be told, as frozen dataclasses."""
+
+import dataclasses
+import json
+from typing import Any
+
+from qcjax.config.experiments import AcdcConfig, EmidecConfig, Mnms2Config, RunConfig
+from qcjax.config.hosts import Hosts
+from qcjax.config.monitor import MONITORS, Centre, DiceOfMasks, MonitorConfig
+from qcjax.config.training import AutoencoderConfig, RefinementConfig, SegmenterConfig, UncertaintyConfig
+from qcjax.config.values import ARMS, Arm, Preset, Segmenter, Stream, View
+
+__all__ = [
+    "ARMS",
+    "MONITORS",
+    "AcdcConfig",
+    "Arm",
+    "AutoencoderConfig",
+    "Centre",
+    "DiceOfMasks",
+    "EmidecConfig",
+    "Hosts",
+    "Mnms2Config",
+    "MonitorConfig",
+    "Preset",
+    "RefinementConfig",
+    "RunConfig",
+    "Segmenter",
+    "SegmenterConfig",
+    "Stream",
+    "UncertaintyConfig",
+    "View",
+    "to_json",
+]
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A configuration as plain values, paths as text."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))

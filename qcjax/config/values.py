@@ -1,0 +1,10 @@
+"""The values that options choose from."""
+
+from typing import Literal
+
+Segmenter = Literal["nnunet", "acdc_unet"]
+View = Literal["SA", "LA"]
+Preset = Literal["demo", "small", "paper", "original"]
+Arm = Literal["baseline", "control", "proposed"]
+Stream = Literal["auto", "always", "never"]
+ARMS: tuple[Arm, ...] = ("baseline", "control", "proposed")

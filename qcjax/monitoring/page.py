@@ -1,0 +1,175 @@
+"""The self-contained page `report.html` of a monitoring experiment, and the figures beside it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from qcjax.labels import CARDIAC
+from qcjax.monitoring import figures, tables
+from qcjax.monitoring.curves import draw_reconstruction
+from qcjax.monitoring.figures import unit_of
+from qcjax.monitoring.gallery import gallery_words, monitoring_cards
+from qcjax.monitoring.table import read_measures
+from qcjax.monitoring.words import findings, policy, scales, what_differs
+from qcjax.report import published
+from qcjax.report.cards import Picture, embed
+from qcjax.report.render import write_page
+from qcjax.report.run import Run, read_run
+
+SECTIONS = (
+    ("findings", "In brief"),
+    ("run", "What ran"),
+    ("agreement", "Pseudo and real"),
+    ("ranking", "Ranking"),
+    ("flags", "Flags"),
+    ("risk", "Risk and coverage"),
+    ("damage", "Damaged masks"),
+    ("cases", "Flagged masks"),
+    ("reconstruction", "The autoencoder"),
+    ("published", "Published numbers"),
+    ("glossary", "Glossary"),
+    ("citations", "Citations"),
+)
+
+
+def write_monitoring_report(run_dir: Path) -> Path:
+    """Draw the figures of a monitoring run and write its page; a page and figures that exist are replaced.
+
+    Args:
+      run_dir: holds `results.json` (`summarise_monitoring` and what the experiment adds), `measures.csv` and,
+        where they were written, `config.json` and `metrics.jsonl`. Relative paths in the table start there.
+
+    Returns:
+      The path of `report.html`, which holds everything that it shows.
+
+    Raises:
+      FileNotFoundError: one of the first two files is not there.
+      ValueError: the table cannot be read.
+    """
+    run = read_run(run_dir, "measures.csv", read_measures)
+    context = {**_facts(run), **_tables(run), **_figures(run), **_cases(run)}
+    return write_page(run_dir / "report.html", "monitoring.html.j2", context)
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    results = run.results
+    n = results["n"]
+    facts = [
+        ("preset", results.get("preset")),
+        ("data", results.get("data")),
+        ("split", results.get("split")),
+        (
+            "left out",
+            f"{results['n_skipped']}: {', '.join(results['skipped'])}" if results.get("n_skipped") else None,
+        ),
+        ("methods", ", ".join(results["methods"])),
+        (
+            "masks",
+            f"{n['cases']} of {n['subjects']} subjects, {n['cases_with_truth']} with ground truth, "
+            f"{n['cases_with_rca']} judged by RCA too",
+        ),
+        ("seed", results.get("seed")),
+        ("versions", ", ".join(f"{name} {v}" for name, v in (results.get("versions") or {}).items())),
+        ("run folder", run.folder.resolve().name),
+    ]
+    return {
+        "title": "Segmentation quality without ground truth",
+        "lead": "An autoencoder of plausible masks judges cardiac segmentations, after Galati and Zuluaga (FIMH 2021)."
+        + (f" Preset “{results['preset']}”." if results.get("preset") else ""),
+        "sections": SECTIONS,
+        "findings": findings(results),
+        "facts": [(name, str(value)) for name, value in facts if value not in (None, "")],
+        "config": json.dumps(run.config, indent=2, ensure_ascii=False),
+        "has_truth": bool(results["scopes"]),
+        "scales": scales(results),
+        "policy": policy(results),
+        "differs": what_differs(results),
+        "hd_limit": f"{results['limits']['hd_mm']:g} {unit_of(results)}",
+        "dc_limit": f"{results['limits']['dc']:g}",
+        "failure_dc": f"{results['failure_dc']:g}",
+        "unreadable_lines": run.unreadable_lines,
+        "citations": (published.CITATIONS[1], published.ACDC_CITATION, published.RCA_CITATION),
+    }
+
+
+def _tables(run: Run) -> dict[str, Any]:
+    results = run.results
+    return {
+        "seconds": tables.seconds_table(results),
+        "correlations": tables.correlation_tables(results),
+        "differences": tables.difference_table(results),
+        "ranking": tables.ranking_tables(results, "counted"),
+        "ranking_dropped": tables.ranking_tables(results, "dropped"),
+        "flags": tables.flags_table(results),
+        "flagged": tables.flagged_table(results),
+        "risk": tables.risk_tables(results),
+        "damage": tables.damage_table(results.get("damage")),
+        "reconstruction": tables.reconstruction_table(results),
+        "published": tables.published_table(results),
+        "published_ranking": tables.published_ranking_tables(),
+    }
+
+
+def _figures(run: Run) -> dict[str, Sequence[Picture]]:
+    results, rows = run.results, run.rows
+    drawn: dict[str, list[tuple[Path | None, str]]] = {
+        name: [] for name in ("agreement", "ranking", "risk", "limit", "damage", "reconstruction")
+    }
+    for estimator, name in figures.ESTIMATOR_NAMES.items():
+        path = run.figure(f"agreement-{estimator}")
+        text = (
+            f"{name[0].upper()}{name[1:]}: pseudo against real measures, a point for every structure of every mask, "
+            "colour and marker by method. Failures have a black edge: DC 0, and in the grey band an undefined "
+            "distance. r counts them in; dropped: as in the paper."
+        )
+        drawn["agreement"].append((figures.draw_agreement(rows, results, estimator, path), text))
+        text = (
+            f"{name[0].upper()}{name[1:]}: mean real against mean pseudo distance of each method, failures "
+            "counted in."
+        )
+        drawn["ranking"].append(
+            (figures.draw_ranking(results, estimator, run.figure(f"ranking-{estimator}")), text)
+        )
+    for scope in results["scopes"]:
+        words = tables.scope_words(scope, results["scopes"][scope])
+        text = f"Risk-coverage curves over the structures of {words}: the lower the better."
+        drawn["risk"].append((figures.draw_risk(results, scope, run.figure(f"risk-{scope}")), text))
+    drawn["limit"].append(
+        (
+            figures.draw_limits(results, run.figure("flag-limits")),
+            "What the flags catch over each of their limits, the other one held; the vertical line is the limit in "
+            "use. An absent structure is flagged whatever the limits.",
+        )
+    )
+    drawn["damage"].append(
+        (
+            figures.draw_damage(results.get("damage") or {}, run.figure("damage")),
+            "Damaged against untouched ground-truth masks, by the suspicion, and by the larger one of suspicion and "
+            "doubt.",
+        )
+    )
+    drawn["reconstruction"].append(
+        (
+            draw_reconstruction(results, run.lines, run.figure("reconstruction")),
+            "Learning curve, and Dice of reconstructed validation ground truth by epoch beside the published values. "
+            + tables.EPOCHS_NOTE,
+        )
+    )
+    return {
+        f"{name}_figures": [embed(path, caption) for path, caption in found if path]
+        for name, found in drawn.items()
+    }
+
+
+def _cases(run: Run) -> dict[str, Any]:
+    cards, passed, others = monitoring_cards(
+        run.rows, run.results.get("labels"), run.folder, unit_of(run.results)
+    )
+    return {
+        "cards": cards,
+        "passed_cards": passed,
+        "other_cases": tables.other_cases_table(others),
+        "gallery_words": gallery_words(run.rows, cards),
+        "legend": [(s.colour, s.key, s.name) for s in CARDIAC],
+    }

@@ -1,0 +1,39 @@
+"""The best predictions of D_te's cases so far, as files."""
+
+from pathlib import Path
+
+import numpy as np
+
+from qcjax.runtime import hosts
+from qcjax.runtime.records import load_arrays
+
+
+class BestPredictions:
+    """Class probabilities of D_te's cases at the evaluations that the records point to, as files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def _path(self, case: int, evaluation: int) -> Path:
+        return self.folder / f"{case:05d}-{evaluation:04d}.npz"
+
+    def put(self, case: int, evaluation: int, probabilities: np.ndarray) -> None:
+        """Keep a case's (s, h, w, k)."""
+        if not hosts.leads():
+            return
+        with self._path(case, evaluation).open("wb") as file:
+            np.savez(file, probabilities.astype(np.float16, copy=False))
+
+    def get(self, case: int, first: int, second: int) -> np.ndarray:
+        """Mean of two evaluations, (s, h, w, k) float32.
+
+        Raises OSError or ValueError where a file is lost or damaged.
+        """
+        parts = [load_arrays(self._path(case, e))["arr_0"].astype(np.float32) for e in (first, second)]
+        return (parts[0] + parts[1]) / 2
+
+    def clear(self) -> None:
+        """Remove the files."""
+        for path in self.folder.glob("*.npz"):
+            path.unlink(missing_ok=True)

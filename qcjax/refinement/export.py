@@ -1,0 +1,187 @@
+"""What a stage gives for every case of D_te: predictions on the input's grid, and a row of measures."""
+
+import math
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from qcjax import qc
+from qcjax.data.nifti import read_image, read_labels, write_labels
+from qcjax.data.preprocess import restore_labels
+from qcjax.data.subject import Subject
+from qcjax.labels import CARDIAC
+from qcjax.metrics.clinical import volume_ml
+from qcjax.metrics.surface import case_metrics
+from qcjax.qc.slice_uncertainty import SliceSums, case_measures
+from qcjax.refinement.refine import Decision
+from qcjax.refinement.table import NUMBER_COLUMNS, UNCERTAINTY_OF_CASE, UNCERTAINTY_OF_STRUCTURE, CaseRow
+from qcjax.runtime import hosts
+from qcjax.runtime.folder import beside
+from qcjax.train.stages import Arm
+from qcjax.typing import Variables
+
+CASES_AT_ONCE = 8  # bounds the memory that probabilities take
+
+
+def export_stage(
+    arm: Arm,
+    stage: str,
+    names: Sequence[str],
+    load: Callable[[int], Variables],
+    decision: Decision,
+    autoencoder: Variables,
+    subjects: Sequence[Subject],
+    on_case: Callable[[], None] = lambda: None,
+    measures: Sequence[CaseRow] = (),
+) -> list[CaseRow]:
+    """Write the stage's predictions and reconstructions; return its rows of `cases.csv`.
+
+    Args:
+      names: of the m candidates, for people.
+      load: the weights of candidate i, on the devices.
+      decision: which candidate, or which two to average, for each case, and which cases are OoD to them.
+      subjects: who the cases belong to.
+      measures: what else each case's row holds, if anything.
+    """
+    selection, ood = decision.selection, decision.ood
+    of_code = {subject.code: subject for subject in subjects}
+    chosen = sorted({*selection.first.tolist(), *selection.second.tolist()})
+    weights = {i: load(i) for i in chosen}
+
+    def one(case: int, probabilities: np.ndarray, rebuilt: np.ndarray) -> CaseRow:
+        pair = dict.fromkeys((int(selection.first[case]), int(selection.second[case])))
+        candidate = " and ".join(names[i] for i in pair)
+        row = _score(arm, stage, case, probabilities, rebuilt, of_code)
+        on_case()
+        return (
+            row
+            | (measures[case] if measures else {})
+            | {
+                "candidate": f"mean of {candidate}" if len(pair) > 1 else candidate,
+                "ood": int(ood[case]),
+            }
+        )
+
+    rows: list[CaseRow] = []
+    for group in _groups(len(arm.data.unlabelled.cases)):
+        parts = _probabilities(arm, weights, selection, group)
+        rebuilt = arm.networks.predictor.rebuild_probabilities(autoencoder, np.concatenate(parts))
+        ends = np.cumsum([len(p) for p in parts])[:-1]
+        of_group = list(zip(group, parts, np.split(rebuilt, ends), strict=True))
+        rows += hosts.share(lambda found: one(*found), of_group)
+    return rows
+
+
+def measure_uncertainty(
+    arm: Arm,
+    variables: Variables,
+    samples: int,
+    chunk: int | None = None,
+    on_batch: Callable[[], None] = lambda: None,
+) -> list[CaseRow]:
+    """Each case's columns of uncertainty, from dropout samples of one model.
+
+    Args:
+      variables: of a segmenter with dropout, on the devices.
+      samples: how many.
+      chunk: how many at once; all if None.
+    """
+    cohort = arm.data.unlabelled
+    names = np.array([zlib.crc32(case.name.encode()) for case in cohort.cases], np.uint32)
+    numbers = np.arange(len(cohort.owner)) - cohort.first[cohort.owner]  # of a slice in its case
+    places = np.stack([names[cohort.owner], numbers.astype(np.uint32)], -1)
+    key = arm.key("uncertainty")
+    indices = arm.data.unlabelled_indices
+    sums = arm.networks.predictor.uncertainty(
+        variables, arm.data.slices, indices, places, key, samples, chunk, on_batch
+    )
+    rows = []
+    for parts in zip(*(cohort.split(x) for x in sums), strict=True):
+        found = case_measures(SliceSums(*parts))
+        row: CaseRow = {name: getattr(found, name) for name in UNCERTAINTY_OF_CASE}
+        for name, column in UNCERTAINTY_OF_STRUCTURE.items():
+            values = getattr(found, name)
+            row |= {column.format(s.key): float(v) for s, v in zip(CARDIAC, values, strict=True)}
+        rows.append(row)
+    return rows
+
+
+def _groups(n: int) -> Iterator[range]:
+    return (range(start, min(start + CASES_AT_ONCE, n)) for start in range(0, n, CASES_AT_ONCE))
+
+
+def _probabilities(
+    arm: Arm, weights: dict[int, Variables], selection: qc.Selection, group: range
+) -> list[np.ndarray]:
+    """Mean class probabilities of the chosen candidates, case by case."""
+    cohort, indices = arm.data.unlabelled, arm.data.unlabelled_indices
+    totals: dict[int, Any] = {case: 0.0 for case in group}
+    for i, variables in weights.items():
+        cases = [c for c in group if i in (selection.first[c], selection.second[c])]
+        if not cases:
+            continue
+        where = indices[np.concatenate([np.arange(len(cohort.owner))[cohort.rows(c)] for c in cases])]
+        stack = arm.networks.predictor.probabilities(variables, arm.data.slices, where)
+        sizes = [cohort.geometries[c].stack_shape[0] for c in cases]
+        for case, part in zip(cases, np.split(stack, np.cumsum(sizes)[:-1]), strict=True):
+            share = 1.0 if selection.first[case] == selection.second[case] else 0.5
+            totals[case] = totals[case] + np.float32(share) * part
+    return [totals[case] for case in group]
+
+
+def _score(
+    arm: Arm,
+    stage: str,
+    case: int,
+    probabilities: np.ndarray,
+    rebuilt: np.ndarray,
+    of_code: dict[str, Subject],
+) -> CaseRow:
+    cohort, config = arm.data.unlabelled, arm.networks.config
+    found, geometry = cohort.cases[case], cohort.geometries[case]
+    subject = of_code[found.subject]
+    mask, rebuilt_mask = (x.argmax(-1).astype(np.uint8) for x in (probabilities, rebuilt))
+    pdc, phd = qc.pseudo_measures(mask, rebuilt_mask, geometry.spacing_mm)
+    raised = qc.flags(pdc, phd)
+    kinds = {flag.kind for flag in raised}
+
+    image = read_image(found.image_path)
+    prediction = restore_labels(probabilities, geometry, config.losses)
+    folder = arm.folder / "predictions" / arm.networks.name / stage
+    folder.mkdir(parents=True, exist_ok=True)
+    prediction_path = folder / f"{found.name}_pred.nii.gz"
+    reconstruction_path = folder / f"{found.name}_reconstruction.nii.gz"
+    write_labels(prediction_path, prediction, image)
+    write_labels(reconstruction_path, restore_labels(rebuilt, geometry, config.losses), image)
+
+    row: CaseRow = dict.fromkeys(NUMBER_COLUMNS, math.nan)  # some stay so, where there is no truth
+    row |= {
+        "segmenter": arm.networks.name,
+        "view": arm.data.view,
+        "stage": stage,
+        "subject": found.subject,
+        "phase": found.phase,
+        "part": subject.part,
+        "disease": subject.disease,
+        "vendor": subject.vendor,
+        "flag": "erroneous" if "erroneous" in kinds else "suspicious" if kinds else "",
+        "reason": "; ".join(flag.reason for flag in raised),
+        "image_path": beside(found.image_path, arm.folder),
+        "label_path": beside(found.label_path, arm.folder),
+        "prediction_path": beside(prediction_path, arm.folder),
+        "reconstruction_path": beside(reconstruction_path, arm.folder),
+    }
+    row |= _volumes("volume_{}_ml", prediction, image.spacing_mm)
+    for structure, dc, hd in zip(CARDIAC, pdc, phd, strict=True):
+        row |= {f"pdc_{structure.key}": float(dc), f"phd_{structure.key}_mm": float(hd)}
+    if found.label_path is not None:
+        truth = read_labels(found.label_path, like=image).array
+        row |= case_metrics(prediction, truth, image.spacing_mm)
+        row |= _volumes("truth_volume_{}_ml", truth, image.spacing_mm)
+    return row
+
+
+def _volumes(column: str, labels: np.ndarray, spacing_mm: tuple[float, float, float]) -> CaseRow:
+    return {column.format(s.key): volume_ml(labels == s.id, spacing_mm) for s in CARDIAC}

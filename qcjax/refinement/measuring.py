@@ -1,0 +1,63 @@
+"""The cases of D_te, measured on the host while the devices work on the next ones."""
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+
+import numpy as np
+
+from qcjax.runtime import hosts
+from qcjax.train.stages import Arm
+from qcjax.typing import Variables
+
+Measures = tuple[np.ndarray, np.ndarray]  # pDC and pHD, (k,) each
+Measure = Callable[[int, np.ndarray, np.ndarray], Measures]  # of a case, its mask, its reconstruction
+Keep = Callable[[int, Measures], Callable[[np.ndarray], None] | None]
+
+AHEAD = 32  # how many cases may wait for their turn, with their probabilities on the devices
+
+
+def measure_cases(
+    arm: Arm,
+    variables: Variables,
+    autoencoder: Variables,
+    measure: Measure,
+    keep: Keep = lambda case, measures: None,
+) -> Measures:
+    """pDC and pHD of a segmenter on every case of D_te, (n, k) each.
+
+    Args:
+      measure: (case, mask (s, h, w), reconstruction (s, h, w)) -> pDC and pHD, (k,) each; called by threads.
+      keep: (case, its measures) -> what takes its class probabilities (s, h, w, k) float16, by a thread, or None;
+        asked case by case, in order. What it gives has returned when this returns.
+    """
+    data, predictor = arm.data, arm.networks.predictor
+    results = predictor.reconstruct(
+        variables, autoencoder, data.slices, data.unlabelled_indices, data.unlabelled.first
+    )
+    waiting: deque[tuple[Future[Measures], Callable[[], np.ndarray]]] = deque()
+    found: list[Measures] = []
+    kept: deque[Future[None]] = deque()
+    with ThreadPoolExecutor() as pool, closing(results):
+
+        def settle() -> None:
+            # here and not in a thread, in an order that no timing changes: several processes fetch together
+            measuring, probabilities = waiting.popleft()
+            measures = hosts.lead(measuring.result)
+            take = keep(len(found), measures)
+            found.append(measures)
+            if take is not None:
+                kept.append(pool.submit(take, probabilities()))
+            if len(kept) > AHEAD:
+                hosts.lead(kept.popleft().result)
+
+        for case, result in enumerate(results):
+            waiting.append((pool.submit(measure, case, result.labels, result.rebuilt), result.probabilities))
+            if len(waiting) > AHEAD:
+                settle()
+        while waiting:
+            settle()
+        hosts.lead(lambda: [future.result() for future in kept])
+    pdc, phd = zip(*found, strict=True)
+    return np.stack(pdc), np.stack(phd)

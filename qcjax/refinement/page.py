@@ -1,0 +1,143 @@
+"""The self-contained page `report.html` of a finished run, and the figures beside it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qcjax.data.subject import VIEWS
+from qcjax.refinement import flags, gallery, tables, words
+from qcjax.refinement.table import read_cases
+from qcjax.report import published, table
+from qcjax.report.columns import present
+from qcjax.report.render import write_page
+from qcjax.report.run import Run, read_run
+
+SECTIONS = (
+    ("findings", "In brief"),
+    ("run", "What ran"),
+    ("cohort", "Cohort"),
+    ("ablation", "Ablation"),
+    ("disease", "By disease"),
+    ("vendor", "By vendor"),
+    ("qc", "QC"),
+    ("ood", "Out of distribution"),
+    ("flagged", "Flagged cases"),
+    ("clinical", "Volumes and EF"),
+    ("training", "Training"),
+    ("published", "Published numbers"),
+    ("glossary", "Glossary"),
+    ("citations", "Citations"),
+)
+
+
+def write_report(run_dir: Path) -> Path:
+    """Draw the figures of a run and write its page; a page and figures that exist are replaced.
+
+    Args:
+      run_dir: holds `results.json`, `cases.csv` and, where they were written, `config.json` and
+        `metrics.jsonl`. Relative paths in `cases.csv` start there.
+
+    Returns:
+      The path of `report.html`, which holds everything that it shows.
+
+    Raises:
+      FileNotFoundError: one of the first two files is not there.
+    """
+    run = read_run(run_dir, "cases.csv", read_cases)
+    context = {
+        **_facts(run),
+        **_tables(run),
+        "ablation_figures": gallery.ablation_figures(run),
+        "scatter_figures": gallery.scatter_figures(run),
+        "ood_figures": gallery.ood_figures(run),
+        "refinement_figures": gallery.refinement_figures(run),
+        "curve_figures": gallery.curve_figures(run),
+        **gallery.flagged_cards(run),
+    }
+    return write_page(run_dir / "report.html", "report.html.j2", context)
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    results = run.results
+    seconds = _flat(results.get("seconds") or {})
+    versions = ", ".join(f"{name} {version}" for name, version in (results.get("versions") or {}).items())
+    facts = [
+        ("preset", results["preset"]),
+        ("data", results.get("data") or run.config.get("data")),
+        ("segmenters", ", ".join(results["ablation"])),
+        ("views", ", ".join(present(run.rows, "view", VIEWS))),
+        ("seed", results.get("seed")),
+        ("versions", versions),
+        ("run folder", run.folder.resolve().name),
+    ]
+    return {
+        "title": "Quality-controlled segmentation of the right ventricle",
+        "lead": "Out-of-distribution detection, refinement and selection on M&Ms-2, after Galati and Zuluaga "
+        f"(STACOM 2021). Preset “{results['preset']}”.",
+        "sections": SECTIONS,
+        "findings": words.findings(results),
+        "facts": [(name, str(value)) for name, value in facts if value not in (None, "")],
+        "seconds": table.Table(
+            "Time", ["stage", "seconds"], [[name, f"{value:,.1f}"] for name, value in seconds]
+        )
+        if seconds
+        else None,
+        "config": json.dumps(run.config, indent=2, ensure_ascii=False),
+        "skipped": [str(subject) for subject in results.get("skipped") or ()],
+        "scored": words.scored_words(results["scored_part"]),
+        "differs": words.what_differs(results),
+        "has_truth": results["scored_part"] is not None,
+        "unreadable_lines": run.unreadable_lines,
+        "citations": published.CITATIONS,
+        "notebook_epochs": ", ".join(
+            f"{dice} after {epoch} epochs" for epoch, dice in published.NOTEBOOK_SA_DICE_BY_EPOCH.items()
+        ),
+    }
+
+
+def _tables(run: Run) -> dict[str, Any]:
+    results = run.results
+    names = list(results["ablation"])
+    return {
+        "cohort": table.cohort_table(results.get("cohort") or ()),
+        "segmenters": [
+            {
+                "name": name,
+                "headline": tables.headline_tables(results, name),
+                "differences": tables.difference_tables(results, name),
+                "disease": tables.disease_tables(results, name),
+                "vendor": tables.vendor_tables(results, name),
+                "clinical": tables.clinical_tables(results, name),
+                "structures": tables.structure_table(results, name),
+            }
+            for name in names
+        ],
+        "qc": tables.qc_table(results),
+        "failures": tables.failure_tables(results),
+        "mc_samples": results.get("mc_samples", ""),
+        "ood": tables.ood_table(results),
+        "ood_names": _ood_names(results),
+        "flags": flags.flag_table(run.rows),
+        "published": [tables.published_table(results, name) for name in names],
+    }
+
+
+def _ood_names(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    told = []
+    for segmenter, views in (results.get("ood") or {}).items():
+        for view, found in views.items():
+            after = found.get("cases_after_k") or [[]]
+            if after[0]:
+                left = f"; still so at the end: {', '.join(after[-1]) or 'none'}" if len(after) > 1 else ""
+                told.append((f"{segmenter}, {view}, before refinement:", ", ".join(after[0]) + left + "."))
+    return told
+
+
+def _flat(seconds: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    pairs: list[tuple[str, float]] = []
+    for name, value in seconds.items():
+        pairs += (
+            _flat(value, f"{prefix}{name}, ") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
+        )
+    return pairs

@@ -1,0 +1,194 @@
+"""Detection of out-of-distribution (OoD) cases and semi-supervised refinement (refinement paper, sections 2.2, 2.3)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from qcjax import qc
+from qcjax.data.batches import Plan, cycled, padded
+from qcjax.labels import CARDIAC, RV
+from qcjax.refinement.measuring import measure_cases
+from qcjax.train.checkpoint import LOSS, Candidate, Checkpoints
+from qcjax.train.loop import Record, fit
+from qcjax.train.stages import Arm, validate_segmenter
+from qcjax.train.state import TrainState
+from qcjax.typing import Variables
+
+RV_INDEX = CARDIAC.index(RV)
+
+
+class Decision(NamedTuple):
+    """What QC decides over some candidates for the n cases of D_te."""
+
+    selection: qc.Selection
+    ood: np.ndarray  # (n,)
+    thresholds: dict[str, dict[str, float]]  # phase -> low (pDC), and up with its unit (pHD)
+
+
+@dataclass
+class CandidatePool:
+    """The candidates of some stages of an arm, and what is known of them on D_te."""
+
+    arm: Arm
+    autoencoder: Variables
+    stages: list[Checkpoints]
+    measures: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def m_best(self) -> int:
+        """How many candidates there are at the most."""
+        return self.arm.networks.config.supervised.m_best
+
+    def load(self, candidate: Candidate) -> Variables:
+        """Its weights, on the devices."""
+        checkpoints = next(c for c in self.stages if c.stage == candidate.stage)
+        return self.arm.load(checkpoints, candidate)
+
+
+@dataclass
+class Pool(CandidatePool):
+    """The m_best of all stages that take part: refined models enter the same contest."""
+
+    def candidates(self, more: tuple[Candidate, ...] = ()) -> list[Candidate]:
+        """The m_best by validation loss, and `more` among them if they are that good."""
+        found = {(c.stage, c.epoch): c for stage in self.stages for c in stage.candidates()}
+        found |= {(c.stage, c.epoch): c for c in more}
+        return sorted(found.values(), key=lambda c: (c.loss, -c.epoch))[: self.m_best]
+
+    def measure(
+        self, candidate: Candidate, variables: Variables | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """pDC and pHD in mm of every case of D_te and structure, (n, 3) each; computed once per candidate."""
+        key = (candidate.stage, candidate.epoch)
+        if key not in self.measures:
+            self.measures[key] = measure_unlabelled(
+                self.arm, variables or self.load(candidate), self.autoencoder
+            )
+        return self.measures[key]
+
+    def rv_measures(self, candidates: list[Candidate]) -> tuple[np.ndarray, np.ndarray]:
+        """pDC and pHD in mm of the RV, (m, n) each."""
+        pdc, phd = zip(*(self.measure(c) for c in candidates), strict=True)
+        return np.stack(pdc)[..., RV_INDEX], np.stack(phd)[..., RV_INDEX]
+
+    def detect(self, candidates: list[Candidate]) -> tuple[np.ndarray, dict[str, qc.Thresholds]]:
+        """Which cases of D_te are OoD, (n,), and the thresholds of each phase."""
+        pdc, phd = self.rv_measures(candidates)
+        phases = self.arm.data.unlabelled.phases
+        limits = qc.thresholds_by_phase(pdc, phd, phases)
+        return qc.out_of_distribution(pdc, phd, qc.by_phase(limits, phases)), limits
+
+    def decide(self, candidates: list[Candidate]) -> Decision:
+        """QC-based selection (section 2.3) and OoD detection over given candidates."""
+        ood, limits = self.detect(candidates)
+        up = qc.by_phase(limits, self.arm.data.unlabelled.phases).up
+        thresholds = {phase: {"low": float(t.low), "up_mm": float(t.up)} for phase, t in limits.items()}
+        return Decision(qc.select(*self.rv_measures(candidates), up), ood, thresholds)
+
+
+def measure_unlabelled(
+    arm: Arm, variables: Variables, autoencoder: Variables
+) -> tuple[np.ndarray, np.ndarray]:
+    """pDC and pHD in mm of a segmenter on every case of D_te: (n, 3) each, on the prepared grid."""
+    geometries = arm.data.unlabelled.geometries
+
+    def measure(case: int, mask: np.ndarray, rebuilt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return qc.pseudo_measures(mask, rebuilt, geometries[case].spacing_mm)
+
+    return measure_cases(arm, variables, autoencoder, measure)
+
+
+def refine(pool: Pool, stage: str, epochs: int, learn_from_ood: bool) -> Checkpoints:
+    """Refine the best candidate; the models enter the pool's contest. Returns the stage's checkpoints.
+
+    Stage "refined": epoch k learns from labelled slices and from those of the cases that are OoD after k − 1, with
+    α = 1/k, until no case is OoD. Stage "control" (`learn_from_ood` False): the same steps from the same start with
+    α = 0 and without the OoD slices, which is what more supervised training alone would have done.
+    """
+    arm = pool.arm
+    networks, devices, config = arm.networks, arm.devices, arm.networks.config.refinement
+    rate = np.float32(config.learning_rate_factor * networks.initial_rate)
+    start = pool.candidates()[0]
+    state = next(c for c in pool.stages if c.stage == start.stage).restore(start.epoch, state=arm.template())[
+        "state"
+    ]
+    checkpoints = arm.checkpoints(stage, pool.m_best)
+    if learn_from_ood and checkpoints.latest() is None and not pool.detect(pool.candidates())[0].any():
+        epochs = 0
+    pool.stages.append(checkpoints)
+    step = networks.refinement_step
+    taken: dict[int, Plan] = {}
+
+    def batches(epoch: int, ood: np.ndarray) -> Iterator[tuple[Any, ...]]:
+        labelled = arm.plan(config.steps, config.labelled, epoch)
+        steps, count = len(labelled.indices), config.unlabelled if learn_from_ood else 0
+        slices = arm.data.unlabelled_indices[arm.data.unlabelled.slices_of(np.flatnonzero(ood))]
+        other = (
+            cycled(slices, config.unlabelled, steps, arm.seed, epoch)
+            if count
+            else _nothing(steps, config.unlabelled)
+        )
+        joint = _side_by_side(labelled, other, networks.multiple)
+        taken[epoch] = Plan(joint[0], joint[1] + joint[2])
+        alpha = np.float32(1 / epoch if learn_from_ood else 0)
+        for i, (indices, is_labelled, is_ood) in enumerate(zip(*joint, strict=True)):
+            indices, is_labelled, is_ood = devices.shard((indices, is_labelled, is_ood))
+            batch = networks.take(arm.data.slices, indices, is_labelled)
+            yield batch, is_ood, alpha, pool.autoencoder, arm.step_key(stage, epoch, i), rate
+
+    def train(state: TrainState, epoch: int) -> tuple[TrainState, Record]:
+        ood = (
+            pool.detect(pool.candidates())[0]
+            if learn_from_ood
+            else np.zeros(len(arm.data.unlabelled.cases), bool)
+        )
+        return arm.run_steps(step, state, batches(epoch, ood))
+
+    def validate(state: TrainState, epoch: int) -> Record:
+        record = {"k": epoch} | validate_segmenter(arm, state)
+        if learn_from_ood:
+            candidate = Candidate(stage, epoch, record[LOSS])
+            candidates = pool.candidates((candidate,))
+            if candidate in candidates:
+                pool.measure(candidate, state.variables)
+            record |= describe_ood(arm, pool.detect(candidates)[0])
+        return record
+
+    def finished(record: Record) -> bool:
+        return learn_from_ood and record["ood"] == 0
+
+    names = lambda epoch, i: arm.data.names(taken[epoch], i)  # noqa: E731
+    fit(
+        arm.identity(stage),
+        epochs,
+        state,
+        train,
+        validate,
+        checkpoints,
+        arm.journal,
+        devices,
+        finished,
+        names,
+    )
+    return checkpoints
+
+
+def describe_ood(arm: Arm, ood: np.ndarray) -> Record:
+    """For the journal: how many cases are OoD, and which."""
+    names = [case.name for case, is_ood in zip(arm.data.unlabelled.cases, ood, strict=True) if is_ood]
+    return {"ood": len(names), "ood_cases": names}
+
+
+def _nothing(steps: int, batch: int) -> Plan:
+    return Plan(np.zeros((steps, batch), np.int32), np.zeros((steps, batch), np.float32))
+
+
+def _side_by_side(labelled: Plan, other: Plan, multiple: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Indices, labelled weights and OoD weights of joint batches: (steps, b) each."""
+    indices = np.concatenate([labelled.indices, other.indices], 1)
+    is_labelled = np.concatenate([labelled.weight, np.zeros_like(other.weight)], 1)
+    is_ood = np.concatenate([np.zeros_like(labelled.weight), other.weight], 1)
+    weights = padded(Plan(indices, is_labelled), multiple), padded(Plan(indices, is_ood), multiple)
+    return weights[0].indices, weights[0].weight, weights[1].weight

@@ -1,0 +1,273 @@
+"""Refinement as the authors' public code does it: the preset `original`.
+
+Epochs of supervised training alternate with one pass over each out-of-distribution (OoD) case. Both halves of an
+epoch are validated, tried on D_te, and enter the best list; what is OoD is decided over all evaluations so far.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from qcjax import qc
+from qcjax.data.batch_sizes import batch_sizes, in_sizes
+from qcjax.data.batches import Batch, in_batches, padded
+from qcjax.data.subject import PHASES
+from qcjax.labels import RV
+from qcjax.qc import original as qc_original
+from qcjax.refinement.best_predictions import BestPredictions
+from qcjax.refinement.measuring import Keep, measure_cases
+from qcjax.refinement.refine import CandidatePool, Decision, describe_ood
+from qcjax.runtime import hosts
+from qcjax.train.checkpoint import LOSS, Candidate
+from qcjax.train.loop import Record, fit, run_steps
+from qcjax.train.stages import Arm, original_start, validate_segmenter
+from qcjax.train.state import TrainState
+from qcjax.typing import Variables
+
+BLEND_EPOCHS = 250  # the code's number of epochs, whatever the run's
+MAX_SIZES = 3  # of batches of single cases; each compiles the step anew, and more would save little padding
+
+
+@dataclass
+class OriginalPool(CandidatePool):
+    """The candidates of one refinement, or those of supervised training before it."""
+
+    def candidates(self) -> list[Candidate]:
+        """The m_best of supervised training, or those of the continued best list that entered during refinement.
+
+        Where none entered, the code has nothing left to select from; the supervised candidates stand in.
+        """
+        supervised, *refined = self.stages
+        if not refined:
+            return supervised.candidates()
+        found = [candidate for candidate, entered in self._best_list() if entered]
+        return found or supervised.candidates()
+
+    def _best_list(self) -> list[tuple[Candidate, bool]]:
+        """The best list, and whether each entered during refinement: supervised epochs up to the one that refinement
+        starts from, that one once more where it is better than the worst (the code validates it again), refined models.
+        """
+        supervised, *refined = self.stages
+        start = original_start(self.arm.networks.config.supervised.epochs)
+        identity = self.arm.identity("segmenter")
+        lines = [r for r in self.arm.journal.read() if all(r.get(k) == v for k, v in identity.items())]
+        before = [Candidate(supervised.stage, r["epoch"], r[LOSS]) for r in lines if r["epoch"] <= start]
+        listed = self._best([(c, False) for c in before])
+        again = next(c for c in before if c.epoch == start)
+        if len(listed) < self.m_best or again.loss < listed[-1][0].loss:
+            listed.append((again, True))
+        return self._best([*listed, *((c, True) for stage in refined for c in stage.candidates())])
+
+    def _best(self, found: list[tuple[Candidate, bool]]) -> list[tuple[Candidate, bool]]:
+        """The m_best, lowest loss first; of equals the later entry."""
+        return sorted(found, key=lambda entry: (entry[0].loss, not entry[1], -entry[0].epoch))[: self.m_best]
+
+    def decide(self, candidates: list[Candidate]) -> Decision:
+        """A running record over the candidates, one after another, best first."""
+        for c in candidates:
+            key = (c.stage, c.epoch)
+            if key not in self.measures:
+                self.measures[key] = measure_rv(self.arm, self.load(c), self.autoencoder)
+        records = Records(self.arm.data.unlabelled.phases)
+        for c in candidates:
+            records.update(*self.measures[(c.stage, c.epoch)])
+        return Decision(records.select(), records.ood(), records.thresholds())
+
+
+class Records:
+    """The code's running records, one per phase, over the cases of D_te."""
+
+    def __init__(self, phases: np.ndarray) -> None:
+        self.cases = {phase: np.flatnonzero(phases == phase) for phase in PHASES}
+        self.records = {phase: qc_original.empty_record(len(cases)) for phase, cases in self.cases.items()}
+        self.phases, self.n = phases, len(phases)
+
+    def improves(self, case: int, pdc: float, phd: float) -> bool:
+        """Whether `update` will have a case's prediction kept, whatever the other cases' measures."""
+        phase = str(self.phases[case])
+        place = int(np.searchsorted(self.cases[phase], case))
+        return qc_original.improves(self.records[phase], place, pdc, phd)
+
+    def update(self, pdc: np.ndarray, phd: np.ndarray) -> None:
+        """One more evaluation, (n,) each."""
+        for phase, cases in self.cases.items():
+            if len(cases):
+                self.records[phase] = qc_original.update(self.records[phase], pdc[cases], phd[cases]).record
+
+    def ood(self) -> np.ndarray:
+        """Which cases are OoD, (n,)."""
+        found = np.zeros(self.n, bool)
+        for phase, cases in self.cases.items():
+            if len(cases):
+                found[cases] = qc_original.out_of_distribution(self.records[phase])
+        return found
+
+    def select(self) -> qc.Selection:
+        """The evaluations whose predictions are averaged, for every case."""
+        first, second = np.zeros(self.n, int), np.zeros(self.n, int)
+        for phase, cases in self.cases.items():
+            selection = qc_original.select(self.records[phase])
+            first[cases], second[cases] = selection.first, selection.second
+        return qc.Selection(first, second)
+
+    def thresholds(self) -> dict[str, dict[str, float]]:
+        """Of each phase."""
+        limits = {p: qc_original.thresholds(self.records[p]) for p, cases in self.cases.items() if len(cases)}
+        return {p: {"low": float(t.low), "up_voxels": float(t.up)} for p, t in limits.items()}
+
+
+def measure_rv(
+    arm: Arm, variables: Variables, autoencoder: Variables, keep: Keep = lambda case, measures: None
+) -> tuple[np.ndarray, np.ndarray]:
+    """pDC and pHD in voxels of the RV in every case of D_te, (n,) each; for `keep` see `measure_cases`."""
+
+    def measure(case: int, mask: np.ndarray, rebuilt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return qc_original.pseudo_measures(mask, rebuilt, (RV,))
+
+    pdc, phd = measure_cases(arm, variables, autoencoder, measure, keep)
+    return pdc[:, 0], phd[:, 0]
+
+
+def measure_and_keep(
+    arm: Arm,
+    variables: Variables,
+    autoencoder: Variables,
+    records: Records,
+    best: BestPredictions,
+    evaluation: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`measure_rv` as one more evaluation: `records` know of it, and `best` has the predictions that they point to."""
+
+    def keep(case: int, measures: tuple[np.ndarray, np.ndarray]) -> Callable[[np.ndarray], None] | None:
+        pdc, phd = (float(x[0]) for x in measures)
+        return partial(best.put, case, evaluation) if records.improves(case, pdc, phd) else None
+
+    pdc, phd = measure_rv(arm, variables, autoencoder, keep)
+    records.update(pdc, phd)
+    return pdc, phd
+
+
+def case_sizes(arm: Arm) -> tuple[int, ...]:
+    """The sizes of the batches in which cases of D_te are learnt from, one case at a time."""
+    lengths = np.diff(arm.data.unlabelled.first)
+    return batch_sizes(lengths, arm.networks.config.supervised.batch, MAX_SIZES)
+
+
+def case_batches(
+    arm: Arm, case: int, sizes: tuple[int, ...]
+) -> Iterator[tuple[np.ndarray, np.ndarray, Batch]]:
+    """A case of D_te, batch by batch: places in its stack (b,), padding included; its slices; both on the devices."""
+    networks, devices = arm.networks, arm.devices
+    rows = arm.data.unlabelled_indices[arm.data.unlabelled.rows(case)]
+    for plan in in_sizes(len(rows), sizes):
+        (places,), (weight,) = padded(plan, networks.multiple)
+        where = rows[places].astype(np.int32)
+        batch = networks.take(arm.data.slices, *devices.shard((where, weight)))
+        yield places, where[weight > 0], batch
+
+
+def refine_original(pool: OriginalPool, stage: str, epochs: int, learn_from_ood: bool) -> None:
+    """Go on from supervised training's epoch 200 (of 250), with its optimiser state.
+
+    Epoch k has two halves, 2k − 1: a pass over the labelled slices, 2k: one pass over each OoD case with a pseudo
+    ground truth between R's output and the best prediction so far. It ends where no case is OoD. Stage "control"
+    (`learn_from_ood` False) has the first halves alone.
+    """
+    arm, supervised = pool.arm, pool.stages[0]
+    networks, devices = arm.networks, arm.devices
+    cohort = arm.data.unlabelled
+    start = original_start(networks.config.supervised.epochs)
+    state = supervised.restore(start, state=arm.template())["state"]
+    checkpoints = arm.checkpoints(stage, pool.m_best)
+    pool.stages.append(checkpoints)
+    best = BestPredictions(
+        arm.folder / "best_predictions" / checkpoints.stage / networks.name / arm.data.view
+    )
+
+    sizes = case_sizes(arm)
+    taken: list[np.ndarray] = []  # the slices of each step of the running epoch
+    records, progress = Records(cohort.phases), {"adjustments": 0, "evaluations": 0}
+
+    def replay(epoch: int) -> None:
+        """What is known after an epoch, from the journal's lines."""
+        for line in arm.journal.read():
+            if line["epoch"] <= epoch and all(line.get(k) == v for k, v in arm.identity(stage).items()):
+                progress["adjustments"] = line["adjustments"]
+                if learn_from_ood:
+                    records.update(np.array(line["pdc_rv"]), np.array(line["phd_rv_voxels"]))
+                    progress["evaluations"] += 1
+
+    def rate() -> np.float32:
+        done = progress["adjustments"]
+        if networks.name == "acdc_unet":
+            return np.float32(networks.rate(start + done))
+        return np.float32(networks.rate(start - 1 if done == 0 else done - 1))  # its counter restarts at 0
+
+    def labelled(epoch: int, k: int) -> Iterator[tuple[Any, ...]]:
+        plan = arm.plan(networks.config.refinement.steps, networks.config.supervised.batch, start + k)
+        for i, (indices, weight) in enumerate(zip(*plan, strict=True)):
+            batch = networks.take(arm.data.slices, *devices.shard((indices, weight)))
+            taken.append(indices[weight > 0])
+            yield batch, arm.step_key(stage, epoch, i), rate()
+
+    def unlabelled(epoch: int, k: int) -> Iterator[tuple[Any, ...]]:
+        ood, selection = hosts.same((records.ood(), records.select()))
+        order = [case for phase in PHASES for case in np.flatnonzero(ood & (cohort.phases == phase)).tolist()]
+        blend = np.float32((start + k - 1) / BLEND_EPOCHS)
+        for number, case in enumerate(order):
+            try:
+                kept = int(selection.first[case]), int(selection.second[case])
+                target = hosts.lead(partial(best.get, case, *kept))
+            except (OSError, ValueError) as error:
+                checkpoints.forget_after(0, f"{best.folder} is damaged")
+                raise ValueError(f"{best.folder}: {error}; started again, refinement is done anew") from None
+            for i, (places, where, batch) in enumerate(case_batches(arm, case, sizes)):
+                key = arm.step_key(stage, epoch, 1000 * number + i)
+                taken.append(where)
+                yield batch, devices.shard(target[places]), blend, pool.autoencoder, key, rate()
+            progress["adjustments"] += 1
+
+    def train(state: TrainState, epoch: int) -> tuple[TrainState, Record]:
+        k = (epoch + 1) // 2 if learn_from_ood else epoch
+        taken.clear()
+        if learn_from_ood and epoch % 2 == 0:
+            # not made ahead: what `unlabelled` does about damage is for the main thread
+            return run_steps(networks.original_refinement_step, state, unlabelled(epoch, k))
+        state, metrics = arm.run_steps(networks.supervised_step, state, labelled(epoch, k))
+        progress["adjustments"] += 1
+        return state, metrics
+
+    def validate(state: TrainState, epoch: int) -> Record:
+        k = (epoch + 1) // 2 if learn_from_ood else epoch
+        record = {"k": k, "adjustments": progress["adjustments"]} | validate_segmenter(arm, state)
+        if learn_from_ood:
+            evaluation = progress["evaluations"]
+            pdc, phd = measure_and_keep(arm, state.variables, pool.autoencoder, records, best, evaluation)
+            progress["evaluations"] += 1
+            record |= {"pdc_rv": pdc.tolist(), "phd_rv_voxels": phd.tolist()} | describe_ood(
+                arm, records.ood()
+            )
+        return record
+
+    def finished(record: Record) -> bool:
+        return learn_from_ood and record["ood"] == 0
+
+    total = 2 * epochs if learn_from_ood else epochs
+    names = lambda epoch, i: arm.data.names(in_batches(taken[i], len(taken[i])), 0)  # noqa: E731
+    fit(
+        arm.identity(stage),
+        total,
+        state,
+        train,
+        validate,
+        checkpoints,
+        arm.journal,
+        devices,
+        finished,
+        names,
+        replay,
+    )
+    best.clear()

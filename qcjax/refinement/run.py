@@ -1,0 +1,324 @@
+"""A run of the M&Ms-2 experiment on disk: its folder, what is done already, and what it leaves behind."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from qcjax import interop
+from qcjax.config import Mnms2Config
+from qcjax.data.cohort import Cohort, prepare
+from qcjax.data.datasets import mnms2
+from qcjax.data.nifti import read_grid, read_image, read_labels
+from qcjax.data.preprocess import median_spacing
+from qcjax.data.subject import PARTS, VIEWS, Case, Subject
+from qcjax.data.validate import usable, validate_mnms2
+from qcjax.phantom import PhantomConfig, write_mnms2
+from qcjax.qc.slice_uncertainty import has_dropout
+from qcjax.refinement.export import export_stage, measure_uncertainty
+from qcjax.refinement.refine import Decision, Pool, refine
+from qcjax.refinement.refine_original import OriginalPool, refine_original
+from qcjax.refinement.summary import summarise
+from qcjax.refinement.table import CaseRow, write_cases
+from qcjax.runtime import hosts, jax_setup
+from qcjax.runtime.devices import Devices
+from qcjax.runtime.files import without_nan, write_whole
+from qcjax.runtime.folder import open_folder
+from qcjax.runtime.progress import bar, say
+from qcjax.runtime.records import read_record, write_record
+from qcjax.train.checkpoint import Candidate, Checkpoints
+from qcjax.train.loop import Journal
+from qcjax.train.networks import Networks
+from qcjax.train.stages import Arm, ViewData
+from qcjax.typing import Variables
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """The candidates of a stage, and what was decided over them."""
+
+    candidates: list[Candidate]
+    load: Callable[[int], Variables]
+    decision: Decision
+
+    @classmethod
+    def of(cls, pool: Pool | OriginalPool, single: bool = False) -> "StageResult":
+        """QC-based selection among a pool's candidates, or (`single`) the one of lowest validation loss."""
+        candidates = pool.candidates()[: 1 if single else None]
+        return cls(candidates, lambda i: pool.load(candidates[i]), pool.decide(candidates))
+
+
+class Run:
+    """One folder of results."""
+
+    def __init__(self, config: Mnms2Config, folder: Path) -> None:
+        self.config, self.folder = config, folder
+        self.journal = Journal(folder / "metrics.jsonl")
+        self.devices = Devices(config.devices)
+        self._networks: dict[str, Networks] = {}
+        self._rows: list[CaseRow] = []
+        self._skipped: list[str] = []
+        self._ood: dict[str, dict[str, Any]] = {}
+        self._seconds: dict[str, float] = {}
+
+    @classmethod
+    def open(cls, config: Mnms2Config, folder: Path) -> "Run":
+        """Make the folder, or go on with what is in it.
+
+        Raises ValueError where the folder belongs to a run with another configuration (says what differs), and what
+        `interop.from_torch_file` does for a file that it can't use.
+        """
+        if config.init_from is not None and len(config.segmenter) != 1:
+            raise ValueError(
+                f"--init-from: {len(config.segmenter)} segmenters found, expected one (--segmenter)"
+            )
+        run = cls(config, folder)
+        if config.init_from is not None:  # what can't be used is told of now
+            interop.from_torch_file(run.networks(config.segmenter[0]).segmenter, config.init_from)
+        open_folder(config, folder)
+        return run
+
+    def subjects(self) -> list[Subject]:
+        """Find or make the data set, and check it.
+
+        Raises ValueError where files have errors and --skip-invalid isn't given.
+        """
+        kept, self._skipped = hosts.lead(self._subjects)
+        return kept
+
+    def _subjects(self) -> tuple[list[Subject], list[str]]:
+        data = self.config.data
+        if data is None:
+            data = self._phantom()
+        say(f"Checking {data}")
+        subjects = mnms2.find(data, self.config.split)
+        findings = validate_mnms2(data, self.config.split)
+        return usable(subjects, findings, data, self.config.skip_invalid)
+
+    def _phantom(self) -> Path:
+        data = self.folder / "data"
+        if not (data / mnms2.INFORMATION).exists():  # written last
+            train, validation, test = self.config.subjects
+            cohort = PhantomConfig(train, validation, test, seed=self.config.seed)
+            with bar("Making a synthetic cohort", train + validation + test) as advance:
+                write_mnms2(data, cohort, lambda subject: advance())
+        return data
+
+    def views(self, subjects: Sequence[Subject]) -> list[str]:
+        """Those asked for that there is labelled data of.
+
+        Raises ValueError where there are none, or where one has no cases that count as unlabelled.
+        """
+        there = {c.view for s in subjects if s.part == "train" for c in s.cases if c.label_path}
+        unlabelled = {c.view for s in subjects if s.part != "train" for c in s.cases}
+        data = self.config.data or self.folder / "data"
+        for wanted in self.config.views:
+            if wanted not in there:
+                say(f"No labelled {wanted} cases found; that view is left out.")
+        found = [str(view) for view in VIEWS if view in self.config.views and view in there]
+        if not found:
+            asked = ", ".join(self.config.views)
+            raise ValueError(f"{data}: no labelled training cases of --views {asked} found, expected some")
+        for view in found:
+            if view not in unlabelled:
+                raise ValueError(
+                    f"{data}: no {view} cases in the validation and test parts found, expected some: they are the "
+                    "unlabelled ones, whose quality is controlled (--split makes other parts)"
+                )
+        return found
+
+    def prepare(self, subjects: Sequence[Subject], view: str) -> ViewData:
+        """D_tr, D_val and D_te of a view, prepared, on the devices."""
+        config = self.config
+        training, validation = mnms2.training_split(subjects, config.seed)
+        spacing = self._target_spacing([s for s in subjects if s.code in training], view)
+        parts = (
+            ([s for s in subjects if s.code in training], True),
+            ([s for s in subjects if s.code in validation], True),
+            ([s for s in subjects if s.part != "train"], False),
+        )
+        total = sum(c.view == view for part, _ in parts for s in part for c in s.cases)
+        cohorts: list[Cohort] = []
+        with bar(f"Preparing {view} at {spacing[0]:.2f} × {spacing[1]:.2f} mm, cases", total) as advance:
+            for members, with_labels in parts:
+                preset = config.losses
+                cohorts.append(prepare(members, view, spacing, config.size, with_labels, preset, advance))
+        training_cohort, validation_cohort, unlabelled = cohorts
+        return ViewData.place(
+            view, training_cohort, validation_cohort, unlabelled, self.devices, config.stream
+        )
+
+    def _target_spacing(self, training: Sequence[Subject], view: str) -> tuple[float, float]:
+        """As given, or the training set's median of this view (preset original: of all views)."""
+        if self.config.spacing_mm is not None:
+            return self.config.spacing_mm, self.config.spacing_mm
+        views = VIEWS if self.config.losses == "original" else (view,)
+        cases = [c for s in training for c in s.cases if c.view in views]
+        return median_spacing(read_grid(c.image_path).spacing_mm for c in cases)
+
+    def networks(self, name: str) -> Networks:
+        """M and R, built and compiled once for all views."""
+        if name not in self._networks:
+            self._networks[name] = Networks(self.config, name, self.devices)
+        return self._networks[name]
+
+    def pool(self, arm: Arm, autoencoder: Variables, supervised: Checkpoints) -> Pool | OriginalPool:
+        """The candidates that supervised training left."""
+        kind = OriginalPool if self.config.losses == "original" else Pool
+        return kind(arm, autoencoder, [supervised])
+
+    def refine(
+        self, arm: Arm, autoencoder: Variables, supervised: Checkpoints, stage: str
+    ) -> Pool | OriginalPool:
+        """Refinement proper ("refined"), or "control" for as many epochs as that took."""
+        pool = self.pool(arm, autoencoder, supervised)
+        epochs = self.config.refinement.epochs
+        if stage == "control":
+            epochs = max(
+                (r["k"] for r in self.journal.read() if _matches(r, arm.identity("refined"))), default=0
+            )
+        if isinstance(pool, OriginalPool):
+            refine_original(pool, stage, epochs, learn_from_ood=stage == "refined")
+        else:
+            refine(pool, stage, epochs, learn_from_ood=stage == "refined")
+        return pool
+
+    def stage(
+        self,
+        arm: Arm,
+        stage: str,
+        subjects: Sequence[Subject],
+        autoencoder: Variables,
+        decide: Callable[[], StageResult],
+    ) -> None:
+        """Predict, score and write every case of D_te, unless that is done already."""
+        title = " ".join(str(v) for v in arm.identity(stage).values())
+        done = self.folder / "stages" / (title.replace(" ", "-") + ".json")
+        record = hosts.lead(lambda: read_record(done))
+        if record is None:
+            started = time.monotonic()
+            result = decide()
+            result = replace(result, decision=hosts.same(result.decision))
+            measures = self._uncertainty(arm, title, result) if stage == "segmenter" else []
+            names = [f"{'epoch' if c.stage == 'segmenter' else c.stage} {c.epoch}" for c in result.candidates]
+            with bar(f"{title}: cases predicted and scored", len(result.decision.ood)) as advance:
+                rows = export_stage(
+                    arm, stage, names, result.load, result.decision, autoencoder, subjects, advance, measures
+                )
+            cases = arm.data.unlabelled.cases
+            record = {
+                "rows": rows,
+                "thresholds": result.decision.thresholds,
+                "ood_cases": [c.name for c, is_ood in zip(cases, result.decision.ood, strict=True) if is_ood],
+                "seconds": time.monotonic() - started,
+            }
+            hosts.lead(lambda: write_record(done, record))
+        self._rows += record["rows"]
+        self._seconds[f"{title} (predict and score)"] = record["seconds"]
+        if stage == "selection":  # the candidates before refinement
+            self._ood.setdefault(arm.networks.name, {})[arm.data.view] = {
+                "thresholds": record["thresholds"],
+                "cases_after_k": [record["ood_cases"]],
+            }
+
+    def _uncertainty(self, arm: Arm, title: str, result: StageResult) -> list[CaseRow]:
+        """Each case's, of the one model of a stage, where dropout samples are wanted and there is dropout."""
+        samples, chunk = self.config.mc_samples, self.config.mc_chunk
+        if not samples:
+            return []
+        if not has_dropout(arm.networks.segmenter):
+            say(f"{title}: {arm.networks.name} has no dropout, so no samples of it are drawn")
+            return []
+        batches = -(-len(arm.data.unlabelled_indices) // arm.networks.predictor.batch)
+        with bar(f"{title}: {samples} dropout samples, batches of slices", batches) as advance:
+            return measure_uncertainty(arm, result.load(0), samples, chunk, advance)
+
+    @hosts.led
+    def write_results(self, subjects: Sequence[Subject]) -> None:
+        """`cases.csv`, `results.json`, `submission.zip`."""
+        write_cases(self.folder / "cases.csv", self._rows)
+        tables = summarise(self._rows, seed=self.config.seed)
+        validation: dict[str, Any] = {}
+        for record in self.journal.read():
+            title = " ".join(str(record[k]) for k in ("stage", "segmenter", "view") if k in record)
+            self._seconds[title] = self._seconds.get(title, 0.0) + record["seconds"]
+            if record["stage"] == "refined":  # preset original has two lines for each k; the second counts
+                after = self._ood[record["segmenter"]][record["view"]]["cases_after_k"]
+                after[record["k"] :] = [record["ood_cases"]]
+        for segmenter in tables["qc"]:
+            for view in tables["qc"][segmenter]:
+                best = self._best(stage="autoencoder", view=view)
+                tables["qc"][segmenter][view]["reconstruction_dice"] = _dice(best)
+                found = self._best(stage="segmenter", segmenter=segmenter, view=view)
+                validation.setdefault(segmenter, {})[view] = {"epoch": found["epoch"], "dice": _dice(found)}
+        results = tables | {
+            "validation": validation,
+            "ood": self._ood,
+            "seconds": self._seconds,
+            "preset": self.config.preset,
+            "data": f"{self.config.data.resolve().name if self.config.data else 'synthetic cohort'}, "
+            f"{len(subjects)} subjects",
+            "versions": jax_setup.versions(),
+            "peak_memory": jax_setup.peak_memory(),
+            "seed": self.config.seed,
+            "cohort": cohort_table(subjects),
+            "n_skipped": len(self._skipped),
+            "skipped": self._skipped,
+        }
+        if self.config.mc_samples:
+            results["mc_samples"] = self.config.mc_samples
+        write_whole(self.folder / "results.json", json.dumps(without_nan(results), indent=2) + "\n")
+        self._write_submission(subjects)
+
+    def _best(self, **identity: str) -> dict[str, Any]:
+        """The journal's line of the stage's lowest validation loss; of equals the later."""
+        records = [r for r in self.journal.read() if _matches(r, identity)]
+        return min(records, key=lambda r: (r["validation_loss"], -r["epoch"]))
+
+    def _write_submission(self, subjects: Sequence[Subject]) -> None:
+        """The challenge's zip, of the first segmenter's refined stage."""
+        cases = {c.name: c for s in subjects for c in s.cases}
+        name = self.config.segmenter[0]
+        rows = [r for r in self._rows if r["segmenter"] == name and r["stage"] == "refined"]
+
+        def predictions() -> Any:
+            for row in rows:
+                case: Case = cases[f"{row['subject']}_{row['view']}_{row['phase']}"]
+                image = read_image(case.image_path)
+                yield case, read_labels(self.folder / row["prediction_path"]).array, image
+
+        mnms2.write_submission(predictions(), self.folder / "submission.zip")
+
+
+def _matches(record: dict[str, Any], identity: dict[str, Any]) -> bool:
+    return all(record.get(k) == v for k, v in identity.items())
+
+
+def _dice(record: dict[str, Any]) -> dict[str, float]:
+    return {key: record[f"validation_dice_{key}"] for key in ("lv", "myo", "rv")}
+
+
+def cohort_table(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
+    """A row per part of the data set: what was found."""
+
+    def counts(values: list[str]) -> dict[str, int]:
+        return {v: values.count(v) for v in sorted(set(values))}
+
+    table = []
+    for part in PARTS:
+        members = [s for s in subjects if s.part == part]
+        if not members:
+            continue
+        table.append(
+            {
+                "part": part,
+                "subjects": len(members),
+                "diseases": counts([s.disease for s in members]),
+                "vendors": counts([s.vendor for s in members]),
+                "views": counts([c.view for s in members for c in s.cases]),
+                "with_truth": sum(any(c.label_path for c in s.cases) for s in members),
+            }
+        )
+    return table

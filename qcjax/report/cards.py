@@ -1,0 +1,37 @@
+"""Pictures and cards of cases within a page."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_FLAGGED_PICTURES = 12
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as the page shows it."""
+
+    source: str  # data URI
+    caption: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """A flagged case: name, flags, what QC measured, and its picture where the files are there."""
+
+    name: str
+    tags: Sequence[str]
+    text: str
+    picture: Picture | None
+
+
+def drawn_pictures(*drawn: tuple[Path | None, str]) -> list[Picture]:
+    return [embed(path, caption) for path, caption in drawn if path]
+
+
+def embed(path: Path, caption: str) -> Picture:
+    """A drawn PNG within the page itself; its caption also tells those who can't see it what it shows."""
+    source = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+    return Picture(source, caption, caption)

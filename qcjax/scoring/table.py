@@ -1,0 +1,235 @@
+"""What scoring leaves behind per case: the journal `scores.jsonl`, from which it goes on, and `scores.csv`.
+
+Only an `Entry` per case stays in memory; everything else is read from the journal again, in the order of the names.
+"""
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qcjax.inference.monitor import Score
+from qcjax.qc import Flag
+
+Line = dict[str, Any]  # of the journal
+COLUMNS = (
+    "case",
+    "structure",
+    "verdict",  # of the structure: "", "suspicious" or "erroneous"
+    "reason",
+    "pdc",
+    "phd_mm",  # "phd_voxels" of a monitor of preset `original`
+    "worst_slice",  # on the file's third axis, counted from 1
+    "suspicion",  # of the case
+    "error",
+    "mask_path",
+    "reconstruction_path",  # starts at the folder of the table, as the next
+    "inconsistency_path",
+    "doubt",  # of the structure, by the image; empty without --images
+    "image_error",  # why there is none where images were given
+)
+STATUSES = ("erroneous", "suspicious", "", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a case's line lies in the journal, and what decides about order and repetition."""
+
+    name: str
+    path: str
+    size: int  # of the mask's file when it was read, in bytes
+    mtime_ns: int
+    retry: bool  # after an error, of the mask or its image, that need not come again with the same file
+    status: str  # one of STATUSES: the worst verdict, or that the mask couldn't be scored
+    suspicion: float  # or the largest doubt by its image, where that is larger
+    seconds: float
+    offset: int
+
+    @property
+    def urgency(self) -> tuple[int, float, str]:
+        """Sorts the erroneous first, then the suspicious, each by falling suspicion."""
+        return STATUSES.index(self.status), -np.nan_to_num(self.suspicion, posinf=math.inf), self.name
+
+
+class ScoreJournal:
+    """`scores.jsonl`: a line per case, the last one of a mask counts. A line that a kill cut short is dropped."""
+
+    def __init__(self, path: Path, theirs: bool = False) -> None:
+        """Read what is there, and make the file if need be; one of another process (`theirs`) is left as it is."""
+        self.path = path
+        self.entries: dict[str, Entry] = {}  # by the mask's path
+        if not theirs:
+            path.touch()
+        end = 0
+        with path.open("rb" if theirs else "r+b") as file:
+            for text in file:
+                if not text.endswith(b"\n"):
+                    if not theirs:
+                        file.truncate(end)
+                    break
+                with suppress(ValueError, KeyError, TypeError):  # damaged: its case is scored again
+                    self._note(json.loads(text), end)
+                end += len(text)
+        self.end = end  # in bytes
+
+    def append(self, *lines: Line) -> None:
+        """Add cases' lines; they are with the operating system when this returns."""
+        with self.path.open("ab") as file:
+            for line in lines:
+                text = json.dumps(line).encode() + b"\n"
+                file.write(text)
+                self._note(line, self.end)
+                self.end += len(text)
+
+    def lines(self, entries: Iterable[Entry]) -> Iterator[Line]:
+        """The lines of some cases, in their order."""
+        with self.path.open("rb") as file:
+            for entry in entries:
+                file.seek(entry.offset)
+                yield json.loads(file.readline())
+
+    def _note(self, line: Line, offset: int) -> None:
+        self.entries[line["path"]] = Entry(
+            line["name"],
+            line["path"],
+            line["size"],
+            line["mtime_ns"],
+            line["retry"],
+            line["status"],
+            float(np.fmax(from_json(line["suspicion"]), largest_doubt(line))),
+            line["seconds"],
+            offset,
+        )
+
+
+def largest_doubt(line: Line) -> float:
+    """Of a case, by its image; NaN without one. Whether a structure may be absent is no matter of the image."""
+    doubts = [from_json(found.get("doubt")) for found in line["structures"].values()]
+    return max((doubt for doubt in doubts if math.isfinite(doubt)), default=math.nan)
+
+
+def score_line(
+    score: Score, flags: Sequence[Flag], doubts: np.ndarray | None = None, image_error: str = ""
+) -> Line:
+    """What the journal keeps of a score.
+
+    Args:
+      flags: any number for a structure; they may follow other limits than the score's own.
+      doubts: (k,) by the image, if there is one.
+      image_error: why there is none.
+    """
+    structures = {}
+    for i, structure in enumerate(score.structures):
+        own = [flag for flag in flags if flag.structure == structure.key]
+        structures[structure.key] = {
+            "verdict": _worst(own),
+            "reason": "; ".join(flag.reason for flag in own),
+            "pdc": to_json(score.pdc[i]),
+            "phd_mm": to_json(score.phd_mm[i]),
+            "worst_slice": int(score.worst_slice[i]) + 1 or None,
+            "doubt": None if doubts is None else to_json(doubts[i]),
+        }
+    return {
+        "status": _worst(flags),
+        "suspicion": to_json(score.suspicion),
+        "structures": structures,
+        "error": "",
+        "image_error": image_error,
+        "retry": bool(image_error),  # the image may have come by then
+    }
+
+
+def _worst(flags: Sequence[Flag]) -> str:
+    kinds = {flag.kind for flag in flags}
+    return next((status for status in STATUSES if status in kinds), "")
+
+
+def error_line(error: str, retry: bool) -> Line:
+    """What the journal keeps of a mask that couldn't be scored."""
+    return {"status": "error", "suspicion": None, "structures": {}, "error": error, "retry": retry}
+
+
+def output_paths(name: str) -> tuple[Path, Path]:
+    """Where a case's reconstruction and inconsistency map go, below the folder of the scores.
+
+    Raises:
+      ValueError: a name that leads out of that folder.
+    """
+    parts = Path(name).parts
+    if not parts or Path(name).is_absolute() or ".." in parts:
+        raise ValueError(f"name {name!r} found, expected one that stays inside of the output folder")
+    folder, stem = Path("maps", *parts[:-1]), parts[-1]
+    return folder / f"{stem}_reconstruction.nii.gz", folder / f"{stem}_inconsistency.nii.gz"
+
+
+def write_table(path: Path, lines: Iterable[Line], keys: Sequence[str], unit: str = "mm") -> None:
+    """Write `scores.csv` at once: one row per case and structure, as the lines come; undefined is empty.
+
+    Args:
+      unit: of the distances, "mm" or "voxels".
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(column.replace("_mm", f"_{unit}") for column in COLUMNS)
+        for line in lines:
+            writer.writerows(_rows(line, keys))
+    os.replace(partial, path)
+
+
+def _rows(line: Line, keys: Sequence[str]) -> Iterator[list[Any]]:
+    outputs = ("", "") if line["status"] == "error" else (p.as_posix() for p in output_paths(line["name"]))
+    shared = [line["suspicion"], line["error"], line["path"], *outputs]
+    image_error = line.get("image_error", "")
+    for key in keys:
+        found = line["structures"].get(key, {})
+        measured = [found.get(c) for c in ("pdc", "phd_mm", "worst_slice")]
+        judged = [line["name"], key, found.get("verdict", ""), found.get("reason", "")]
+        yield [*judged, *measured, *shared, found.get("doubt"), image_error]
+
+
+def summarise(entries: Sequence[Entry], lines: Iterable[Line], keys: Sequence[str]) -> dict[str, Any]:
+    """Counts of cases and per structure, and seconds per case."""
+    status = [entry.status for entry in entries]
+    scored = len(status) - status.count("error")
+    beyond = sum(entry.status == "" and entry.suspicion > 1 for entry in entries)
+    counts = {key: {"erroneous": 0, "suspicious": 0} for key in keys}
+    without_image = 0
+    for line in lines:
+        without_image += bool(line.get("image_error"))
+        for key, found in line["structures"].items():
+            if found["verdict"]:
+                counts[key][found["verdict"]] += 1
+    seconds = np.array([entry.seconds for entry in entries if entry.status != "error"])
+    median, p95 = np.quantile(seconds, (0.5, 0.95)).tolist() if len(seconds) else (None, None)
+    return {
+        "cases": len(status),
+        "scored": scored,
+        "errors": status.count("error"),
+        "erroneous": status.count("erroneous"),
+        "suspicious": status.count("suspicious"),
+        "untouched": status.count(""),
+        "untouched_with_suspicion_above_1": beyond,  # or with a doubt
+        "without_image": without_image,
+        "structures": counts,
+        "seconds_median": median,
+        "seconds_p95": p95,
+    }
+
+
+def to_json(value: float) -> float | str | None:
+    """A number for a JSON file or a table: NaN is None, infinity "inf"."""
+    value = float(value)
+    return round(value, 6) if math.isfinite(value) else None if math.isnan(value) else str(value)
+
+
+def from_json(value: float | str | None) -> float:
+    """The inverse of `to_json`."""
+    return math.nan if value is None else float(value)
