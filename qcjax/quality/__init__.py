@@ -1,0 +1,1 @@
+"""Predicted quality: the Dice and the distance that a mask would have if there were truth, with bounds that hold."""
