@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from qcjax.metrics.clinical import ejection_fraction, volume_ml
+from qcjax.metrics.clinical import body_surface_m2, ejection_fraction, myocardial_mass_g, volume_ml
 
 
 def test_volume_counts_voxels_in_millilitres():
@@ -31,3 +31,21 @@ def test_nonsense_is_refused():
         ejection_fraction(100.0, -1.0)
     with pytest.raises(ValueError, match="expected one for each of 2 axes"):
         volume_ml(np.ones((2, 2), bool), (1.0, 1.0, 1.0))
+
+
+def test_mass_and_body_surface_by_hand() -> None:
+    assert myocardial_mass_g(100.0) == pytest.approx(105)
+    assert body_surface_m2(180.0, 80.0) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("height", "weight", "words"), [(1.8, 80.0, "height_cm: 1.8"), (180.0, 80000.0, "weight_kg: 80000")]
+)
+def test_other_units_are_refused(height: float, weight: float, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        body_surface_m2(height, weight)
+
+
+def test_a_negative_volume_has_no_mass() -> None:
+    with pytest.raises(ValueError, match="at least 0"):
+        myocardial_mass_g(-1.0)
