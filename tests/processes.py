@@ -11,9 +11,11 @@ ROOT = Path(__file__).parents[1]
 
 def start(arguments, log, devices=2):
     """A process of its own, with emulated devices."""
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    other = " ".join(f for f in flags if "device_count" not in f)
+    environment = dict(os.environ)
     environment |= {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{other} --xla_force_host_platform_device_count={devices}".strip(),
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "PYTHONPATH": str(ROOT),
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from qcjax.config.hosts import Hosts
 from qcjax.runtime import hosts, stops
 from qcjax.runtime.devices import REPLICATED, SHARDED, Devices
 from qcjax.runtime.stops import Stopped

@@ -128,7 +128,7 @@ class Reference:
 
 def _excess(
     measured: np.ndarray, median: np.ndarray, spread: np.ndarray, weights: Sequence[float]
-) -> np.ndarray:
+) -> np.ndarray | np.float64:
     """(..., measures, k) -> (...)."""
     above = np.maximum((measured - median) / spread, 0)
     return np.sqrt((np.square(above) * np.array(weights)[:, None]).sum((-2, -1)))

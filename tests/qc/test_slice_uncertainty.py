@@ -84,7 +84,8 @@ def same(a, b):
 def test_a_case_of_one_slice_is_what_mc_predict_gives(on_one, slices, variables):
     found = slice_uncertainty.case_measures(part(on_one, [5]))
     key = jax.random.fold_in(jax.random.fold_in(KEY, 8), 0)
-    expected = uncertainty.mc_predict(network(), variables, slices.image[5][None, ..., None], key, SAMPLES)
+    image = jnp.asarray(slices.image[5][None, ..., None])
+    expected = uncertainty.mc_predict(network(), variables, image, key, SAMPLES)
     assert float(expected.variance.mean()) > 1e-5, "the samples don't differ"
     assert 0 < found.dice_within_samples.min() < 1
     for name in ("variance", "entropy", "mutual_information"):

@@ -185,7 +185,7 @@ def test_what_may_differ_when_a_run_goes_on(tmp_path, capsys):
 
 def test_other_versions_give_a_warning(tmp_path, monkeypatch, capsys):
     begin(tmp_path)
-    monkeypatch.setattr(folder.runtime, "versions", lambda: {"jax": "99"})
+    monkeypatch.setattr(folder.jax_setup, "versions", lambda: {"jax": "99"})
     open_folder(DEMO, tmp_path)
     assert "(now 99): it may not end with the very same numbers" in capsys.readouterr().out
 
