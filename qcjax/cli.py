@@ -1,4 +1,7 @@
-"""The command ``qcjax``: one function per subcommand, its docstring the help, its result the exit code."""
+"""The command ``qcjax``: one function per subcommand, its docstring the help, its result the exit code.
+
+What a subcommand works with is imported when it runs, so that help, and a mistyped option's message, come at once.
+"""
 
 import os
 
@@ -11,28 +14,28 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from inspect import getdoc
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 import tyro
 from rich.console import Console
-from rich.progress import Progress
 from rich.text import Text
 
 from qcjax.config import MONITORS, Centre, DiceOfMasks
-from qcjax.data.datasets import acdc, emidec, mnms2
-from qcjax.data.findings import Finding
-from qcjax.data.validate import validate_acdc, validate_emidec, validate_mnms2
 from qcjax.labels import parse_labels
-from qcjax.monitoring.page import write_monitoring_report
-from qcjax.refinement.page import write_report
 from qcjax.runtime.exits import exit_code
 from qcjax.runtime.wording import count_of
-from qcjax.uncertainty.page import write_uncertainty_report
-from qcjax.uncertainty.summary import is_uncertainty_table
+
+if TYPE_CHECKING:
+    from qcjax.data.findings import Finding
 
 FLAGGED_LISTED = 20  # on the terminal
-DESCRIPTION = "Quality-controlled segmentation of cardiac MR images."
+DESCRIPTION = (
+    "Quality-controlled segmentation of cardiac MR images: knows, without ground truth, which results to distrust. "
+    "`qcjax SUBCOMMAND --help` explains all options of one. The experiments of the papers are programs of their own: "
+    "python -m experiments.mnms2 --help, .acdc and .emidec alike."
+)
 
 
 def validate(
@@ -58,6 +61,11 @@ def validate(
       split: For M&Ms-2, a csv with the columns SUBJECT_CODE and PART (train, validation or test), in place
         of the official split by subject code (1-160 train, 161-200 validation, 201-360 test).
     """
+    from rich.progress import Progress
+
+    from qcjax.data.datasets import acdc, emidec, mnms2
+    from qcjax.data.validate import validate_acdc, validate_emidec, validate_mnms2
+
     console = Console(soft_wrap=True, highlight=False)
     if dataset != "mnms2" and split is not None:
         print(f"{split}: found --split for {dataset.upper()}; expected it for mnms2 alone", file=sys.stderr)
@@ -94,6 +102,10 @@ def report(run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN
     Args:
       run: The folder that a finished experiment left behind.
     """
+    from qcjax.monitoring.page import write_monitoring_report
+    from qcjax.refinement.page import write_report
+    from qcjax.uncertainty.page import write_uncertainty_report
+    from qcjax.uncertainty.summary import is_uncertainty_table
 
     def write() -> None:
         table = next((run / n for n in ("measures.csv", "cases.csv") if (run / n).is_file()), None)
@@ -160,7 +172,6 @@ def score(
       share: Score only this share of the masks, such as 2/8, the second of eight.
       devices: How many devices to use; all by default.
     """
-    # here, for the other commands do without JAX and start faster
     from qcjax.inference.monitor import Monitor
     from qcjax.runtime import jax_setup
     from qcjax.scoring.score import Scores, Scoring
@@ -254,7 +265,6 @@ def monitor(
         it.
       skip_invalid: Leave masks out whose files have errors, instead of stopping; they are named and counted.
     """
-    # here, for the other commands do without JAX and start faster
     from qcjax.runtime import jax_setup
     from qcjax.scoring.own_masks import train_on_folder
 
@@ -294,7 +304,7 @@ def _printable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def _print_findings(findings: Sequence[Finding], n_subjects: int, console: Console) -> int:
+def _print_findings(findings: Sequence["Finding"], n_subjects: int, console: Console) -> int:
     """Print findings and their count; the exit code."""
     styles = {"error": "bold red", "warning": "yellow"}
     for finding in findings:
@@ -314,9 +324,26 @@ def _print_findings(findings: Sequence[Finding], n_subjects: int, console: Conso
     return 1 if count["error"] else 0
 
 
+def in_short(command: Callable[..., int]) -> str:
+    """A subcommand's first sentence and its example, from its docstring; ValueError where it has none."""
+    paragraphs = (getdoc(command) or "").split("\n\n")
+    examples = [p for p in paragraphs if p.startswith("Example: ")]
+    if not examples:
+        raise ValueError(
+            f"{command.__name__}: a docstring without example found, expected 'Example: qcjax …'"
+        )
+    return f"{paragraphs[0]}\n\n{examples[0]}"
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Run the subcommand that the command line names, and exit with its code."""
-    sys.exit(tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="qcjax", description=DESCRIPTION, args=args))
+    given = sys.argv[1:] if args is None else args
+    choices = []
+    for name, command in COMMANDS.items():
+        # the list of all says each in short, the help of one all of it
+        text = None if name in given else in_short(command)
+        choices.append(Annotated[Any, tyro.conf.subcommand(name, constructor=command, description=text)])
+    sys.exit(tyro.cli(Union[tuple(choices)], prog="qcjax", description=DESCRIPTION, args=given))  # type: ignore[call-overload]  # noqa: UP007
 
 
 if __name__ == "__main__":
