@@ -9,7 +9,7 @@ from typing import Any
 from qcjax.config import to_json
 from qcjax.runtime import hosts, jax_setup
 from qcjax.runtime.files import read_object, write_whole
-from qcjax.runtime.lock import LOCK, lock_folder
+from qcjax.runtime.lock import HOLDER, LOCK, lock_folder
 from qcjax.runtime.progress import say
 
 UNSET_FOR_COMPARISON = (
@@ -62,7 +62,7 @@ def open_folder(config: Any, folder: Path) -> None:
 
 
 def _has_results(folder: Path) -> bool:
-    return any(path.name not in ("config.json", LOCK) for path in folder.iterdir())
+    return any(path.name not in ("config.json", LOCK, HOLDER) for path in folder.iterdir())
 
 
 def _differences(theirs: Any, ours: Any, unset: Collection[str] = UNSET_FOR_COMPARISON) -> list[str]:

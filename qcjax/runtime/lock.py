@@ -1,7 +1,6 @@
 """One process at a time in a folder of results."""
 
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -9,20 +8,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock, Timeout
 
 from qcjax.runtime.progress import say
 
-LOCK = ".lock"
-TURN = ".turn"
-_UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+LOCK, HOLDER, TURN = ".lock", ".holder", ".turn"
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+_ASKING_SECONDS = 0.5  # who only asks has a lock for less than this
 
-_held: dict[Path, int] = {}  # folder -> file descriptor, until the process ends
+
+class _Held(NamedTuple):
+    lock: FileLock
+    identity: tuple[int, int]  # device and inode of its file
+
+
+_held: dict[Path, _Held] = {}  # by folder, until the process ends
 
 
 def lock_folder(folder: Path) -> None:
     """Make the folder and take it for this process until its end, however it ends; taking it twice is once.
 
-    The lock is the kernel's (`flock`) on a file `.lock`, which stays behind and means nothing by itself.
+    The lock is the kernel's, on a file `.lock` that stays behind and means nothing by itself; `.holder` beside it says
+    who had it last.
 
     Raises:
       ValueError: another process has it; says which, where, and since when.
@@ -31,65 +40,48 @@ def lock_folder(folder: Path) -> None:
     folder = folder.resolve()
     path = folder / LOCK
     if folder in _held:
-        if _same_file(_held[folder], path):
+        if _held[folder].identity == _identity(path):
             return
-        os.close(_held.pop(folder))  # the folder was removed, and made anew
+        _held.pop(folder).lock.release(force=True)  # the folder was removed, and made anew
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise _unwritable(folder, error) from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(descriptor, 4096)
-        os.close(descriptor)
+        lock = _acquired(path, _ASKING_SECONDS)
+        if lock is None:
+            say(
+                f"warning: {folder}: this file system has no locks, so see to it that no other run uses the folder"
+            )
+            return
+        _sign(folder, lock)
+    except Timeout:
         raise ValueError(
-            f"{folder}: another run is at work there ({_in_words(holder)}); wait for it, or choose another --out"
+            f"{folder}: another run is at work there ({_who(folder)}); wait for it, or choose another --out"
         ) from None
     except OSError as error:
-        os.close(descriptor)
-        if error.errno not in _UNSUPPORTED:
-            raise
-        say(
-            f"warning: {folder}: this file system has no locks, so see to it that no other run uses the folder"
-        )
-        return
-    try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(_holder()).encode(), 0)
-    except OSError as error:
-        os.close(descriptor)
-        raise _unwritable(folder, error) from None
-    _held[folder] = descriptor
+        raise OSError(
+            f"{folder}: nothing can be written there ({error.strerror}); choose an --out that can be written to"
+        ) from None
+    _held[folder] = _Held(lock, _identity(path))
 
 
 def unlock_folder(folder: Path) -> None:
     """Give back what `lock_folder` took; nothing where it didn't."""
-    descriptor = _held.pop(folder.resolve(), None)
-    if descriptor is not None:
-        os.close(descriptor)
+    held = _held.pop(folder.resolve(), None)
+    if held is not None:
+        held.lock.release(force=True)
 
 
 def holder(folder: Path) -> str | None:
     """Which other process has a folder, where, and since when; None where none has, or no one can tell."""
     folder = folder.resolve()
     path = folder / LOCK
-    if folder in _held and _same_file(_held[folder], path):
+    if not path.exists() or (folder in _held and _held[folder].identity == _identity(path)):
         return None
     try:
-        descriptor = os.open(path, os.O_RDWR)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: those who only ask don't meet
-    except BlockingIOError:
-        return _in_words(os.read(descriptor, 4096))
-    except OSError as error:
-        if error.errno not in _UNSUPPORTED:
-            raise
-    finally:
-        os.close(descriptor)
+        lock = _acquired(path, _ASKING_SECONDS)
+    except Timeout:
+        return _who(folder)
+    if lock is not None:
+        lock.release()
     return None
 
 
@@ -99,45 +91,48 @@ def in_turn(folder: Path) -> Iterator[bool]:
 
     Yields whether that is certain: False, at once, on a file system without locks.
     """
-    descriptor = os.open(folder / TURN, os.O_RDWR | os.O_CREAT, 0o666)
+    lock = _acquired(folder / TURN, -1)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            alone = True
-        except OSError as error:
-            if error.errno not in _UNSUPPORTED:
-                raise
-            alone = False
-        yield alone
+        yield lock is not None
     finally:
-        os.close(descriptor)
+        if lock is not None:
+            lock.release()
 
 
-def _unwritable(folder: Path, error: OSError) -> OSError:
-    return OSError(
-        f"{folder}: nothing can be written there ({error.strerror}); choose an --out that can be written to"
-    )
-
-
-def _holder() -> dict[str, str | int]:
-    return {
-        "process": os.getpid(),
-        "host": socket.gethostname(),
-        "since": datetime.now().isoformat(timespec="seconds"),
-    }
-
-
-def _in_words(holder: bytes) -> str:
+def _acquired(path: Path, timeout: float) -> FileLock | None:
+    """A lock on a file, which is made; None on a file system without locks. Raises Timeout where another has it."""
+    lock = FileLock(path, timeout, thread_local=False, poll_interval=0.02, fallback_to_soft=False)
     try:
-        found = json.loads(holder)
+        lock.acquire()
+    except OSError as error:
+        if isinstance(error, Timeout) or error.errno not in _NO_LOCKS:
+            raise
+        return None
+    return lock
+
+
+def _sign(folder: Path, lock: FileLock) -> None:
+    since = datetime.now().isoformat(timespec="seconds")
+    this_process = {"process": os.getpid(), "host": socket.gethostname(), "since": since}
+    try:
+        (folder / HOLDER).write_text(json.dumps(this_process))
+    except OSError:
+        lock.release()
+        raise
+
+
+def _who(folder: Path) -> str:
+    try:
+        found = json.loads((folder / HOLDER).read_bytes())
         return f"process {found['process']} on {found['host']}, since {found['since']}"
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "which one, it doesn't say"
 
 
-def _same_file(descriptor: int, path: Path) -> bool:
+def _identity(path: Path) -> tuple[int, int]:
+    """Device and inode; no file has those of a lock that is held, and none at all those of a missing file."""
     try:
-        ours, there = os.fstat(descriptor), path.stat()
+        found = path.stat()
     except OSError:
-        return False
-    return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+        return (-1, -1)
+    return found.st_dev, found.st_ino

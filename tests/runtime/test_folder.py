@@ -1,10 +1,14 @@
 """The folder of a run: one process at a time, one configuration, and something that can be written to."""
 
+import errno
+import fcntl
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,25 +61,69 @@ def test_two_runs_in_one_folder_are_one_too_many(tmp_path):
 def test_a_lock_of_a_folder_that_was_made_anew_is_taken_anew(tmp_path):
     folder = tmp_path / "run"
     lock_folder(folder)
-    (folder / lock.LOCK).unlink()
-    folder.rmdir()
+    shutil.rmtree(folder)
     lock_folder(folder)
-    held = json.loads((folder / lock.LOCK).read_text())
+    held = json.loads((folder / lock.HOLDER).read_text())
     assert held["process"] == os.getpid()
+    assert lock.holder(folder) is None  # it is this process
+    who = asked_by_another(folder)
+    assert re.fullmatch(rf"process {os.getpid()} on .+, since 20.+", who)
 
 
-def test_a_lock_file_with_nothing_in_it_is_no_hindrance(tmp_path):
-    (tmp_path / lock.LOCK).write_bytes(b"\xff{")
+def asked_by_another(folder):
+    script = (
+        "import sys; from pathlib import Path; from qcjax.runtime.lock import holder\n"
+        "print(holder(Path(sys.argv[1])))"
+    )
+    return subprocess.check_output([sys.executable, "-c", script, str(folder)], text=True).strip()
+
+
+def test_what_was_given_back_can_be_taken(tmp_path):
+    lock_folder(tmp_path)
+    lock_folder(tmp_path)
+    lock.unlock_folder(tmp_path)
+    lock.unlock_folder(tmp_path)
+    assert asked_by_another(tmp_path) == "None"
+    other = holder(tmp_path)
+    try:
+        assert f"process {other.pid} on" in lock.holder(tmp_path)
+    finally:
+        end(other)
+    assert lock.holder(tmp_path) is None and lock.holder(tmp_path / "absent") is None
+
+
+@pytest.mark.parametrize("damaged", [b"", b"\xff{", b"[1]"])
+def test_who_has_a_folder_need_not_be_known(tmp_path, damaged):
+    """Killed between taking it and saying so; the lock itself stands."""
+    (tmp_path / lock.LOCK).write_bytes(damaged)
+    other = holder(tmp_path)
+    try:
+        (tmp_path / lock.HOLDER).write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"another run is at work there \(which one, it doesn't say\)"):
+            lock_folder(tmp_path)
+    finally:
+        end(other)
     lock_folder(tmp_path)
 
 
-def test_a_file_system_without_locks_gives_a_warning(tmp_path, monkeypatch, capsys):
-    def refuse(*args):
-        raise OSError(95, "Operation not supported")
+def test_those_who_only_ask_do_not_hinder_each_other(tmp_path):
+    """Shares that begin together ask for the same folder at the same time."""
+    (tmp_path / lock.LOCK).touch()
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: lock.holder(tmp_path), range(200))) == {None}
 
-    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks_gives_a_warning(tmp_path, monkeypatch, capsys, number):
+    def refuse(*args):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
     lock_folder(tmp_path)
     assert "has no locks" in capsys.readouterr().out
+    assert lock.holder(tmp_path) is None
+    with lock.in_turn(tmp_path) as certain:
+        assert not certain
 
 
 @pytest.fixture

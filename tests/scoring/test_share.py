@@ -1,5 +1,6 @@
 """Masks scored in shares: by processes of their own, killed, started again, and merged."""
 
+import fcntl
 import json
 import os
 import signal
@@ -371,7 +372,7 @@ def test_without_locks_no_share_merges_by_itself(
     def refuse(*args: object) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     save_four(tmp_path / "masks")
     assert not any(run_share(tmp_path, (index, 2)).complete for index in (1, 2))
     assert "no locks; when all shares are done, start without --share" in capsys.readouterr().out
