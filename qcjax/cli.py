@@ -242,7 +242,7 @@ def monitor(
     Args:
       action: train.
       masks: The folder of masks to learn from.
-      out: The folder of the monitor: monitor.json, weights.npz, checkpoints, metrics.jsonl.
+      out: The folder of the monitor: monitor.json, weights.safetensors, checkpoints, metrics.jsonl.
       labels: The structures and their values in the files, lv=1,myo=2,rv=3; none: every value that occurs.
       preset: small: 128 x 128 pixels at 1.8 mm, minutes on a CPU. paper: as published, 256 x 256 at 1.25 mm and 500
         epochs, for a GPU. original: the same as the authors' public code trains it.

@@ -31,11 +31,12 @@ from qcjax.labels import Structure, structures_named
 from qcjax.metrics.overlap import joint_box
 from qcjax.models import MaskAutoencoder
 from qcjax.qc.suspicion import Reference, features
+from qcjax.runtime.arrays import read_arrays
 from qcjax.runtime.devices import REPLICATED, SHARDED, Devices
-from qcjax.runtime.records import load_arrays
 from qcjax.typing import Array, Variables
 
-DESCRIPTION, WEIGHTS = "monitor.json", "weights.npz"
+DESCRIPTION, WEIGHTS = "monitor.json", "weights.safetensors"
+_EARLIER = "weights.npz"  # of monitors trained before, which are refused
 BATCH = 8  # slices on all devices at once
 BATCH_CPU = 4  # a layer of eight full-size slices is more than a CPU's caches hold
 
@@ -128,7 +129,8 @@ class Monitor:
 
         Raises:
           FileNotFoundError: neither holds one.
-          ValueError: one that can't be used, or more devices than there are.
+          ValueError: one that can't be used, or was trained before weights were safetensors, or more devices than there
+            are.
         """
         run = Path(run)
         found = next((f for f in (run, run / "monitor") if (f / DESCRIPTION).is_file()), None)
@@ -136,11 +138,15 @@ class Monitor:
             raise FileNotFoundError(
                 f"{run}: found no {DESCRIPTION}; expected the folder of a trained monitor"
             )
+        if (found / _EARLIER).is_file() and not (found / WEIGHTS).is_file():
+            raise ValueError(
+                f"{found}: {_EARLIER} of an earlier version found, expected {WEIGHTS}: train the monitor again"
+            )
         placed = Devices(devices)
         try:
             description = json.loads((found / DESCRIPTION).read_text(encoding="utf-8"))
             autoencoder = build_autoencoder(len(description["structures"]), description["autoencoder"])
-            variables = traverse_util.unflatten_dict(load_arrays(found / WEIGHTS), sep="/")
+            variables = traverse_util.unflatten_dict(read_arrays(found / WEIGHTS), sep="/")
             expected = jax.eval_shape(
                 lambda: autoencoder.init(jax.random.key(0), jnp.zeros((1, 64, 64, autoencoder.classes)))
             )

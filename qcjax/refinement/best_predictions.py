@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from qcjax.runtime import hosts
-from qcjax.runtime.records import load_arrays
+from qcjax.runtime.arrays import read_arrays, write_arrays
+
+_NAME = "probabilities"
 
 
 class BestPredictions:
@@ -16,24 +18,23 @@ class BestPredictions:
         folder.mkdir(parents=True, exist_ok=True)
 
     def _path(self, case: int, evaluation: int) -> Path:
-        return self.folder / f"{case:05d}-{evaluation:04d}.npz"
+        return self.folder / f"{case:05d}-{evaluation:04d}.safetensors"
 
     def put(self, case: int, evaluation: int, probabilities: np.ndarray) -> None:
         """Keep a case's (s, h, w, k)."""
         if not hosts.leads():
             return
-        with self._path(case, evaluation).open("wb") as file:
-            np.savez(file, probabilities.astype(np.float16, copy=False))
+        write_arrays(self._path(case, evaluation), {_NAME: probabilities.astype(np.float16, copy=False)})
 
     def get(self, case: int, first: int, second: int) -> np.ndarray:
         """Mean of two evaluations, (s, h, w, k) float32.
 
         Raises OSError or ValueError where a file is lost or damaged.
         """
-        parts = [load_arrays(self._path(case, e))["arr_0"].astype(np.float32) for e in (first, second)]
+        parts = [read_arrays(self._path(case, e))[_NAME].astype(np.float32) for e in (first, second)]
         return (parts[0] + parts[1]) / 2
 
     def clear(self) -> None:
         """Remove the files."""
-        for path in self.folder.glob("*.npz"):
+        for path in self.folder.glob("*.safetensors"):
             path.unlink(missing_ok=True)

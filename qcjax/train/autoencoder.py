@@ -1,6 +1,5 @@
 """Training of a monitor: an autoencoder on ground-truth masks alone (monitoring paper, Galati & Zuluaga, FIMH 2021)."""
 
-import io
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -24,6 +23,7 @@ from qcjax.inference.predictor import rebuild_masks
 from qcjax.labels import label_mapping, structures_named
 from qcjax.qc.suspicion import Reference
 from qcjax.runtime import hosts, jax_setup
+from qcjax.runtime.arrays import write_arrays
 from qcjax.runtime.devices import BROADCAST, REPLICATED, SHARDED, Devices
 from qcjax.runtime.files import write_whole
 from qcjax.runtime.progress import bar, say
@@ -158,7 +158,7 @@ class MonitorTraining:
         self._take = Take(devices, _take, _batch_of)
 
     def run(self) -> Monitor:
-        """Train, or go on; write `monitor.json` and `weights.npz` of the model of lowest validation loss; load it."""
+        """Train, or go on; write description and weights of the model of lowest validation loss; load it."""
         config, devices = self.config.autoencoder, self.devices
         self.folder.mkdir(parents=True, exist_ok=True)
         masks, held_out = (
@@ -265,9 +265,7 @@ class MonitorTraining:
             "versions": jax_setup.versions(),
         }
         flat = traverse_util.flatten_dict(variables, sep="/")
-        packed = io.BytesIO()
-        np.savez(packed, **flat)
-        hosts.lead(lambda: write_whole(self.folder / WEIGHTS, packed.getvalue()))
+        hosts.lead(lambda: write_arrays(self.folder / WEIGHTS, flat))
         network = self.network.clone(axis_name=None)
         monitor = Monitor(self.folder, description, network, variables, self.devices.alone())
         monitor.reference = self._reference(monitor)

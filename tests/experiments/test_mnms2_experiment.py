@@ -106,7 +106,7 @@ def test_results_of_the_authors_code(original_run):
     check_files(original_run, ("nnunet", "acdc_unet"), ("SA",))
     limits = results(original_run)["ood"]["acdc_unet"]["SA"]["thresholds"]
     assert set(limits["ED"]) == {"low", "up_voxels"}
-    assert not list((original_run / "best_predictions").rglob("*.npz"))
+    assert not list((original_run / "best_predictions").rglob("*.safetensors"))
 
 
 def test_dropout_samples_of_the_best_model(original_run, paper_run):

@@ -184,11 +184,11 @@ def test_best_predictions_are_kept_as_files(tmp_path):
     best.put(3, 2, 1 - p)
     np.testing.assert_allclose(best.get(3, 0, 0), p, atol=1e-3)
     np.testing.assert_allclose(best.get(3, 0, 2), np.full_like(p, 0.5), atol=1e-3)
-    path = tmp_path / "best" / "00003-0002.npz"
+    path = tmp_path / "best" / "00003-0002.safetensors"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 4
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="00003-0002.npz: a damaged file"):
+    with pytest.raises(ValueError, match="00003-0002.safetensors: a damaged file"):
         best.get(3, 0, 2)
     best.clear()
     assert list((tmp_path / "best").iterdir()) == []
@@ -210,7 +210,7 @@ def test_what_an_evaluation_improves_is_kept(make_arm, tmp_path):
     before = Records(PHASES)
     before.update(np.where(np.arange(6) == 3, 0, 1.5), np.where(np.arange(6) == 3, 99, -1.0))
     measure_and_keep(arm, variables, autoencoder, before, best, 1)
-    assert [path.name for path in best.folder.glob("*-0001.npz")] == ["00003-0001.npz"]
+    assert [path.name for path in best.folder.glob("*-0001.safetensors")] == ["00003-0001.safetensors"]
 
 
 def test_a_case_goes_in_the_smallest_batch_that_holds_it(make_arm):
@@ -280,7 +280,7 @@ def test_original_refinement_alternates(trained, monkeypatch):
     assert blends[:3] == [round(start / 250, 4)] * 2 + [round((start + 1) / 250, 4)]
     assert {len(r["pdc_rv"]) for r in lines} == {6}
     assert pool.candidates() and pool.candidates()[0].stage in ("refined", "segmenter")
-    assert list((arm.folder / "best_predictions").rglob("*.npz")) == []
+    assert list((arm.folder / "best_predictions").rglob("*.safetensors")) == []
     pool.stages[1].close()
 
 

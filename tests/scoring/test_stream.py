@@ -12,6 +12,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from qcjax.inference.monitor import WEIGHTS
 from qcjax.scoring.score import Scoring
 from qcjax.scoring.stream import GROUP
 from qcjax.scoring.table import ScoreJournal, output_paths
@@ -199,7 +200,7 @@ def test_other_settings_are_refused_with_what_differs(
         Scoring.open(monitor, masks, out, {"lv": 3, "myo": 2, "rv": 1})  # type: ignore[arg-type]
     other = FakeMonitor(tmp_path / "other")
     Scoring.open(other, masks, out)  # type: ignore[arg-type]  # the same weights, moved
-    (other.run / "weights.npz").write_bytes(b"others")
+    (other.run / WEIGHTS).write_bytes(b"others")
     with pytest.raises(ValueError, match="monitor_sha256"):
         Scoring.open(other, masks, out)  # type: ignore[arg-type]
 

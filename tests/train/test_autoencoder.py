@@ -14,7 +14,8 @@ import qcjax
 from qcjax import qc
 from qcjax.config import AutoencoderConfig, MonitorConfig
 from qcjax.data.mask_cohort import MaskCase, MaskCohort, prepare_masks
-from qcjax.inference.monitor import Monitor, in_plane_box
+from qcjax.inference.monitor import WEIGHTS, Monitor, in_plane_box
+from qcjax.runtime.arrays import read_arrays
 from qcjax.runtime.devices import Devices
 from qcjax.train.autoencoder import MonitorTraining
 from qcjax.train.loop import Journal
@@ -192,8 +193,9 @@ def test_a_training_cut_short_goes_on_to_the_same_weights(
     whole = training(cases, tmp_path / "whole", 3, reading).run()
     training(cases, tmp_path / "parts", 2, reading).run()
     resumed = training(cases, tmp_path / "parts", 3, reading).run()
-    a, b = (np.load(m.run / "weights.npz") for m in (whole, resumed))
-    for name in a.files:
+    a, b = (read_arrays(m.run / WEIGHTS) for m in (whole, resumed))
+    assert a.keys() == b.keys()
+    for name in a:
         np.testing.assert_array_equal(a[name], b[name])
     assert whole.description["reference"] == resumed.description["reference"]
 
@@ -260,10 +262,19 @@ def test_a_folder_without_a_monitor_or_with_a_broken_one_is_named(monitor: Monit
     description = json.loads((monitor.run / "monitor.json").read_text())
     description["autoencoder"]["width"] = 16
     (tmp_path / "monitor.json").write_text(json.dumps(description))
-    (tmp_path / "weights.npz").write_bytes((monitor.run / "weights.npz").read_bytes())
+    weights = (monitor.run / WEIGHTS).read_bytes()
+    (tmp_path / WEIGHTS).write_bytes(weights)
     with pytest.raises(ValueError, match="doesn't fit the sizes"):
         Monitor.load(tmp_path)
+    (tmp_path / "monitor.json").write_bytes((monitor.run / "monitor.json").read_bytes())
+    (tmp_path / WEIGHTS).write_bytes(weights[:-4] + bytes(4))
+    with pytest.raises(ValueError, match=rf"{WEIGHTS}: a damaged file: checksum .* found, expected"):
+        Monitor.load(tmp_path)
+    (tmp_path / WEIGHTS).rename(tmp_path / "weights.npz")
+    with pytest.raises(ValueError, match="of an earlier version found, expected .*: train the monitor again"):
+        Monitor.load(tmp_path)
     (tmp_path / "monitor.json").write_text("{")
+    (tmp_path / WEIGHTS).write_bytes(weights)
     with pytest.raises(ValueError, match=str(tmp_path)):
         Monitor.load(tmp_path)
 
