@@ -20,13 +20,13 @@ def raising(what: object) -> object:
     raise ValueError(f"{what}: found nothing")
 
 
-class Unpicklable(Exception):
+class OfTwo(Exception):
     def __init__(self, a: int, b: int) -> None:
         super().__init__(f"{a} and {b}")
 
 
-def unpicklable(_: object) -> object:
-    raise Unpicklable(1, 2)
+def of_two(_: object) -> object:
+    raise OfTwo(1, 2)
 
 
 def message(function: object) -> str:
@@ -52,7 +52,9 @@ def told(folder: Path) -> dict[str, object]:
         "rows": hosts.gather_rows(np.full((2, 1), index)).ravel().tolist(),
         "error of the lead": message(lambda: hosts.lead(lambda: raising("lead"))),
         "error of one": message(lambda: hosts.share(lambda x: raising(x) if x == 1 else x, range(4))),
-        "error that can't be sent": message(lambda: hosts.share(unpicklable, range(2))),
+        "error of no known class": message(lambda: hosts.share(of_two, range(2))),
+        "value that can't be sent": message(lambda: hosts.same(object())),
+        "tree": [int(x) for x in hosts.same_tree({"a": jax.numpy.int32(index), "b": (index + 5,)})["b"]],
         "one file": hosts.lead(lambda: (folder / "once").touch(exist_ok=False)),
     }
     devices, alone = Devices(), Devices().alone()

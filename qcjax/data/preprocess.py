@@ -22,11 +22,13 @@ from scipy import ndimage
 
 from qcjax.config import Centre
 from qcjax.data.subject import Volume
+from qcjax.runtime.messages import sendable
 
 Preset = Literal["paper", "original"]
 _Range = tuple[int, int]
 
 
+@sendable
 @dataclass(frozen=True)
 class Geometry:
     """What was done to a volume's grid: everything that it takes to go back."""

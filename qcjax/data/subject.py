@@ -6,12 +6,15 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from qcjax.runtime.messages import sendable
+
 VIEWS = ("SA", "LA")  # short-axis stack, long-axis (4-chamber) slice
 PHASES = ("ED", "ES")  # of a cine: end of diastole, end of systole
 LGE = "LGE"  # in a phase's place: late gadolinium enhancement, a still image at about end of diastole
 PARTS = ("train", "validation", "test")  # the data set's own, official split
 
 
+@sendable
 @dataclass(frozen=True)
 class Case:
     """One subject, view and phase: the unit that is segmented and scored."""
@@ -28,6 +31,7 @@ class Case:
         return f"{self.subject}_{self.view}_{self.phase}"
 
 
+@sendable
 @dataclass(frozen=True)
 class Subject:
     """One patient or volunteer."""

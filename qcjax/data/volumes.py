@@ -28,6 +28,7 @@ from qcjax.data.preprocess import (
 from qcjax.data.subject import Case, Subject, Volume
 from qcjax.labels import EMIDEC_LABELS
 from qcjax.runtime import hosts
+from qcjax.runtime.messages import sendable
 from qcjax.typing import AnyArray, Array
 
 SLICE_TOLERANCE = 0.05  # slices that are nearer to the target spacing than this share of it stay as they are
@@ -41,6 +42,7 @@ class Volumes(NamedTuple):
     mask: AnyArray  # (n, s, h, w) bool: True inside of the file's image, False where padded
 
 
+@sendable
 @dataclass(frozen=True)
 class VolumeGeometry:
     """What was done to a volume's grid: everything that it takes to go back."""

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from qcjax.runtime.messages import sendable
+
 Threshold = float | Float[np.ndarray, " n"]  # one for all cases, or one for each
 
 
@@ -21,6 +23,7 @@ class Thresholds(NamedTuple):
     up: Threshold  # of pHD, in its unit
 
 
+@sendable
 class Selection(NamedTuple):
     """For each case the two candidates whose probabilities are averaged; where they are equal it is one."""
 

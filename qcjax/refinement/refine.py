@@ -10,6 +10,7 @@ from qcjax import qc
 from qcjax.data.batches import Plan, cycled, padded
 from qcjax.labels import CARDIAC, RV
 from qcjax.refinement.measuring import measure_cases
+from qcjax.runtime.messages import sendable
 from qcjax.train.checkpoint import LOSS, Candidate, Checkpoints
 from qcjax.train.loop import Record, fit
 from qcjax.train.stages import Arm, validate_segmenter
@@ -19,6 +20,7 @@ from qcjax.typing import Variables
 RV_INDEX = CARDIAC.index(RV)
 
 
+@sendable
 class Decision(NamedTuple):
     """What QC decides over some candidates for the n cases of D_te."""
 

@@ -1,8 +1,8 @@
 """Several processes that make one run, such as one on each host: who leads, who does what, and what all agree on.
 
 All processes run the same program over the same devices' computations. One, the lead, keeps the run's files: what it
-reads the others are told, and its errors are theirs. Work on the host, such as reading a cohort or measuring cases, is
-shared. A single process is all of this by itself, and nothing here costs it anything.
+reads the others are told (`messages`), and its errors are theirs. Work on the host, such as reading a cohort or
+measuring cases, is shared. A single process is all of this by itself, and nothing here costs it anything.
 
 Every function but `count`, `index` and `leads` is for the main thread, and must be reached by all processes in the same
 order.
@@ -10,7 +10,6 @@ order.
 
 import functools
 import os
-import pickle
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 
 from qcjax.config import Hosts
-from qcjax.runtime import stops
+from qcjax.runtime import messages, stops
 from qcjax.runtime.stops import Stopped
 
 T = TypeVar("T")
@@ -125,7 +124,7 @@ def lead(function: Callable[[], T]) -> T:
                 outcome = _attempt(function)
         finally:
             _leading -= 1
-    told: _Outcome = pickle.loads(_broadcast(b"" if outcome is None else outcome.packed()))
+    told = _Outcome.unpacked(_broadcast(b"" if outcome is None else outcome.packed()))
     stops.heed(told.asked)
     return told.result(outcome)
 
@@ -143,6 +142,16 @@ def led(method: Callable[P, T]) -> Callable[P, T]:
 def same(value: T) -> T:
     """The lead's value: what decides where all go on must not differ in a last bit between machines."""
     return lead(lambda: value)
+
+
+def same_tree(tree: Any) -> Any:
+    """The lead's arrays in a tree of the same structure in every process: `same` for a training state."""
+    if _count == 1 or _leading:
+        return tree
+    import jax
+
+    leaves, structure = jax.tree.flatten(tree)
+    return jax.tree.unflatten(structure, same(leaves))
 
 
 def share(function: Callable[[S], T], items: Sequence[S], threads: int | None = None) -> list[T]:
@@ -164,7 +173,7 @@ def share(function: Callable[[S], T], items: Sequence[S], threads: int | None = 
 
     own = items[_index::_count]
     mine = _attempt(lambda: _each(unless_stopped, own, threads))
-    outcomes: list[_Outcome] = [pickle.loads(data) for data in _exchange(mine.packed())]
+    outcomes = [_Outcome.unpacked(data) for data in _exchange(mine.packed())]
     if stops.unheeded():
         _coordinator().key_value_delete(f"{ASKED}/{_index}")
     stops.heed(max(o.asked for o in outcomes))
@@ -189,7 +198,7 @@ def gather_rows(x: Any) -> np.ndarray:
     from jax.experimental import multihost_utils
 
     if jax.default_backend() == "cpu":  # its devices have no order of their own for what they send each other
-        return np.concatenate([pickle.loads(data) for data in _exchange(pickle.dumps(np.asarray(x)))])
+        return np.concatenate([messages.unpack(data) for data in _exchange(messages.pack(np.asarray(x)))])
     return np.asarray(multihost_utils.process_allgather(np.asarray(x), tiled=True))
 
 
@@ -236,14 +245,18 @@ class _Outcome:
     asked: int
 
     def packed(self) -> bytes:
-        try:
-            data = pickle.dumps(self)
-            if self.error is not None:
-                pickle.loads(data)  # not every exception comes back
-            return data
-        except Exception as error:
-            told = self.error or error
-            return pickle.dumps(_Outcome(None, RuntimeError(f"{type(told).__name__}: {told}"), self.asked))
+        """As bytes; a value that can't be sent becomes an error."""
+        if self.error is None:
+            try:
+                return messages.pack((self.value, None, self.asked))
+            except TypeError as error:
+                return messages.pack((None, messages.error_parts(error), self.asked))
+        return messages.pack((None, messages.error_parts(self.error), self.asked))
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> "_Outcome":
+        value, error, asked = messages.unpack(data)
+        return cls(value, None if error is None else messages.error_of(*error), asked)
 
     def result(self, own: "_Outcome | None" = None) -> Any:
         """The value; that of this process itself, where it has one."""

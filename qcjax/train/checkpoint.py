@@ -24,6 +24,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from qcjax.runtime import hosts
 from qcjax.runtime.exits import is_out_of_memory
+from qcjax.runtime.messages import sendable
 from qcjax.runtime.progress import say
 from qcjax.runtime.stops import check, postponed
 from qcjax.train import checksums
@@ -37,6 +38,7 @@ UNNEEDED = "unneeded"  # folder of what is about to be deleted
 Metrics = dict[str, np.ndarray]  # of steps, one after another: (steps, ...) each
 
 
+@sendable
 @dataclass(frozen=True)
 class Candidate:
     """A model that was kept."""
@@ -153,7 +155,6 @@ class Checkpoints:
         found = [Candidate(self.stage, epoch, _loss(r)) for epoch, r in self._records.items()]
         return sorted(found, key=lambda c: (c.loss, -c.epoch))[: self.m_best]
 
-    @hosts.led
     def restore(self, epoch: int, **templates: Any) -> dict[str, Any]:
         """Read what was saved; `templates` are trees of arrays (or shapes) of the same structure.
 
@@ -162,6 +163,12 @@ class Checkpoints:
           DamagedCheckpoint: it is damaged; it and all after it have been set aside.
           Stopped: a stop was asked for meanwhile.
         """
+        leaves = self._leaves(epoch, templates)
+        return {k: jax.tree.unflatten(jax.tree.structure(v), leaves[k]) for k, v in templates.items()}
+
+    @hosts.led
+    def _leaves(self, epoch: int, templates: dict[str, Any]) -> dict[str, list[Any]]:
+        """`restore`, as the lead tells it the others: by name the arrays of each tree, in its order."""
         self.wait()
         saved = self._arrays[epoch]
         for name, template in templates.items():
@@ -185,7 +192,7 @@ class Checkpoints:
             self._open()
             raise DamagedCheckpoint(f"{sentence}; started again, the run goes on from there") from error
         check()
-        return {k: restored[k] for k in templates}
+        return {k: jax.tree.leaves(restored[k]) for k in templates}
 
     @hosts.led
     def forget_after(self, epoch: int, reason: str) -> None:
@@ -234,9 +241,17 @@ class Checkpoints:
         with postponed(), _checkpointer() as writer:
             writer.save(self._cut_folder, args=args, force=True)
 
-    @hosts.led
     def cut(self, epoch: int, state: Any) -> Cut | None:
         """How far an epoch was when a stop cut it short; `state` is a template. None where nothing (sound) was kept."""
+        found = self._cut(epoch, state)
+        if found is None:
+            return None
+        steps, metrics, leaves = found
+        return Cut(epoch, steps, metrics, jax.tree.unflatten(jax.tree.structure(state), leaves))
+
+    @hosts.led
+    def _cut(self, epoch: int, state: Any) -> tuple[int, Metrics, list[Any]] | None:
+        """`cut`, as the lead tells it the others: with the state's arrays in their order."""
         if not self._cut_folder.is_dir():
             return None
         try:
@@ -255,7 +270,7 @@ class Checkpoints:
             return None
         check()
         metrics = {k: np.asarray(v["values"], v["type"]) for k, v in record["metrics"].items()}
-        return Cut(epoch, record["steps"], metrics, restored)
+        return record["steps"], metrics, jax.tree.leaves(restored)
 
     @hosts.led
     def wait(self) -> None:

@@ -7,9 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from qcjax.runtime.messages import sendable
+
 CHECKS = "checks"  # key of the checksums in what is saved beside the arrays
 
 
+@sendable
 class DamagedCheckpoint(ValueError):
     """A checkpoint that can't be read, or whose contents aren't what was saved."""
 

@@ -123,7 +123,7 @@ def fit(
     if cut is not None:
         state = cut.state
         say(f"{title}: {cut.steps} steps of epoch {latest + 1} are done")
-    state = devices.replicate(hosts.same(state))
+    state = devices.replicate(hosts.same_tree(state))
     try:
         with bar(title, epochs - latest, closing_line=False) as advance:
             for epoch in range(latest + 1, epochs + 1):

@@ -57,7 +57,11 @@ def test_work_is_shared_and_errors_are_everyones(told):
     for found in told:
         assert found["share"] == [0, 1, 4, 9, 16] and found["nothing"] == []
         assert found["error of one"] == "ValueError: 1: found nothing"
-        assert found["error that can't be sent"] == "RuntimeError: Unpicklable: 1 and 2"
+        assert found["error of no known class"] == "RuntimeError: OfTwo: 1 and 2"
+        assert found["value that can't be sent"].startswith(
+            "TypeError: builtins.object found, expected plain"
+        )
+        assert found["tree"] == [5]
 
 
 def test_the_devices_of_all_share_a_batch(told):

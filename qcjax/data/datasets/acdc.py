@@ -18,6 +18,7 @@ from qcjax.data.nifti import write_labels
 from qcjax.data.splits import image_digests, shares
 from qcjax.data.subject import PARTS, PHASES, Case, Subject, Volume
 from qcjax.labels import ACDC_LABELS, remap
+from qcjax.runtime.messages import sendable
 from qcjax.runtime.wording import count_of
 
 GROUPS = ("NOR", "MINF", "DCM", "HCM", "RV")
@@ -41,6 +42,7 @@ class Split(NamedTuple):
     note: str  # what is unusual about it, in sentences for people; "" where nothing is
 
 
+@sendable
 class Predictions(NamedTuple):
     """Masks of one method, and how its folder differs from the cases asked for."""
 
