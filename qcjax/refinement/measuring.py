@@ -41,7 +41,7 @@ def measure_cases(
     kept: deque[Future[None]] = deque()
     with ThreadPoolExecutor() as pool, closing(results):
 
-        def settle() -> None:
+        def measure_next() -> None:
             # here and not in a thread, in an order that no timing changes: several processes fetch together
             measuring, probabilities = waiting.popleft()
             measures = hosts.lead(measuring.result)
@@ -55,9 +55,9 @@ def measure_cases(
         for case, result in enumerate(results):
             waiting.append((pool.submit(measure, case, result.labels, result.rebuilt), result.probabilities))
             if len(waiting) > AHEAD:
-                settle()
+                measure_next()
         while waiting:
-            settle()
+            measure_next()
         hosts.lead(lambda: [future.result() for future in kept])
     pdc, phd = zip(*found, strict=True)
     return np.stack(pdc), np.stack(phd)

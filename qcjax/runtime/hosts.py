@@ -36,7 +36,7 @@ ASKED = "qcjax-asked"  # in the coordinator's store: which processes were asked 
 
 _count, _index = 1, 0
 _leading = 0  # depth of `lead` on the lead, where what is inside concerns it alone
-_met = 0  # how often
+_exchanges = 0  # how often
 
 
 def start(distributed: bool, hosts: Hosts) -> None:
@@ -80,7 +80,7 @@ def start(distributed: bool, hosts: Hosts) -> None:
             f"--distributed: the other processes were not found ({first}), expected all of them within five minutes"
         ) from error
     _count, _index = jax.process_count(), jax.process_index()
-    stops.stop_together(_count > 1)
+    stops.coordinate(_count > 1)
 
 
 def leave(code: int) -> None:
@@ -120,12 +120,12 @@ def lead(function: Callable[[], T]) -> T:
     if leads():
         _leading += 1
         try:
-            with stops.alone():
+            with stops.immediate():
                 outcome = _attempt(function)
         finally:
             _leading -= 1
     told = _Outcome.unpacked(_broadcast(b"" if outcome is None else outcome.packed()))
-    stops.heed(told.asked)
+    stops.raise_stop(told.asked)
     return told.result(outcome)
 
 
@@ -174,9 +174,9 @@ def share(function: Callable[[S], T], items: Sequence[S], threads: int | None = 
     own = items[_index::_count]
     mine = _attempt(lambda: _each(unless_stopped, own, threads))
     outcomes = [_Outcome.unpacked(data) for data in _exchange(mine.packed())]
-    if stops.unheeded():
+    if stops.pending():
         _coordinator().key_value_delete(f"{ASKED}/{_index}")
-    stops.heed(max(o.asked for o in outcomes))
+    stops.raise_stop(max(o.asked for o in outcomes))
     results: list[Any] = [None] * len(items)
     for i, outcome in enumerate(outcomes):
         results[i::_count] = outcome.result()
@@ -202,14 +202,14 @@ def gather_rows(x: Any) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(np.asarray(x), tiled=True))
 
 
-class Ballot:
-    """Whether any process was asked to stop, known one round late, so that no round waits for an answer."""
+class StopAllReduce:
+    """The largest stop signal of all processes, known one round late, so that no round waits for an answer."""
 
     def __init__(self) -> None:
-        self._waiting: Any = None
+        self._result: Any = None
 
-    def cast(self, signum: int | None, after: Any = None) -> int | None:
-        """This process's mark; what all gave in the round before.
+    def reduce(self, signum: int | None, after: Any = None) -> int | None:
+        """Give this process's signal, if any; the result of the round before.
 
         Args:
           after: arrays that are being computed. On a CPU, where computations overlap in whatever order, theirs must not
@@ -222,10 +222,10 @@ class Ballot:
         on_cpu = jax.default_backend() == "cpu"
         if on_cpu:
             jax.block_until_ready(after)
-        marks = np.full(jax.local_device_count(), signum or 0, np.int32)
-        answer, self._waiting = self._waiting, _largest()(marks)
+        signals = np.full(jax.local_device_count(), signum or 0, np.int32)
+        answer, self._result = self._result, _largest()(signals)
         if on_cpu:
-            jax.block_until_ready(self._waiting)
+            jax.block_until_ready(self._result)
         return None if answer is None else int(answer.addressable_shards[0].data[0]) or None
 
 
@@ -266,9 +266,9 @@ class _Outcome:
 
 
 def _stop_is_near() -> bool:
-    """Whether this process or another was asked to stop, which all will heed as soon as their work meets."""
+    """Whether this process or another was asked to stop, at which all will stop as soon as their work meets."""
     client = _coordinator()
-    if stops.unheeded():
+    if stops.pending():
         client.key_value_set(f"{ASKED}/{_index}", "", allow_overwrite=True)
         return True
     return not stops.stopping() and bool(client.key_value_dir_get(f"{ASKED}/"))
@@ -296,10 +296,10 @@ def _exchange(data: bytes, senders: Sequence[int] | None = None) -> list[bytes]:
     They go by way of the coordinator that JAX's processes have anyway. No device has a part in it: those may be in the
     middle of anything, and what they send each other is given up after half a minute's wait.
     """
-    global _met
-    _met += 1
+    global _exchanges
+    _exchanges += 1
     client, senders = _coordinator(), range(_count) if senders is None else senders
-    place = f"qcjax/{_met}"
+    place = f"qcjax/{_exchanges}"
     if _index in senders:
         _put(client, f"{place}/{_index}", data)
     found = [data if i == _index else _get(client, f"{place}/{i}") for i in senders]

@@ -23,9 +23,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 _asked: int | None = None  # the signal that came
 _postponed = 0  # how many `postponed` there are around what runs now
-_together = False  # whether a stop waits until all processes of the run know of it
-_alone = 0  # how many `alone` there are around what runs now
-_heeded = False  # whether that has happened, so that what has yet to be saved is not stopped again
+_coordinated = False  # whether a stop waits until all processes of the run know of it
+_immediate = 0  # how many `immediate` there are around what runs now
+_stopping = False  # whether that has happened, so that what has yet to be saved is not stopped again
 
 
 class Stopped(BaseException):
@@ -64,13 +64,13 @@ def stoppable() -> Iterator[None]:
 
     Raises ValueError where the environment variable for the exit code holds none.
     """
-    global _asked, _heeded
+    global _asked, _stopping
     requeue_code()
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before: dict[int, Any] = {}
-    _asked, _heeded = None, False
+    _asked, _stopping = None, False
     try:
         for number in SIGNALS:
             before[number] = signal.signal(number, _handle)
@@ -79,7 +79,7 @@ def stoppable() -> Iterator[None]:
         for signum, handler in before.items():
             with suppress(TypeError):  # a handler that wasn't set from Python can't be put back
                 signal.signal(signum, handler)
-        _asked, _heeded = None, False
+        _asked, _stopping = None, False
 
 
 @contextmanager
@@ -99,50 +99,50 @@ def asked() -> int | None:
 
 
 def check() -> None:
-    """Raises Stopped where a stop was asked for and has not been heeded."""
-    if _asked is not None and not _postponed and (not _together or (_alone and not _heeded)):
+    """Raises Stopped where a stop was asked for and has not begun."""
+    if _asked is not None and not _postponed and (not _coordinated or (_immediate and not _stopping)):
         raise Stopped(_asked)
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def immediate() -> Iterator[None]:
     """Within it, `check` raises even where a stop is for several processes: the caller tells the others of it."""
-    global _alone
-    _alone += 1
+    global _immediate
+    _immediate += 1
     try:
         yield
     finally:
-        _alone -= 1
+        _immediate -= 1
 
 
-def stop_together(together: bool) -> None:
+def coordinate(several: bool) -> None:
     """Whether this process is one of several that must stop at the same place: from now on a stop only leaves its
-    mark, until all of them `heed` it."""
-    global _together
-    _together = together
+    mark, until all of them know of it and `raise_stop`."""
+    global _coordinated
+    _coordinated = several
 
 
-def heed(signum: int | None) -> None:
+def raise_stop(signum: int | None) -> None:
     """Raises Stopped, once, where there is a signal, of this process or of another of the run, and it can be now."""
-    if signum and not _heeded and not _postponed:
-        heeded()
+    if signum and not _stopping and not _postponed:
+        begin_stopping()
         raise Stopped(signum)
 
 
-def unheeded() -> bool:
-    """Whether this process was asked to stop, and the processes of the run have yet to heed it, and can."""
-    return _asked is not None and not _heeded and not _postponed
+def pending() -> bool:
+    """Whether this process was asked to stop, and the processes of the run have yet to know of it, and can."""
+    return _asked is not None and not _stopping and not _postponed
 
 
 def stopping() -> bool:
-    """Whether the processes of the run have heeded a stop, and are saving what is to be kept."""
-    return _heeded
+    """Whether the processes of the run have begun to stop, and are saving what is to be kept."""
+    return _stopping
 
 
-def heeded() -> None:
+def begin_stopping() -> None:
     """From now on what all processes of the run do together is done to its end."""
-    global _heeded
-    _heeded = True
+    global _stopping
+    _stopping = True
 
 
 def _handle(signum: int, frame: FrameType | None) -> None:
@@ -153,5 +153,5 @@ def _handle(signum: int, frame: FrameType | None) -> None:
         # schedulers repeat themselves; what is being saved is for a person's second Ctrl-C alone to break off
         if signum == signal.SIGINT:
             raise Stopped(_asked)
-    elif not (_postponed or _together):
+    elif not (_postponed or _coordinated):
         raise Stopped(_asked)

@@ -282,7 +282,7 @@ class Checkpoints:
         if pending is not None:
             pending.result()
 
-    def settle(self) -> None:
+    def finish_writing(self) -> None:
         """As `wait`, for a run that ends: no other process is told, no further signal cuts it off, and an error is only
         told of."""
         pending = self._pending

@@ -166,7 +166,7 @@ def fit(
                 if finished(record):
                     break
     except BaseException:
-        checkpoints.settle()  # whatever ends the run, the epoch that is being written is not lost
+        checkpoints.finish_writing()  # whatever ends the run, the epoch that is being written is not lost
         raise
     checkpoints.wait()
     return state

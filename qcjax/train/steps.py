@@ -76,16 +76,16 @@ def run_steps(
     begun = epoch.begun if epoch.passes == 1 else None
     done = 0 if begun is None else len(next(iter(begun.values())))
     history: list[Any] = [] if begun is None else [{k: v[i] for k, v in begun.items()} for i in range(done)]
-    ballot = hosts.Ballot()
+    any_stop = hosts.StopAllReduce()
     with stops.postponed():
         for number, arguments in enumerate(batches):
             if number < done:
                 continue
-            signum = ballot.cast(stops.asked(), state)
+            signum = any_stop.reduce(stops.asked(), state)
             if signum is not None:
                 if len(history) > done:
                     _check(number - 1, history[-1])  # what is kept must be worth going on from
-                stops.heeded()
+                stops.begin_stopping()
                 raise CutShort(signum, state, _stacked(history), number)
             state, metrics = step(state, *arguments)
             if len(history) > done:

@@ -83,7 +83,7 @@ def test_a_second_ctrl_c_does_not_wait():
         pytest.fail("it waited")
 
 
-def test_a_stop_that_somebody_swallowed_is_heeded_after_the_next_unit(capsys):
+def test_a_stop_that_somebody_swallowed_takes_effect_after_the_next_unit(capsys):
     units = []
     with pytest.raises(Stopped), stoppable(), bar("cases", 3) as advance:
         try:
