@@ -1,10 +1,16 @@
-"""For all tests: eight emulated CPU devices, quick compilation, and shapes checked at every call."""
+"""For all tests: eight emulated CPU devices, quick compilation, and shapes checked at every call.
+
+`QCJAX_SLOW_TESTS=1` runs the slow tests too (`slow.py`), `QCJAX_TEST_SEED=7` moves the seed of every test that trains
+(`seeds.py`), and flags in `XLA_FLAGS` go before those of the tests.
+"""
 
 import os
 
-os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
-)
+from tests.xla_flags import known_flags
+
+os.environ["XLA_FLAGS"] = " ".join(
+    [*known_flags(), "--xla_force_host_platform_device_count=8", os.environ.get("XLA_FLAGS", "")]
+).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from collections.abc import Callable
@@ -29,11 +35,18 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What one test has compiled serves the next, and nothing of the user's cache is touched."""
-    folder = tmp_path_factory.mktemp("compiled")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    """What one test has compiled serves the next, in the other processes too; the user's cache isn't touched."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+    settings = {
+        "jax_compilation_cache_dir": str(folder),
+        "jax_compilation_cache_max_size": 2
+        ** 34,  # with a limit, JAX locks the folder: nobody reads half an entry
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+    }
+    for name, value in settings.items():
+        os.environ[name.upper()] = str(value)  # for processes that tests start
+        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="session")
