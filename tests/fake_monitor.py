@@ -40,6 +40,7 @@ class FakeMonitor:
         (run / WEIGHTS).write_bytes(b"weights")
         self.run, self.size, self.spacing_mm, self.delay = run, 48, 1.5, delay
         self.unit = "mm"
+        self.orientation = None
         self.structures: tuple[Structure, ...] = structures_named(keys)
         self.labels = {key: i for i, key in enumerate(keys, start=1)}
         self.groups: list[int] = []

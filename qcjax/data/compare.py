@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from qcjax.data.findings import Finding
 from qcjax.data.subject import VIEWS, Subject
 
@@ -81,9 +79,11 @@ def contradicting_steps(facts: Sequence[Facts]) -> list[Finding]:
     path, text = next(iter(steps.items()))
     more = f" (and in {len(steps) - 1} more images)" if len(steps) > 1 else ""
     found = f"steps of the affine that contradict the header's pixdim: {text}{more}"
-    return [Finding("warning", path, found, "the same spacing in both (pixdim counts)")]
-
-
-def millimetres(spacing: Sequence[float] | np.ndarray) -> str:
-    """E.g. ``1.5 x 1.5 x 10 mm``."""
-    return " x ".join(f"{s:.4g}" for s in spacing) + " mm"
+    return [
+        Finding(
+            "warning",
+            path,
+            found,
+            "the same spacing in both (the affine's counts, unless all its steps are 1)",
+        )
+    ]

@@ -1,18 +1,22 @@
-"""NIfTI files: images and label maps with their geometry, read defensively, written on the input's own grid.
+"""Files of volumes: images and label maps with their geometry, read defensively, written on the input's own grid.
 
 Nothing is allocated on the word of a header alone: the declared size is held against the file's size first.
 """
 
 import gzip
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, cast
 
 import nibabel as nib
 import numpy as np
 
+from qcjax.data.files import ENDINGS, is_gzip, other_format
 from qcjax.data.findings import InvalidFile
+from qcjax.data.geometry import Axes, Orientation, StoredGrid, nearest_axes
+from qcjax.data.header import header_shape, stored_grid
+from qcjax.data.itk import itk_grid, read_itk
 from qcjax.data.subject import Volume
 from qcjax.labels import MNMS2_LABELS, remap
 from qcjax.runtime.files import write_whole
@@ -29,66 +33,136 @@ class Grid:
     """A file's geometry, read without its voxels."""
 
     path: Path
-    shape: tuple[int, ...]  # as stored; (x, y, slices) or with more axes
+    shape: tuple[int, ...]  # (x, y, slices) or with more axes
     spacing_mm: tuple[float, float, float]  # (x, y, slices)
-    affine: np.ndarray  # (4, 4), voxel indices -> mm
+    affine: np.ndarray  # (4, 4), indices of (x, y, slices) -> mm
     header: nib.Nifti1Header
 
 
 def read_grid(path: Path) -> Grid:
-    """Shape, spacing (mm) and affine of a NIfTI file, from its header alone.
+    """Shape, spacing (mm) and affine of a file, from its header alone, the slices on the third axis.
 
     Raises:
       FileNotFoundError: no such file.
-      InvalidFile: not NIfTI, truncated, or a spacing or an affine that is no geometry.
+      InvalidFile: no volume, truncated, or a spacing or an affine that is no geometry.
     """
     path = Path(path)
+    stored, header = read_stored_grid(path)
+    shape = stored.shape if other_format(path) else header_shape(path, header)
+    axes, _ = stored.axes(None)
+    affine = axes.brought_affine(stored.affine, stored.shape)
+    whole = (*axes.reorder(shape), *shape[3:])
+    return Grid(path, whole, axes.reorder(stored.spacing_mm), affine, header)
+
+
+def read_stored_grid(path: Path) -> tuple[StoredGrid, nib.Nifti1Header]:
+    """The grid of a file as it is stored, and its header; raises as `read_grid`."""
+    if other_format(path):
+        return itk_grid(path)
     with _open(path) as file:
-        return _grid(path, _read_header(path, file))
+        header = _read_header(path, file)
+    return stored_grid(path, header), header
 
 
 @_quietly
-def read_image(path: Path) -> Volume:
+def read_image(path: Path, orientation: Orientation | None = None) -> Volume:
     """An image as float32 of shape (x, y, slices), with its spacing in mm and its affine.
+
+    Args:
+      orientation: what its axes are brought to; None: as stored, but for the slices, which are the last axis.
 
     Raises:
       FileNotFoundError: no such file.
       InvalidFile: unreadable, not 3-D, or with NaN or infinite intensities.
     """
-    grid, stored = _read(Path(path))
+    path = Path(path)
+    grid, header, stored = _read(path)
     array = stored.astype(np.float32)
     bad = array.size - int(np.count_nonzero(np.isfinite(array)))
     if bad:
-        raise InvalidFile(grid.path, f"{bad} NaN or infinite voxels of {array.size}", "finite intensities")
-    return Volume(array, grid.spacing_mm, grid.affine, grid.path, grid.header)
+        raise InvalidFile(path, f"{bad} NaN or infinite voxels of {array.size}", "finite intensities")
+    return _brought(path, grid, header, array, grid.axes(orientation))
 
 
-def read_labels(path: Path, mapping: dict[int, int] = MNMS2_LABELS, like: Volume | None = None) -> Volume:
+def read_labels(
+    path: Path,
+    mapping: dict[int, int] = MNMS2_LABELS,
+    like: Volume | None = None,
+    orientation: Orientation | None = None,
+) -> Volume:
     """A label map as uint8 of shape (x, y, slices), in qcjax's label values.
 
     Args:
       path: the file; float labels within `LABEL_TOLERANCE` of an integer are rounded.
       mapping: label value in the file -> label value inside qcjax.
-      like: the image that the labels belong to; where given, both must lie on one grid.
+      like: the image that the labels belong to; where given, both must lie on one grid, though each may be stored along
+        other axes: those of `like` are taken.
+      orientation: what the axes are brought to without `like`; None: as stored, but for the slices, which are the last.
 
     Raises:
       FileNotFoundError: no such file.
       InvalidFile: unreadable, not 3-D, a label value that `mapping` doesn't know, another grid than `like`.
     """
-    return read_labels_checked(path, mapping, like)[0]
+    return read_labels_checked(path, mapping, like, orientation)[0]
 
 
 def read_labels_checked(
-    path: Path, mapping: dict[int, int] = MNMS2_LABELS, like: Volume | None = None
+    path: Path,
+    mapping: dict[int, int] = MNMS2_LABELS,
+    like: Volume | None = None,
+    orientation: Orientation | None = None,
 ) -> tuple[Volume, float]:
     """As `read_labels`, with the largest distance that a label was rounded by (0 where all were integers)."""
-    grid, stored = _read(Path(path))
+    path = Path(path)
+    grid, header, stored = _read(path)
+    axes = grid.axes(orientation) if like is None else (_axes_as(grid, like), ())
     if like is not None:
-        difference = grid_difference(like, stored.shape, grid.affine)
+        shape, affine = axes[0].reorder(grid.shape), axes[0].brought_affine(grid.affine, grid.shape)
+        difference = grid_difference(like, shape, affine)
         if difference:
-            raise InvalidFile(grid.path, *difference)
-    labels, rounded_by = _integers(grid.path, stored, mapping)
-    return Volume(labels, grid.spacing_mm, grid.affine, grid.path, grid.header), rounded_by
+            raise InvalidFile(path, *difference)
+    labels, rounded_by = _integers(path, stored, mapping)
+    return _brought(path, grid, header, labels, axes), rounded_by
+
+
+def on_grid_of(image: Volume, volume: Volume) -> Volume:
+    """An image with the axes of another volume; InvalidFile where it lies on another grid than that one."""
+    grid = StoredGrid(
+        _three(image.array.shape), image.spacing_mm, image.affine, image.directed
+    )  # its array is a stored one to what follows
+    axes = _axes_as(grid, volume)
+    affine = axes.brought_affine(image.affine, grid.shape)
+    difference = grid_difference(volume, axes.reorder(grid.shape), affine)
+    if difference:
+        raise InvalidFile(image.path, *difference)
+    spacing = axes.reorder(image.spacing_mm)
+    return replace(image, array=axes.bring(image.array), spacing_mm=spacing, affine=affine)
+
+
+def _axes_as(grid: StoredGrid, like: Volume) -> Axes:
+    """How to bring a file to the axes of another volume: by the affines, or as that one was where they say nothing."""
+    if not (grid.directed and like.directed):
+        return like.axes
+    directions = like.affine[:3, :3] / np.linalg.norm(like.affine[:3, :3], axis=0)
+    unit = grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0)
+    return nearest_axes(unit, directions, range(3), like.axes)[0]
+
+
+def _brought(
+    path: Path,
+    grid: StoredGrid,
+    header: nib.Nifti1Header,
+    stored: np.ndarray,
+    found: tuple[Axes, tuple[str, ...]],
+) -> Volume:
+    axes, notes = found
+    affine = axes.brought_affine(grid.affine, grid.shape)
+    spacing, notes = axes.reorder(grid.spacing_mm), (*grid.notes, *notes)
+    return Volume(axes.bring(stored), spacing, affine, path, header, axes, grid.directed, notes)
+
+
+def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    return shape[0], shape[1], shape[2]
 
 
 def grid_difference(image: Volume, shape: tuple[int, ...], affine: np.ndarray) -> tuple[str, str] | None:
@@ -134,10 +208,11 @@ def write_map(path: Path, array: np.ndarray, like: Volume) -> None:
             f"a map of shape {array.shape}; expected {like.array.shape}, the grid of {like.path}"
         )
     path, data = Path(path), _encode(array.astype(np.float32), like)
-    write_whole(path, gzip.compress(data, 1, mtime=0) if path.suffix == ".gz" else data)
+    write_whole(path, gzip.compress(data, 1, mtime=0) if is_gzip(path) else data)
 
 
 def _encode(array: np.ndarray, like: Volume) -> bytes:
+    array = like.axes.take_back(array)
     if like.header is None:
         image = nib.Nifti1Image(array, like.affine)
         image.header.set_zooms(like.spacing_mm)
@@ -163,13 +238,17 @@ def write_labels(path: Path, array: np.ndarray, like: Volume, level: int = 6) ->
     """
     path = Path(path)
     data = encode_labels(array, like)
-    write_whole(path, gzip.compress(data, level, mtime=0) if path.suffix == ".gz" else data)
+    write_whole(path, gzip.compress(data, level, mtime=0) if is_gzip(path) else data)
 
 
 def _open(path: Path) -> IO[bytes]:
-    if not path.name.endswith((".nii", ".nii.gz")):
-        raise InvalidFile(path, f"the file name {path.name}", "a name that ends in .nii or .nii.gz")
-    if path.suffix == ".nii":
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        raise InvalidFile(
+            path,
+            f"the file name {path.name}",
+            f"a name that ends in .nii or .nii.gz (or {', '.join(ENDINGS[2:])})",
+        )
+    if not is_gzip(path):
         return path.open("rb")
     with path.open("rb") as file:
         start = file.read(2)
@@ -208,38 +287,16 @@ def _read_header(path: Path, file: IO[bytes]) -> nib.Nifti1Header:
 
 
 @_quietly
-def _grid(path: Path, header: nib.Nifti1Header) -> Grid:
-    n_axes = int(header["dim"][0])
-    if not 2 <= n_axes <= 7:
-        raise InvalidFile(path, f"{n_axes} axes", "3 axes (x, y, slices)")
-    shape = tuple(int(n) for n in header["dim"][1 : n_axes + 1])
-    if min(shape) < 1:
-        raise InvalidFile(path, f"shape {shape}", "positive lengths")
-    spacing = tuple(float(z) for z in header["pixdim"][1:4])
-    if n_axes == 2:
-        shape, spacing = (*shape, 1), (*spacing[:2], spacing[2] or 1.0)
-    if not (np.all(np.isfinite(spacing)) and min(spacing) > 0):
-        raise InvalidFile(path, f"spacing {_mm(spacing)}", "positive, finite spacing in mm")
-    if header["pixdim"][0] not in (-1, 1):
-        header["pixdim"][0] = 1  # the standard: 0 means 1
-    try:
-        affine = np.asarray(header.get_best_affine(), float)
-    except (ValueError, nib.spatialimages.HeaderDataError) as error:
-        raise InvalidFile(path, f"no orientation ({error})", "a valid sform or qform") from None
-    if not np.all(np.isfinite(affine)) or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise InvalidFile(path, f"a singular affine {affine[:3].round(4).tolist()}", "an invertible affine")
-    return Grid(path, shape, (spacing[0], spacing[1], spacing[2]), affine, header)
-
-
-@_quietly
-def _read(path: Path) -> tuple[Grid, np.ndarray]:
-    """The grid and the scaled voxels, (x, y, slices), in Fortran order."""
+def _read(path: Path) -> tuple[StoredGrid, nib.Nifti1Header, np.ndarray]:
+    """The stored grid, the header, and the scaled voxels as stored, in Fortran order."""
+    if other_format(path):
+        return read_itk(path)
     with _open(path) as file:
         header = _read_header(path, file)
-        grid = _grid(path, header)
-        if any(n > 1 for n in grid.shape[3:]):
-            raise InvalidFile(path, f"a {len(grid.shape)}-D volume of shape {grid.shape}", "a 3-D volume")
-        shape = grid.shape[:3]
+        whole = header_shape(path, header)
+        if any(n > 1 for n in whole[3:]):
+            raise InvalidFile(path, f"a {len(whole)}-D volume of shape {whole}", "a 3-D volume")
+        grid, shape = stored_grid(path, header), whole[:3]
         try:
             dtype = header.get_data_dtype()
         except (KeyError, nib.spatialimages.HeaderDataError):
@@ -253,7 +310,7 @@ def _read(path: Path) -> tuple[Grid, np.ndarray]:
             raise InvalidFile(path, f"voxels from byte {offset}", "a place within the file")
         start = max(int(offset), int(header["sizeof_hdr"]))
         on_disk = path.stat().st_size
-        possible = on_disk * (_DEFLATE_LIMIT if path.suffix == ".gz" else 1)
+        possible = on_disk * (_DEFLATE_LIMIT if is_gzip(path) else 1)
         if start + count > min(MAX_BYTES, possible):
             found = (
                 f"{on_disk} bytes on disk, a header that declares {shape} voxels of {dtype} ({count} bytes)"
@@ -263,7 +320,7 @@ def _read(path: Path) -> tuple[Grid, np.ndarray]:
             )
         _take(path, file, start - int(header["sizeof_hdr"]), "header")
         data = _take(path, file, count, "voxels")
-        if path.suffix == ".gz":  # a flipped bit may as well have made the data longer
+        if is_gzip(path):  # a flipped bit may as well have made the data longer
             try:
                 left = MAX_BYTES
                 while left > 0 and (
@@ -276,7 +333,7 @@ def _read(path: Path) -> tuple[Grid, np.ndarray]:
     slope, intercept = (float(header[name]) for name in ("scl_slope", "scl_inter"))
     if np.isfinite(slope) and slope != 0 and np.isfinite(intercept) and (slope, intercept) != (1.0, 0.0):
         stored = stored * slope + intercept
-    return grid, stored
+    return grid, header, stored
 
 
 def _integers(path: Path, stored: np.ndarray, mapping: dict[int, int]) -> tuple[np.ndarray, float]:
@@ -299,7 +356,3 @@ def _integers(path: Path, stored: np.ndarray, mapping: dict[int, int]) -> tuple[
         return remap(stored.astype(np.uint8 if max(mapping) < 256 else np.int64), mapping), rounded_by
     except ValueError as error:
         raise InvalidFile(path, str(error), expected) from None
-
-
-def _mm(spacing: tuple[float, ...]) -> str:
-    return " x ".join(f"{s:.4g}" for s in spacing) + " mm"

@@ -6,6 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from qcjax.data.geometry import Axes
 from qcjax.runtime.messages import sendable
 
 VIEWS = ("SA", "LA")  # short-axis stack, long-axis (4-chamber) slice
@@ -49,7 +50,10 @@ class Volume:
     """An image or a label map with its geometry."""
 
     array: np.ndarray  # (x, y, slices): float32 image or uint8 labels
-    spacing_mm: tuple[float, float, float]
-    affine: np.ndarray  # (4, 4), voxel indices -> mm
+    spacing_mm: tuple[float, float, float]  # of the array's axes
+    affine: np.ndarray  # (4, 4), the array's voxel indices -> mm
     path: Path
     header: nib.Nifti1Header | None = None  # the file's own, for writing on the same grid
+    axes: Axes = field(default_factory=Axes)  # how the array was brought from the stored one
+    directed: bool = False  # whether the header says which way the axes go
+    notes: tuple[str, ...] = ()  # what is unusual about its geometry, in words

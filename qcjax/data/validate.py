@@ -17,7 +17,6 @@ import numpy as np
 from qcjax.data.compare import (
     Facts,
     contradicting_steps,
-    millimetres,
     mixed_handedness,
     same_images,
     unknown_values,
@@ -25,6 +24,7 @@ from qcjax.data.compare import (
 from qcjax.data.datasets import acdc, emidec, mnms2
 from qcjax.data.datasets.listing import Scan
 from qcjax.data.findings import Finding, InvalidFile
+from qcjax.data.geometry import millimetres
 from qcjax.data.nifti import read_grid, read_image, read_labels_checked
 from qcjax.data.subject import PHASES, VIEWS, Case, Subject, Volume
 from qcjax.labels import ACDC_LABELS, CARDIAC, EMIDEC_LABELS, MNMS2_LABELS
@@ -142,11 +142,9 @@ def check_subject(subject: Subject, mapping: dict[int, int]) -> tuple[list[Findi
                     findings.append(Finding("warning", case.image_path, found, "another image", subject.code))
                 facts.digests[digest] = case.image_path
                 facts.mirrored[view] = bool(np.linalg.det(image.affine[:3, :3]) < 0)
-                steps_mm = np.linalg.norm(image.affine[:3, :3], axis=0)
-                if not np.allclose(steps_mm, image.spacing_mm, rtol=0.01):
-                    facts.steps[case.image_path] = (
-                        f"{millimetres(steps_mm)} against {millimetres(image.spacing_mm)}"
-                    )
+                for note in image.notes:
+                    if "pixdim" in note:
+                        facts.steps[case.image_path] = note
         if len(images) == 2:
             findings += check_phases(images["ED"], images["ES"], subject.code)
     for path in subject.cine.values():

@@ -18,6 +18,7 @@ from flax import traverse_util
 
 from qcjax import qc
 from qcjax.config import Centre
+from qcjax.data.geometry import Orientation, check_slices_last
 from qcjax.data.preprocess import (
     Geometry,
     from_square,
@@ -107,6 +108,7 @@ class Monitor:
         self.labels: dict[str, int] = description["labels"]
         self.size, self.spacing_mm = int(description["size"]), float(description["spacing_mm"])
         self.centre: Centre = description.get("centre", "image")
+        self.orientation = Orientation.from_json(description.get("orientation"))  # of the training masks
         self.original = description["preset"] == "original"
         self.optional = tuple(s for s in self.structures if s.key in description.get("may_be_absent", ()))
         self.unit = "voxels" if self.original else "mm"  # of distances
@@ -162,11 +164,14 @@ class Monitor:
         """Judge one mask.
 
         Args:
-          mask: (x, y, slices), ids of `structures`, 0 elsewhere.
+          mask: (x, y, slices), ids of `structures`, 0 elsewhere; the axes as in training, `orientation`, to which
+            `qcjax.data.nifti.read_labels` brings a file. That the slices come last is checked where shape and spacing
+            show it; turns and flips in plane can't be seen in an array.
           spacing_mm: of its voxels, in the order of the axes.
 
         Raises:
-          ValueError: a mask of other shape or values, or a spacing that isn't positive.
+          ValueError: a mask of other shape or values, slices along another axis, or a spacing that isn't positive and
+            finite.
         """
         return self.score_all([mask], spacing_mm)[0]
 
@@ -185,9 +190,13 @@ class Monitor:
             raise ValueError(
                 f"mask with values {mask.min()} to {mask.max()} found, expected 0 to {len(self.structures)}"
             )
-        x_mm, y_mm, slice_mm = (float(s) for s in spacing_mm)
-        if not min(x_mm, y_mm, slice_mm) > 0:
-            raise ValueError(f"spacing {tuple(spacing_mm)} found, expected three positive lengths in mm")
+        lengths = [float(s) for s in spacing_mm]
+        if len(lengths) != 3 or not all(0 < s < float("inf") for s in lengths):
+            raise ValueError(
+                f"spacing {tuple(spacing_mm)} found, expected three positive lengths in mm, finite ones"
+            )
+        check_slices_last(mask.shape, lengths)
+        x_mm, y_mm, slice_mm = lengths
         volume = Volume(mask.astype(np.uint8, copy=False), (x_mm, y_mm, slice_mm), np.eye(4), Path("mask"))
         geometry, resampled = prepare_mask(volume, self.spacing_mm, self.size, self.centre)
         return Prepared(to_square(resampled, geometry), resampled, volume.array, volume.spacing_mm, geometry)

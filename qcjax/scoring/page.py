@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qcjax.data.datasets.masks import read_image_of
+from qcjax.data.geometry import Orientation
 from qcjax.data.nifti import read_labels
 from qcjax.labels import Structure, label_mapping
 from qcjax.report.cards import Card, embed
@@ -46,6 +47,7 @@ class Scored:
     entries: Sequence[Entry]
     structures: Sequence[Structure]
     images: Path | None
+    orientation: Orientation | None = None  # of the monitor
 
 
 def write_scores_page(scored: Scored, n_pictures: int) -> Path:
@@ -104,7 +106,7 @@ def _card(scored: Scored, line: Line, path: Path) -> Card:
 def _draw(scored: Scored, line: Line, path: Path) -> str:
     """Draw a case; the caption."""
     mapping = label_mapping(scored.structures, scored.settings["labels"])
-    mask = read_labels(Path(line["path"]), mapping)
+    mask = read_labels(Path(line["path"]), mapping, orientation=scored.orientation)
     rebuilt = read_labels(scored.folder / output_paths(line["name"])[0], mapping, like=mask)
     image, lacking = None, ""
     if scored.images:
@@ -114,12 +116,17 @@ def _draw(scored: Scored, line: Line, path: Path) -> str:
             lacking = f" The image can't be shown: {error}."
     flagged = [v for v in line["structures"].values() if v["verdict"] and v["worst_slice"]]
     worst = min(flagged, key=lambda v: v["pdc"], default=None)
-    shown = worst["worst_slice"] - 1 if worst else most_changed(mask.array, rebuilt.array)
+    count = mask.array.shape[2]
+    shown = (
+        mask.axes.slice_number(worst["worst_slice"] - 1, count)
+        if worst
+        else most_changed(mask.array, rebuilt.array)
+    )
     draw_inconsistency(
         image, mask.array, rebuilt.array, mask.spacing_mm[:2], shown, path, scored.structures, DPI
     )
     what = "Mask" if image is None else "Image, mask"
-    where = f"slice {shown + 1} of {mask.array.shape[2]}"
+    where = f"slice {mask.axes.slice_number(shown, count) + 1} of {count}"
     return f"{what}, its reconstruction and where they differ, {where}.{lacking}"
 
 

@@ -173,7 +173,16 @@ class Scoring:
         write_table(self.out / "scores.csv", self.journal.lines(entries), keys, self.monitor.unit)
         summary = self._summary(this_run)
         write_whole(self.out / "summary.json", json.dumps(summary, indent=2) + "\n")
-        scored = Scored(self.out, self.settings, summary, self.journal, entries, structures, self.images)
+        scored = Scored(
+            self.out,
+            self.settings,
+            summary,
+            self.journal,
+            entries,
+            structures,
+            self.images,
+            self.monitor.orientation,
+        )
         write_scores_page(scored, pictures)
         return summary
 

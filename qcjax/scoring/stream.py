@@ -96,7 +96,7 @@ class Stream:
             stat = file.path.stat()
             size, mtime_ns = stat.st_size, stat.st_mtime_ns
             output_paths(file.name)
-            mask = read_mask(file.path, self.mapping)
+            mask = read_mask(file.path, self.mapping, self.monitor.orientation)
             prepared = self.monitor.prepare(mask.array, mask.spacing_mm)
             doubts, image_error = self._doubts(mask, file.name)
             seconds = time.monotonic() - started
@@ -170,7 +170,7 @@ class Stream:
         volumes = self._values[score.reconstruction], differs.astype(np.uint8)
         for path, volume in zip(output_paths(case.file.name), volumes, strict=True):
             write_labels(self.out / path, volume, case.mask, GZIP_LEVEL)
-        return score_line(score, flags, case.doubts, case.image_error)
+        return score_line(score, flags, case.doubts, case.image_error, case.mask.axes, case.mask.notes)
 
     def _remove_outputs(self, name: str) -> None:
         with suppress(OSError, ValueError):  # a name that is refused has none

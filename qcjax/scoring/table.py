@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from qcjax.data.geometry import Axes
 from qcjax.inference.monitor import Score
 from qcjax.qc import Flag
 
@@ -26,7 +27,7 @@ COLUMNS = (
     "reason",
     "pdc",
     "phd_mm",  # "phd_voxels" of a monitor of preset `original`
-    "worst_slice",  # on the file's third axis, counted from 1
+    "worst_slice",  # on the axis along which the file has its slices, counted from 1
     "suspicion",  # of the case
     "error",
     "mask_path",
@@ -34,7 +35,9 @@ COLUMNS = (
     "inconsistency_path",
     "doubt",  # of the structure, by the image; empty without --images
     "image_error",  # why there is none where images were given
+    "geometry",  # what is unusual about the file's geometry: no valid code, two spacings, ...
 )
+AS_STORED = Axes()
 STATUSES = ("erroneous", "suspicious", "", "error")
 
 
@@ -116,7 +119,12 @@ def largest_doubt(line: Line) -> float:
 
 
 def score_line(
-    score: Score, flags: Sequence[Flag], doubts: np.ndarray | None = None, image_error: str = ""
+    score: Score,
+    flags: Sequence[Flag],
+    doubts: np.ndarray | None = None,
+    image_error: str = "",
+    axes: Axes = AS_STORED,
+    notes: Sequence[str] = (),
 ) -> Line:
     """What the journal keeps of a score.
 
@@ -124,16 +132,20 @@ def score_line(
       flags: any number for a structure; they may follow other limits than the score's own.
       doubts: (k,) by the image, if there is one.
       image_error: why there is none.
+      axes: how the mask was brought from its file.
+      notes: on its geometry.
     """
     structures = {}
+    slices = len(score.slice_pdc)
     for i, structure in enumerate(score.structures):
         own = [flag for flag in flags if flag.structure == structure.key]
+        worst = int(score.worst_slice[i])
         structures[structure.key] = {
             "verdict": _worst(own),
             "reason": "; ".join(flag.reason for flag in own),
             "pdc": to_json(score.pdc[i]),
             "phd_mm": to_json(score.phd_mm[i]),
-            "worst_slice": int(score.worst_slice[i]) + 1 or None,
+            "worst_slice": None if worst < 0 else axes.slice_number(worst, slices) + 1,
             "doubt": None if doubts is None else to_json(doubts[i]),
         }
     return {
@@ -142,6 +154,7 @@ def score_line(
         "structures": structures,
         "error": "",
         "image_error": image_error,
+        "geometry": "; ".join(notes),
         "retry": bool(image_error),  # the image may have come by then
     }
 
@@ -187,12 +200,12 @@ def write_table(path: Path, lines: Iterable[Line], keys: Sequence[str], unit: st
 def _rows(line: Line, keys: Sequence[str]) -> Iterator[list[Any]]:
     outputs = ("", "") if line["status"] == "error" else (p.as_posix() for p in output_paths(line["name"]))
     shared = [line["suspicion"], line["error"], line["path"], *outputs]
-    image_error = line.get("image_error", "")
+    about = [line.get("image_error", ""), line.get("geometry", "")]
     for key in keys:
         found = line["structures"].get(key, {})
         measured = [found.get(c) for c in ("pdc", "phd_mm", "worst_slice")]
         judged = [line["name"], key, found.get("verdict", ""), found.get("reason", "")]
-        yield [*judged, *measured, *shared, found.get("doubt"), image_error]
+        yield [*judged, *measured, *shared, found.get("doubt"), *about]
 
 
 def summarise(entries: Sequence[Entry], lines: Iterable[Line], keys: Sequence[str]) -> dict[str, Any]:
@@ -201,9 +214,10 @@ def summarise(entries: Sequence[Entry], lines: Iterable[Line], keys: Sequence[st
     scored = len(status) - status.count("error")
     beyond = sum(entry.status == "" and entry.suspicion > 1 for entry in entries)
     counts = {key: {"erroneous": 0, "suspicious": 0} for key in keys}
-    without_image = 0
+    without_image = unusual = 0
     for line in lines:
         without_image += bool(line.get("image_error"))
+        unusual += bool(line.get("geometry"))
         for key, found in line["structures"].items():
             if found["verdict"]:
                 counts[key][found["verdict"]] += 1
@@ -218,6 +232,7 @@ def summarise(entries: Sequence[Entry], lines: Iterable[Line], keys: Sequence[st
         "untouched": status.count(""),
         "untouched_with_suspicion_above_1": beyond,  # or with a doubt
         "without_image": without_image,
+        "with_unusual_geometry": unusual,
         "structures": counts,
         "seconds_median": median,
         "seconds_p95": p95,

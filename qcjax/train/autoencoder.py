@@ -15,7 +15,7 @@ from qcjax import losses
 from qcjax.config import MonitorConfig, Stream
 from qcjax.data.augment import MONITORING_MASKS, augment_batch
 from qcjax.data.batches import Batch, Plan, cycled, epoch_plan, in_batches, padded, sample_keys
-from qcjax.data.mask_cohort import MaskCase, MaskCohort, prepare_masks
+from qcjax.data.mask_cohort import MaskCase, MaskCohort, common_orientation, prepare_masks
 from qcjax.data.nifti import read_labels
 from qcjax.data.placement import Take, ahead, place
 from qcjax.inference.monitor import DESCRIPTION, WEIGHTS, Monitor, build_autoencoder
@@ -52,11 +52,12 @@ def prepare_both(
     Raises:
       ValueError: a part without masks, or a file that can't be used.
     """
+    orientation = common_orientation([*training, *validation], say)
     with bar(
         f"Preparing masks at {config.spacing_mm:g} mm, cases", len(training) + len(validation)
     ) as advance:
         first, second = (
-            prepare_masks(cases, mapping, config.spacing_mm, config.size, config.centre, advance)
+            prepare_masks(cases, mapping, config.spacing_mm, config.size, config.centre, advance, orientation)
             for cases in (training, validation)
         )
     return first, second
@@ -119,6 +120,7 @@ class MonitorTraining:
         self.labels, self.structures = dict(labels), structures_named(tuple(labels))
         check_options(config, labels, reading)
         self.training, self.validation = training, validation
+        self.orientation = training.orientation
         self.devices, self.on_nonfinite = devices or Devices(), on_nonfinite
         self.accumulate, self.stream = accumulate, stream
         self.journal = Journal(folder / "metrics.jsonl")
@@ -255,6 +257,7 @@ class MonitorTraining:
             "size": config.size,
             "spacing_mm": config.spacing_mm,
             "centre": config.centre,
+            "orientation": self.orientation and self.orientation.to_json(),
             "preset": "original" if self.original else "paper",
             "autoencoder": self.sizes,
             "epoch": epoch,
@@ -278,7 +281,7 @@ class MonitorTraining:
         mapping = label_mapping(self.structures, self.labels)
 
         def measured(case: MaskCase) -> np.ndarray:
-            mask = read_labels(case.path, mapping)
+            mask = read_labels(case.path, mapping, orientation=self.orientation)
             return monitor.score(mask.array, mask.spacing_mm).measured
 
         found = hosts.share(measured, self.validation.cases, threads=1)

@@ -9,8 +9,9 @@ import numpy as np
 
 from qcjax.data.datasets.acdc import INFORMATION
 from qcjax.data.findings import InvalidFile
+from qcjax.data.geometry import Orientation
 from qcjax.data.mask_cohort import MaskCase
-from qcjax.data.nifti import LABEL_TOLERANCE, grid_difference, read_image, read_labels
+from qcjax.data.nifti import LABEL_TOLERANCE, on_grid_of, read_image, read_labels
 from qcjax.data.subject import Volume
 from qcjax.labels import MOST_VALUE
 from qcjax.runtime.wording import count_of
@@ -98,17 +99,18 @@ def find_masks(
     return [masks[name] for name in sorted(masks)]
 
 
-def read_mask(path: Path, mapping: dict[int, int]) -> Volume:
+def read_mask(path: Path, mapping: dict[int, int], orientation: Orientation | None = None) -> Volume:
     """A mask as uint8 of shape (x, y, slices), labels inside, with its geometry.
 
     Args:
       mapping: label value in the file -> label value inside; 0 too.
+      orientation: what its axes are brought to; None: as stored, but for the slices, which are the last axis.
 
     Raises:
       FileNotFoundError: no such file.
       InvalidFile: unreadable, not 3-D, or label values that `mapping` doesn't know: which were found and expected.
     """
-    return read_labels(path, mapping)
+    return read_labels(path, mapping, orientation=orientation)
 
 
 def find_image(images: Path, name: str, mask: Path) -> Path | None:
@@ -131,11 +133,7 @@ def read_image_of(mask: Volume, images: Path, name: str) -> Volume:
     path = find_image(images, name, mask.path)
     if path is None:
         raise FileNotFoundError(f"{images}: no image of this name was found")
-    image = read_image(path)
-    difference = grid_difference(mask, image.array.shape, image.affine)
-    if difference:
-        raise InvalidFile(path, *difference)
-    return image
+    return on_grid_of(read_image(path), mask)
 
 
 def label_values(path: Path) -> set[int]:

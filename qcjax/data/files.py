@@ -1,0 +1,131 @@
+"""Which files of a folder are read, by every reader alike; and what was left out, counted and named.
+
+Read are volumes in the formats of `ENDINGS`, their letters in either case, also through links. Left out are hidden
+files and folders (so `._x` too), `__MACOSX`, which unpackers make, folders that a run of ours left, known by their own
+marker, and links that lead nowhere or to a folder or a file that is read already.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from qcjax.runtime.wording import count_of
+
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".hdr.gz")
+OTHER_VOLUMES = (
+    ".dcm",
+    ".mgz",
+    ".mgh",
+    ".minc",
+    ".mnc",
+    ".nii.bz2",
+    ".nii.zst",
+    ".nii.xz",
+    ".gipl",
+    ".npy",
+    ".npz",
+)
+JUNK = ("__MACOSX",)
+SCORES, RUN, MONITOR = "score.json", "config.json", "monitor.json"  # the markers of our own results
+NAMED = 3  # of what was left out, in a sentence
+
+_VOLUME = re.compile(rf"(?s)([^.].*?)({'|'.join(re.escape(e) for e in ENDINGS)})", re.IGNORECASE)
+
+
+def stem_of(name: str) -> str | None:
+    """The name of a volume's file without its ending; None for other and for hidden files."""
+    found = _VOLUME.fullmatch(name)
+    return None if found is None else found[1]
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether a file's name says that it is compressed."""
+    return path.suffix.lower() == ".gz"
+
+
+def other_format(path: Path) -> bool:
+    """Whether a file's name says that it holds a volume in another format than NIfTI's single file."""
+    return path.name.lower().endswith(ENDINGS[2:])
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a run of ours made a folder and keeps its results there."""
+    if (folder / SCORES).is_file() or (folder / MONITOR).is_file():
+        return True
+    try:
+        found = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return (
+        isinstance(found, dict) and isinstance(found.get("versions"), dict) and "qcjax" in found["versions"]
+    )
+
+
+@dataclass
+class LeftOut:
+    """What a reader left out, by kind."""
+
+    found: dict[str, list[str]] = field(default_factory=dict)  # noun, such as "image" -> names
+
+    def add(self, noun: str, name: str | Path) -> None:
+        """Note one thing that isn't read."""
+        self.found.setdefault(noun, []).append(str(name))
+
+    def __str__(self) -> str:
+        """E.g. ``2 images (a, b) and 1 link that leads nowhere (c)``; empty where there is nothing."""
+        parts = []
+        for noun, names in self.found.items():
+            some = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+            first, _, rest = noun.partition(" ")
+            parts.append(f"{count_of(len(names), first)}{f' {rest}' if rest else ''} ({some})")
+        return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def walk(
+    folder: Path, left_out: LeftOut, depth: int | None = None
+) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """As `os.walk`, sorted and through links: (place, folders, names) for a folder and all below it that is read.
+
+    Who takes names out of `folders` keeps the walk from going there.
+
+    Args:
+      depth: how many folders below the given one; None: all.
+    """
+    seen: set[str] = set()
+    for text, folders, names in os.walk(folder, followlinks=True):
+        place = Path(text)
+        real = os.path.realpath(text)
+        if real in seen:
+            left_out.add("link to a folder that is read already", place.relative_to(folder))
+            folders.clear()
+            continue
+        seen.add(real)
+        inner = len(place.relative_to(folder).parts)
+        kept = []
+        for name in sorted(folders):
+            within = (place / name).relative_to(folder)
+            if name in JUNK:
+                left_out.add("folder of an unpacker", within)
+            elif name.startswith(".") or (depth is not None and inner >= depth):
+                continue
+            elif is_ours(place / name):
+                left_out.add("folder of our own results", within)
+            else:
+                kept.append(name)
+        folders[:] = kept
+        visible = sorted(name for name in names if not name.startswith("."))
+        for name in visible:
+            if os.path.islink(place / name) and not os.path.exists(place / name):
+                left_out.add("link that leads nowhere", (place / name).relative_to(folder))
+        yield (
+            place,
+            folders,
+            [n for n in visible if os.path.exists(place / n)] if _any_link(place, visible) else visible,
+        )
+
+
+def _any_link(place: Path, names: list[str]) -> bool:
+    return any(os.path.islink(place / name) for name in names)
