@@ -10,6 +10,8 @@ from typing import Any
 
 import jax
 
+from qcjax.runtime.progress import say
+
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 TUNED_ALONE = "--xla_gpu_shard_autotuning=false"
 COMPILED = "/jax/core/compile/backend_compile_duration"  # JAX's event: a program was compiled, or read from the cache
@@ -17,7 +19,7 @@ GIB = 2**30
 
 
 def prepare(deterministic: bool = False, distributed: bool = False) -> None:
-    """Keep compiled networks in the user's cache folder, and no more memory than is needed.
+    """Keep compiled networks in the user's cache folder, where there is one, and no more memory than is needed.
 
     A GPU's memory grows instead of being taken by 75 %; what the compiler has used goes back to the system.
 
@@ -35,10 +37,23 @@ def prepare(deterministic: bool = False, distributed: bool = False) -> None:
             os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(base / "qcjax" / "jax"))
+        folder = cache_folder()
+        if folder is None:
+            say("No folder for compiled networks, so each start compiles them; XDG_CACHE_HOME can name one")
+        jax.config.update("jax_compilation_cache_dir", None if folder is None else str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     _release_memory_after_compiling()
+
+
+def cache_folder() -> Path | None:
+    """Where compiled networks are kept; None without a home, as in containers, or where nothing can be written."""
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = base / "qcjax" / "jax"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (RuntimeError, OSError):  # RuntimeError: an account that nobody knows, and HOME isn't set
+        return None
+    return folder if os.access(folder, os.W_OK | os.X_OK) else None
 
 
 @cache

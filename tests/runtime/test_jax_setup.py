@@ -109,3 +109,60 @@ def test_what_is_freed_goes_back_to_the_system():
     done = subprocess.run([sys.executable, "-c", FREES], capture_output=True, text=True, check=True)
     before, after = map(float, done.stdout.split())
     assert after < before - 200
+
+
+HOMELESS = """
+import pwd
+
+def nobody(uid):
+    raise KeyError(uid)
+
+pwd.getpwuid = nobody
+from pathlib import Path
+try:
+    Path.home()
+except RuntimeError:
+    print("no home")
+from qcjax.runtime import jax_setup
+jax_setup.prepare()
+import jax
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+print(jax.jit(lambda x: x + 1)(1.0), jax.config.jax_compilation_cache_dir)
+"""
+
+
+def homeless(**variables):
+    """What a process says whose account nobody knows, as in containers that run as any user."""
+    inherited = {
+        k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME", "USER", "LOGNAME")
+    }
+    environment = inherited | {"JAX_PLATFORMS": "cpu"} | variables
+    done = subprocess.run([sys.executable, "-c", HOMELESS], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "rror" not in done.stderr
+    return done.stdout.splitlines()
+
+
+def test_without_home_and_account_everything_runs_without_the_cache():
+    first, said, last = homeless()
+    assert first == "no home" and last == "2.0 None"
+    assert said == "No folder for compiled networks, so each start compiles them; XDG_CACHE_HOME can name one"
+
+
+def test_without_home_the_cache_is_where_xdg_says(tmp_path):
+    assert homeless(XDG_CACHE_HOME=str(tmp_path))[-1] == f"2.0 {tmp_path}/qcjax/jax"
+    assert list((tmp_path / "qcjax" / "jax").iterdir())  # it was used
+
+
+@pytest.mark.parametrize("home", ["/proc", "/dev/null"])
+def test_a_home_that_cannot_be_written_to_is_as_good_as_none(home, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", home)
+    assert jax_setup.cache_folder() is None
+
+
+def test_a_cache_made_before_on_a_file_system_that_became_read_only(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert jax_setup.cache_folder() is not None
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert jax_setup.cache_folder() is None
