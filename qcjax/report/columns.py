@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qcjax.runtime.files import written_whole
+
 Row = dict[str, Any]  # column -> str, int (counts) or float (numbers; NaN where undefined)
 
 
@@ -35,7 +37,7 @@ class Columns:
                     f"{self.row_name} {number}: unknown columns {unknown}, columns not given {lacking}"
                 )
         names = (*self.names, *(column for column in self.optional if any(column in row for row in rows)))
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with written_whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(names)
             writer.writerows([self._to_field(column, row.get(column)) for column in names] for row in rows)

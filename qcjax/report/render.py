@@ -7,6 +7,7 @@ from typing import Any
 import jinja2
 
 from qcjax.report import table
+from qcjax.runtime.files import write_whole
 
 
 def write_page(path: Path, template: str, context: Mapping[str, Any]) -> Path:
@@ -23,7 +24,7 @@ def write_page(path: Path, template: str, context: Mapping[str, Any]) -> Path:
     )
     environment.filters |= {"cell_class": _cell_class, "tag_class": _tag_class}
     text = environment.get_template(template).render(context).strip() + "\n"
-    path.write_text(text, encoding="utf-8", errors="replace")  # a file's name may be no valid text
+    write_whole(path, text.encode("utf-8", errors="replace"))  # a file's name may be no valid text
     return path
 
 

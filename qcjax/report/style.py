@@ -1,5 +1,6 @@
 """One look for every figure: size for a phone's width, colours that colour-blind readers can tell apart."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from qcjax.labels import CARDIAC, Structure
+from qcjax.runtime.files import write_whole
 
 WIDTH_IN = 5.0  # at a phone's 390 pixels its 10 pt letters are 11 pixels high
 INK = "#222222"
@@ -64,8 +66,9 @@ def new_figure(
 
 def save(figure: Figure, path: Path, dpi: int = 200) -> Path:
     """Write a figure as PNG, making its folder; without the date and version that would change its bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=dpi, metadata={"Software": None})
+    packed = io.BytesIO()
+    figure.savefig(packed, dpi=dpi, format="png", metadata={"Software": None})
+    write_whole(path, packed.getvalue())
     return path
 
 

@@ -3,7 +3,8 @@
 import json
 import math
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,30 @@ import numpy as np
 
 
 def write_whole(path: Path, data: str | bytes) -> None:
-    """Write text (UTF-8) or bytes beside the file, then put it in the file's place; makes the folder if need be."""
+    """Write text (UTF-8) or bytes beside the file, then put it in the file's place; makes the folder if need be.
+
+    Raises OSError, which names the file; what was there before stands.
+    """
+    with written_whole(path) as partial:
+        partial.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Where to write a file to, which takes the place of `path` at the end; an error leaves what was there before.
+
+    Raises OSError, which names the file, as that of a full disk doesn't by itself.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+        yield partial
         os.replace(partial, path)
-    except OSError:
+    except BaseException as error:
         with suppress(OSError):
             partial.unlink()  # on a full disk its half would be in the way of others
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(partial)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

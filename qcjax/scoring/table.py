@@ -6,7 +6,6 @@ Only an `Entry` per case stays in memory; everything else is read from the journ
 import csv
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from qcjax.data.geometry import Axes
 from qcjax.inference.monitor import Score
 from qcjax.qc import Flag
+from qcjax.runtime.files import written_whole
 
 Line = dict[str, Any]  # of the journal
 COLUMNS = (
@@ -188,13 +188,14 @@ def write_table(path: Path, lines: Iterable[Line], keys: Sequence[str], unit: st
     Args:
       unit: of the distances, "mm" or "voxels".
     """
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with (
+        written_whole(path) as partial,
+        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(column.replace("_mm", f"_{unit}") for column in COLUMNS)
         for line in lines:
             writer.writerows(_rows(line, keys))
-    os.replace(partial, path)
 
 
 def _rows(line: Line, keys: Sequence[str]) -> Iterator[list[Any]]:
