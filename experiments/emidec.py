@@ -11,7 +11,7 @@ from qcjax.data.datasets import emidec
 from qcjax.runtime import hosts
 from qcjax.runtime.progress import say
 from qcjax.uncertainty.page import write_uncertainty_report
-from qcjax.uncertainty.run import EmidecRun
+from qcjax.uncertainty.run import UncertaintyRun
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +26,7 @@ def run_experiment(config: EmidecConfig) -> None:
 
     Raises ValueError or OSError for input that can't be used, FloatingPointError where training diverges.
     """
-    run = EmidecRun(config, results_folder(config.out, "emidec"))
+    run = UncertaintyRun(config, results_folder(config.out, "emidec"))
     subjects = run.subjects()
     say(emidec.describe(subjects))
     folds = emidec.folds(subjects, config.folds, config.seed)

@@ -9,7 +9,7 @@ from qcjax.config import Mnms2Config
 from qcjax.data.datasets import mnms2
 from qcjax.data.subject import Subject
 from qcjax.refinement.page import write_report
-from qcjax.refinement.run import Run, StageResult
+from qcjax.refinement.run import RefinementRun, StageResult
 from qcjax.runtime import hosts
 from qcjax.runtime.progress import say
 from qcjax.train.stages import Arm, train_autoencoder, train_segmenter
@@ -28,7 +28,7 @@ def run_experiment(config: Mnms2Config) -> None:
 
     Raises ValueError or OSError for input that can't be used, FloatingPointError where training diverges.
     """
-    run = Run.open(config, results_folder(config.out, "mnms2"))
+    run = RefinementRun(config, results_folder(config.out, "mnms2"))
     subjects = run.subjects()
     say(mnms2.describe(subjects))
 
@@ -42,7 +42,7 @@ def run_experiment(config: Mnms2Config) -> None:
     say(f"Done. Open {page}")
 
 
-def run_arm(run: Run, arm: Arm, subjects: Sequence[Subject]) -> None:
+def run_arm(run: RefinementRun, arm: Arm, subjects: Sequence[Subject]) -> None:
     """One segmenter on one view: the four stages of the ablation."""
     # Supervised learning (section 2.2): R learns ground-truth masks; of M, the m_best models are kept.
     autoencoder = train_autoencoder(arm)

@@ -1,6 +1,5 @@
 """A run of the monitoring experiment on disk: what is done already, and what it leaves behind."""
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,10 +11,11 @@ import numpy as np
 
 from qcjax.config import AcdcConfig
 from qcjax.data.datasets import acdc
+from qcjax.data.findings import Finding
 from qcjax.data.mask_cohort import true_masks
 from qcjax.data.nifti import read_image, read_labels
 from qcjax.data.subject import Case, Subject
-from qcjax.data.validate import usable, validate_acdc
+from qcjax.data.validate import validate_acdc
 from qcjax.inference.monitor import Monitor
 from qcjax.labels import ACDC_LABELS, CARDIAC
 from qcjax.monitoring.corruption_study import damage_study
@@ -24,6 +24,7 @@ from qcjax.monitoring.methods import (
     FIELD,
     METHODS,
     THRESHOLDING,
+    Method,
     prepare_field,
     segment_by,
     segment_by_thresholding,
@@ -32,10 +33,9 @@ from qcjax.monitoring.summary import summarise_monitoring
 from qcjax.monitoring.table import MeasureRow, write_measures
 from qcjax.phantom import AcdcPhantomConfig, write_acdc
 from qcjax.qc.registration import simpleitk
-from qcjax.runtime import hosts, jax_setup
-from qcjax.runtime.devices import Devices
-from qcjax.runtime.files import version_of, without_nan, write_whole
-from qcjax.runtime.folder import open_folder
+from qcjax.report.experiment import ExperimentRun
+from qcjax.runtime import hosts
+from qcjax.runtime.files import version_of
 from qcjax.runtime.progress import bar, say
 from qcjax.runtime.records import kept_record
 from qcjax.runtime.wording import count_of
@@ -45,46 +45,25 @@ from qcjax.train.loop import Journal
 LABELS = {s.key: acdc.STORED_LABELS[s.id] for s in CARDIAC}
 
 
-class MonitoringRun:
+class MonitoringRun(ExperimentRun[AcdcConfig]):
     """One folder of results."""
 
-    def __init__(self, config: AcdcConfig, folder: Path) -> None:
-        """Make the folder, or go on with what is in it.
-
-        Raises ValueError for predictions that aren't there, options that don't go together, or a folder that another
-        configuration has used, and ImportError for --rca without SimpleITK.
-        """
+    def check_options(self) -> None:
+        """Raises ValueError for predictions that aren't there, or options that don't go together, and ImportError for
+        --rca without SimpleITK."""
+        config = self.config
         check_options(config.monitor, LABELS, config.losses)
         self.given = _named(config.predictions)
         if config.rca:
             simpleitk()
-        self.config, self.folder, self.devices = config, folder, Devices(config.devices)
-        open_folder(config, folder)
         self.unit = "voxels" if config.losses == "original" else "mm"  # of all distances
-        self.skipped: list[str] = []
 
-    def subjects(self) -> list[Subject]:
-        """Find or make the data set, and check it.
+    def find(self, data: Path) -> tuple[list[Subject], list[Finding]]:
+        return acdc.scan(data).subjects, validate_acdc(data)
 
-        Raises ValueError where files have errors and --skip-invalid isn't given.
-        """
-        kept, self.skipped = hosts.lead(self._subjects)
-        return kept
-
-    def _subjects(self) -> tuple[list[Subject], list[str]]:
-        data = self.config.data or self._phantom()
-        say(f"Checking {data}")
-        found = acdc.scan(data).subjects
-        return usable(found, validate_acdc(data), data, self.config.skip_invalid)
-
-    def _phantom(self) -> Path:
-        data, done = self.folder / "data", self.folder / "data" / ".complete"
-        if not done.exists():
-            train, test = self.config.subjects
-            with bar("Making a synthetic cohort", train + test) as advance:
-                write_acdc(data, AcdcPhantomConfig(train, test, seed=self.config.seed), lambda _: advance())
-            done.touch()
-        return data
+    def write_phantom(self, data: Path, on_subject: Callable[[Any], None]) -> None:
+        train, test = self.config.subjects
+        write_acdc(data, AcdcPhantomConfig(train, test, seed=self.config.seed), on_subject)
 
     def check(self, split: acdc.Split) -> None:
         """What would stop the run later, before anything is trained.
@@ -145,16 +124,20 @@ class MonitoringRun:
     def _field(self, split: acdc.Split, cases: Sequence[Case]) -> dict[str, Path]:
         folders = {name: self.folder / "predictions" / name for name in METHODS}
         data = None
-        for method in FIELD:
-            done = self.folder / "stages" / f"segmented-{method.name}"
-            if not hosts.lead(done.exists):
-                data = data or prepare_field(self.config, split, self.devices)
-                segment_by(method, self.config, data, self.folder, self.devices, folders[method.name])
-                hosts.lead(partial(write_whole, done, ""))
-        done = self.folder / "stages" / f"segmented-{THRESHOLDING}"
-        if not hosts.lead(done.exists):
+
+        def segmented(method: Method) -> dict[str, Any]:
+            nonlocal data
+            data = data or prepare_field(self.config, split, self.devices)
+            segment_by(method, self.config, data, self.folder, self.devices, folders[method.name])
+            return {}
+
+        def thresholded() -> dict[str, Any]:
             segment_by_thresholding(cases, folders[THRESHOLDING])
-            hosts.lead(partial(write_whole, done, ""))
+            return {}
+
+        for method in FIELD:
+            self.once(f"segmented-{method.name}", partial(segmented, method))
+        self.once(f"segmented-{THRESHOLDING}", thresholded)
         return folders
 
     def judge(
@@ -164,11 +147,11 @@ class MonitoringRun:
         monitor.score(np.zeros((8, 8, 2), np.uint8), (1.0, 1.0, 8.0))  # compiles
         pairs = [(s.disease, c) for s in split.test for c in s.cases]
 
-        def one(disease: str, case: Case) -> dict[str, Any]:
+        def judged(disease: str, case: Case) -> dict[str, Any]:
             of_case = _of_case(masks, case)
             return judge_case(monitor, case, disease, of_case, self.folder)._asdict()
 
-        records = self._each("judged", "Masks judged, cases", pairs, masks, one)
+        records = self._each_case("judged", "Masks judged, cases", pairs, masks, judged)
         self.seconds_per_case = statistics.median(s for r in records for s in r["seconds"])
         return [row for record in records for row in record["rows"]]
 
@@ -181,12 +164,12 @@ class MonitoringRun:
             return None
         pairs = [(s.disease, c) for s in split.test[:count] for c in s.cases]
 
-        def one(_: str, case: Case) -> dict[str, Any]:
+        def estimated(_: str, case: Case) -> dict[str, Any]:
             started = time.perf_counter()
             found = judge_by_rca(case, _of_case(masks, case), split.train, n, self.unit)
             return {"found": found, "seconds": time.perf_counter() - started}
 
-        records = self._each(f"rca-{n}", f"RCA against {n} references, cases", pairs, masks, one)
+        records = self._each_case(f"rca-{n}", f"RCA against {n} references, cases", pairs, masks, estimated)
         estimates = {c.name: r["found"] for (_, c), r in zip(pairs, records, strict=True)}
         number = {s.key: i for i, s in enumerate(CARDIAC)}
         for row in rows:
@@ -199,10 +182,9 @@ class MonitoringRun:
         """Whether the monitor finds damaged masks among the ground truth of subjects that it wasn't trained on."""
         cases = [c for s in split.test for c in s.cases if c.label_path]
         cases = cases or [c for s in split.validation for c in s.cases if c.label_path]
-        path = self.folder / "stages" / "damage.json"
         with bar("Damaged masks judged, cases", len(cases)) as advance:
             study = partial(damage_study, monitor, cases, self.config.seed, advance)
-            return hosts.lead(lambda: kept_record(path, study))
+            return hosts.lead(lambda: kept_record(self.stage_record("damage"), study))
 
     @hosts.led
     def write_results(
@@ -219,11 +201,10 @@ class MonitoringRun:
         curve = [
             {"epoch": r["epoch"]} | {s.key: r[f"validation_dice_{s.key}"] for s in CARDIAC} for r in records
         ]
-        data = self.config.data.resolve().name if self.config.data else "synthetic cohort"
         parts = {"train": split.train, "validation": split.validation, "test": split.test}
         results = summarise_monitoring(rows, seed=self.config.seed, unit=self.unit) | {
-            "preset": self.config.preset,
-            "data": f"{data}, " + ", ".join(f"{name} {len(members)}" for name, members in parts.items()),
+            "data": f"{self.data_name}, "
+            + ", ".join(f"{name} {len(members)}" for name, members in parts.items()),
             "split": split.note,
             "reconstruction": curve,
             "monitor": {
@@ -235,38 +216,30 @@ class MonitoringRun:
                 "per_case": self.seconds_per_case,
                 "rca_per_case": rca_seconds,
             },
-            "seed": self.config.seed,
-            "n_skipped": len(self.skipped),
-            "skipped": self.skipped,
-            "versions": jax_setup.versions(),
-            "peak_memory": jax_setup.peak_memory(),
             **damage,
         }
-        write_whole(self.folder / "results.json", json.dumps(without_nan(results), indent=2) + "\n")
+        self.write_json(results)
 
-    def _each(
+    def _each_case(
         self,
         stage: str,
         title: str,
         pairs: Sequence[tuple[str, Case]],
         masks: Mapping[str, Mapping[str, Path]],
-        one: Callable[[str, Case], dict[str, Any]],
+        make: Callable[[str, Case], dict[str, Any]],
     ) -> list[dict[str, Any]]:
-        """A record per case; what an earlier start has finished, of the same masks, is read, not made again."""
-        folder = self.folder / "stages" / stage
-        with bar(title, len(pairs)) as advance:
+        """A record per case, made again where the masks aren't the same any more."""
 
-            def kept(pair: tuple[str, Case]) -> dict[str, Any]:
-                of = {method: version_of(path) for method, path in _of_case(masks, pair[1]).items()}
-                record = kept_record(
-                    folder / f"{pair[1].name}.json",
-                    lambda: one(*pair) | {"masks": of},
-                    lambda found: found.get("masks") == of,
-                )
-                advance()
-                return dict(record)
+        def versions(case: Case) -> dict[str, Any]:
+            return {method: version_of(path) for method, path in _of_case(masks, case).items()}
 
-            return hosts.share(kept, pairs, threads=1)
+        return self.each(
+            stage,
+            title,
+            {case.name: (disease, case) for disease, case in pairs},
+            lambda pair: make(*pair) | {"masks": versions(pair[1])},
+            lambda pair, found: found.get("masks") == versions(pair[1]),
+        )
 
 
 def _named(predictions: Sequence[str]) -> dict[str, Path]:

@@ -1,7 +1,5 @@
 """A run of the M&Ms-2 experiment on disk: its folder, what is done already, and what it leaves behind."""
 
-import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +9,11 @@ from qcjax import interop
 from qcjax.config import Mnms2Config
 from qcjax.data.cohort import Cohort, prepare
 from qcjax.data.datasets import mnms2
+from qcjax.data.findings import Finding
 from qcjax.data.nifti import read_grid, read_image, read_labels
 from qcjax.data.preprocess import median_spacing
 from qcjax.data.subject import PARTS, VIEWS, Case, Subject
-from qcjax.data.validate import usable, validate_mnms2
+from qcjax.data.validate import validate_mnms2
 from qcjax.phantom import PhantomConfig, write_mnms2
 from qcjax.qc.slice_uncertainty import has_dropout
 from qcjax.refinement.export import export_stage, measure_uncertainty
@@ -22,14 +21,10 @@ from qcjax.refinement.refine import Decision, Pool, refine
 from qcjax.refinement.refine_original import OriginalPool, refine_original
 from qcjax.refinement.summary import summarise
 from qcjax.refinement.table import CaseRow, write_cases
-from qcjax.runtime import hosts, jax_setup
-from qcjax.runtime.devices import Devices
-from qcjax.runtime.files import without_nan, write_whole
-from qcjax.runtime.folder import open_folder
+from qcjax.report.experiment import ExperimentRun
+from qcjax.runtime import hosts
 from qcjax.runtime.progress import bar, say
-from qcjax.runtime.records import read_record, write_record
 from qcjax.train.checkpoint import Candidate, Checkpoints
-from qcjax.train.loop import Journal
 from qcjax.train.networks import Networks
 from qcjax.train.stages import Arm, ViewData
 from qcjax.typing import Variables
@@ -50,61 +45,37 @@ class StageResult:
         return cls(candidates, lambda i: pool.load(candidates[i]), pool.decide(candidates))
 
 
-class Run:
+class RefinementRun(ExperimentRun[Mnms2Config]):
     """One folder of results."""
 
     def __init__(self, config: Mnms2Config, folder: Path) -> None:
-        self.config, self.folder = config, folder
-        self.journal = Journal(folder / "metrics.jsonl")
-        self.devices = Devices(config.devices)
-        self._networks: dict[str, Networks] = {}
-        self._rows: list[CaseRow] = []
-        self._skipped: list[str] = []
-        self._ood: dict[str, dict[str, Any]] = {}
-        self._seconds: dict[str, float] = {}
-
-    @classmethod
-    def open(cls, config: Mnms2Config, folder: Path) -> "Run":
         """Make the folder, or go on with what is in it.
 
         Raises ValueError where the folder belongs to a run with another configuration (says what differs), and what
         `interop.from_torch_file` does for a file that it can't use.
         """
-        if config.init_from is not None and len(config.segmenter) != 1:
+        self._networks: dict[str, Networks] = {}
+        self._rows: list[CaseRow] = []
+        self._ood: dict[str, dict[str, Any]] = {}
+        self._seconds: dict[str, float] = {}
+        super().__init__(config, folder)
+
+    def check_options(self) -> None:
+        config = self.config
+        if config.init_from is None:
+            return
+        if len(config.segmenter) != 1:
             raise ValueError(
                 f"--init-from: {len(config.segmenter)} segmenters found, expected one (--segmenter)"
             )
-        run = cls(config, folder)
-        if config.init_from is not None:  # what can't be used is told of now
-            interop.from_torch_file(run.networks(config.segmenter[0]).segmenter, config.init_from)
-        open_folder(config, folder)
-        return run
+        interop.from_torch_file(self.networks(config.segmenter[0]).segmenter, config.init_from)
 
-    def subjects(self) -> list[Subject]:
-        """Find or make the data set, and check it.
+    def find(self, data: Path) -> tuple[list[Subject], list[Finding]]:
+        return mnms2.find(data, self.config.split), validate_mnms2(data, self.config.split)
 
-        Raises ValueError where files have errors and --skip-invalid isn't given.
-        """
-        kept, self._skipped = hosts.lead(self._subjects)
-        return kept
-
-    def _subjects(self) -> tuple[list[Subject], list[str]]:
-        data = self.config.data
-        if data is None:
-            data = self._phantom()
-        say(f"Checking {data}")
-        subjects = mnms2.find(data, self.config.split)
-        findings = validate_mnms2(data, self.config.split)
-        return usable(subjects, findings, data, self.config.skip_invalid)
-
-    def _phantom(self) -> Path:
-        data = self.folder / "data"
-        if not (data / mnms2.INFORMATION).exists():  # written last
-            train, validation, test = self.config.subjects
-            cohort = PhantomConfig(train, validation, test, seed=self.config.seed)
-            with bar("Making a synthetic cohort", train + validation + test) as advance:
-                write_mnms2(data, cohort, lambda subject: advance())
-        return data
+    def write_phantom(self, data: Path, on_subject: Callable[[Any], None]) -> None:
+        train, validation, test = self.config.subjects
+        write_mnms2(data, PhantomConfig(train, validation, test, seed=self.config.seed), on_subject)
 
     def views(self, subjects: Sequence[Subject]) -> list[str]:
         """Those asked for that there is labelled data of.
@@ -113,18 +84,19 @@ class Run:
         """
         there = {c.view for s in subjects if s.part == "train" for c in s.cases if c.label_path}
         unlabelled = {c.view for s in subjects if s.part != "train" for c in s.cases}
-        data = self.config.data or self.folder / "data"
         for wanted in self.config.views:
             if wanted not in there:
                 say(f"No labelled {wanted} cases found; that view is left out.")
         found = [str(view) for view in VIEWS if view in self.config.views and view in there]
         if not found:
             asked = ", ".join(self.config.views)
-            raise ValueError(f"{data}: no labelled training cases of --views {asked} found, expected some")
+            raise ValueError(
+                f"{self.data}: no labelled training cases of --views {asked} found, expected some"
+            )
         for view in found:
             if view not in unlabelled:
                 raise ValueError(
-                    f"{data}: no {view} cases in the validation and test parts found, expected some: they are the "
+                    f"{self.data}: no {view} cases in the validation and test parts found, expected some: they are the "
                     "unlabelled ones, whose quality is controlled (--split makes other parts)"
                 )
         return found
@@ -195,26 +167,9 @@ class Run:
     ) -> None:
         """Predict, score and write every case of D_te, unless that is done already."""
         title = " ".join(str(v) for v in arm.identity(stage).values())
-        done = self.folder / "stages" / (title.replace(" ", "-") + ".json")
-        record = hosts.lead(lambda: read_record(done))
-        if record is None:
-            started = time.monotonic()
-            result = decide()
-            result = replace(result, decision=hosts.same(result.decision))
-            measures = self._uncertainty(arm, title, result) if stage == "segmenter" else []
-            names = [f"{'epoch' if c.stage == 'segmenter' else c.stage} {c.epoch}" for c in result.candidates]
-            with bar(f"{title}: cases predicted and scored", len(result.decision.ood)) as advance:
-                rows = export_stage(
-                    arm, stage, names, result.load, result.decision, autoencoder, subjects, advance, measures
-                )
-            cases = arm.data.unlabelled.cases
-            record = {
-                "rows": rows,
-                "thresholds": result.decision.thresholds,
-                "ood_cases": [c.name for c, is_ood in zip(cases, result.decision.ood, strict=True) if is_ood],
-                "seconds": time.monotonic() - started,
-            }
-            hosts.lead(lambda: write_record(done, record))
+        record = self.once(
+            title.replace(" ", "-"), lambda: self._export(arm, stage, title, subjects, autoencoder, decide())
+        )
         self._rows += record["rows"]
         self._seconds[f"{title} (predict and score)"] = record["seconds"]
         if stage == "selection":  # the candidates before refinement
@@ -222,6 +177,29 @@ class Run:
                 "thresholds": record["thresholds"],
                 "cases_after_k": [record["ood_cases"]],
             }
+
+    def _export(
+        self,
+        arm: Arm,
+        stage: str,
+        title: str,
+        subjects: Sequence[Subject],
+        autoencoder: Variables,
+        result: StageResult,
+    ) -> dict[str, Any]:
+        result = replace(result, decision=hosts.same(result.decision))
+        measures = self._uncertainty(arm, title, result) if stage == "segmenter" else []
+        names = [f"{'epoch' if c.stage == 'segmenter' else c.stage} {c.epoch}" for c in result.candidates]
+        with bar(f"{title}: cases predicted and scored", len(result.decision.ood)) as advance:
+            rows = export_stage(
+                arm, stage, names, result.load, result.decision, autoencoder, subjects, advance, measures
+            )
+        cases = arm.data.unlabelled.cases
+        return {
+            "rows": rows,
+            "thresholds": result.decision.thresholds,
+            "ood_cases": [c.name for c, is_ood in zip(cases, result.decision.ood, strict=True) if is_ood],
+        }
 
     def _uncertainty(self, arm: Arm, title: str, result: StageResult) -> list[CaseRow]:
         """Each case's, of the one model of a stage, where dropout samples are wanted and there is dropout."""
@@ -257,19 +235,12 @@ class Run:
             "validation": validation,
             "ood": self._ood,
             "seconds": self._seconds,
-            "preset": self.config.preset,
-            "data": f"{self.config.data.resolve().name if self.config.data else 'synthetic cohort'}, "
-            f"{len(subjects)} subjects",
-            "versions": jax_setup.versions(),
-            "peak_memory": jax_setup.peak_memory(),
-            "seed": self.config.seed,
+            "data": f"{self.data_name}, {len(subjects)} subjects",
             "cohort": cohort_table(subjects),
-            "n_skipped": len(self._skipped),
-            "skipped": self._skipped,
         }
         if self.config.mc_samples:
             results["mc_samples"] = self.config.mc_samples
-        write_whole(self.folder / "results.json", json.dumps(without_nan(results), indent=2) + "\n")
+        self.write_json(results)
         self._write_submission(subjects)
 
     def _best(self, **identity: str) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """A run of the uncertainty experiment on disk: what is done already, and what it leaves behind."""
 
-import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,24 +11,23 @@ import numpy as np
 
 from qcjax.config import Arm, EmidecConfig
 from qcjax.data.datasets import emidec
+from qcjax.data.findings import Finding
 from qcjax.data.mask_cohort import true_masks
 from qcjax.data.nifti import read_image, read_labels, write_map
 from qcjax.data.placement import place
 from qcjax.data.splits import image_digests, shares
 from qcjax.data.subject import Subject
-from qcjax.data.validate import usable, validate_emidec
+from qcjax.data.validate import validate_emidec
 from qcjax.data.volumes import VolumeCohort, prepare_volumes
 from qcjax.inference.monitor import Monitor
 from qcjax.labels import EMIDEC, EMIDEC_LABELS
 from qcjax.phantom import LgePhantomConfig, write_emidec
-from qcjax.runtime import hosts, jax_setup
-from qcjax.runtime.devices import Devices
-from qcjax.runtime.files import without_nan, write_whole
-from qcjax.runtime.folder import beside, open_folder
-from qcjax.runtime.progress import bar, say
-from qcjax.runtime.records import kept_record
+from qcjax.report.experiment import ExperimentRun
+from qcjax.runtime import hosts
+from qcjax.runtime.folder import beside
+from qcjax.runtime.progress import bar
 from qcjax.train.autoencoder import MonitorTraining, check_options, prepare_both
-from qcjax.train.loop import Journal, stream
+from qcjax.train.loop import stream
 from qcjax.typing import Variables
 from qcjax.uncertainty.scores import judge_volume, pooled_reliability
 from qcjax.uncertainty.summary import summarise_uncertainty, write_cases
@@ -38,44 +36,20 @@ from qcjax.uncertainty.training import FoldTraining, VolumeNetwork, unpadded
 LABELS = {s.key: s.id for s in EMIDEC}
 
 
-class EmidecRun:
+class UncertaintyRun(ExperimentRun[EmidecConfig]):
     """One folder of results."""
 
-    def __init__(self, config: EmidecConfig, folder: Path) -> None:
-        """Make the folder, or go on with what is in it.
+    def check_options(self) -> None:
+        """Raises ValueError for sizes that the networks can't take."""
+        check_options(self.config.monitor, LABELS)
+        self._network = VolumeNetwork(self.config, self.devices)
 
-        Raises ValueError for sizes that the networks can't take, or a folder that another configuration has used.
-        """
-        check_options(config.monitor, LABELS)
-        self.devices = Devices(config.devices)
-        self._network = VolumeNetwork(config, self.devices)
-        open_folder(config, folder)
-        self.config, self.folder = config, folder
-        self.skipped: list[str] = []
+    def find(self, data: Path) -> tuple[list[Subject], list[Finding]]:
+        return emidec.scan(data).subjects, validate_emidec(data)
 
-    def subjects(self) -> list[Subject]:
-        """Find or make the data set, and check it.
-
-        Raises ValueError where files have errors and --skip-invalid isn't given.
-        """
-        kept, self.skipped = hosts.lead(self._subjects)
-        return kept
-
-    def _subjects(self) -> tuple[list[Subject], list[str]]:
-        data = self.config.data or self._phantom()
-        say(f"Checking {data}")
-        found = emidec.scan(data).subjects
-        return usable(found, validate_emidec(data), data, self.config.skip_invalid)
-
-    def _phantom(self) -> Path:
-        data, done = self.folder / "data", self.folder / "data" / ".complete"
-        if not done.exists():
-            normal, pathological = self.config.subjects
-            cohort = LgePhantomConfig(normal, pathological, seed=self.config.seed)
-            with bar("Making a synthetic cohort", normal + pathological) as advance:
-                write_emidec(data, cohort, lambda _: advance())
-            done.touch()
-        return data
+    def write_phantom(self, data: Path, on_subject: Callable[[Any], None]) -> None:
+        normal, pathological = self.config.subjects
+        write_emidec(data, LgePhantomConfig(normal, pathological, seed=self.config.seed), on_subject)
 
     def prepare(self, folds: Sequence[Sequence[Subject]]) -> None:
         """Read and prepare every case, and put the volumes on the devices."""
@@ -119,17 +93,9 @@ class EmidecRun:
 
     def judge(self, arm: Arm, fold: int, variables: Variables, monitor: Monitor) -> list[dict[str, Any]]:
         """Predict and score the cases of a fold; those that an earlier start has finished are read."""
-        cases = np.flatnonzero(self.fold_of == fold).tolist()
-        with bar(f"{arm}, fold {fold + 1}: cases judged", len(cases)) as advance:
-
-            def kept(case: int) -> dict[str, Any]:
-                name = self.cohort.cases[case].subject
-                path = self.folder / "stages" / "judged" / arm / f"{name}.json"
-                record = kept_record(path, partial(self._judge, arm, case, variables, monitor))
-                advance()
-                return dict(record)
-
-            return hosts.share(kept, cases, threads=1)
+        cases = {self.cohort.cases[i].subject: i for i in np.flatnonzero(self.fold_of == fold).tolist()}
+        judged = partial(self._judge, arm, variables=variables, monitor=monitor)
+        return self.each(f"judged/{arm}", f"{arm}, fold {fold + 1}: cases judged", cases, judged)
 
     def _judge(self, arm: Arm, index: int, variables: Variables, monitor: Monitor) -> dict[str, Any]:
         network, case, config = self._network, self.cohort.cases[index], self.config
@@ -173,13 +139,10 @@ class EmidecRun:
         """`cases.csv` and `results.json` from the judged cases of every arm."""
         rows = [row for of_arm in records.values() for record in of_arm for row in record["rows"]]
         write_cases(self.folder / "cases.csv", rows)
-        config, epochs = self.config, Journal(self.folder / "metrics.jsonl").read()
-        data = config.data.resolve().name if config.data else "synthetic cohort"
+        config, epochs = self.config, self.journal.read()
         of_arm = {arm: [r for r in epochs if r.get("arm") == arm] for arm in config.arms}
         results = {
-            "preset": config.preset,
-            "data": f"{data}, {len(self.cohort.cases)} cases",
-            "seed": config.seed,
+            "data": f"{self.data_name}, {len(self.cohort.cases)} cases",
             "folds": config.folds,
             "arms": list(config.arms),
             "samples": config.training.samples,
@@ -191,13 +154,9 @@ class EmidecRun:
                     arm: statistics.median(r["train_seconds"] for r in rs) for arm, rs in of_arm.items()
                 },
             },
-            "n_skipped": len(self.skipped),
-            "skipped": self.skipped,
-            "versions": jax_setup.versions(),
-            "peak_memory": jax_setup.peak_memory(),
             "tables": summarise_uncertainty(rows, config.seed),
             "reliability": {
                 arm: pooled_reliability([r["reliability"] for r in found]) for arm, found in records.items()
             },
         }
-        write_whole(self.folder / "results.json", json.dumps(without_nan(results), indent=2) + "\n")
+        self.write_json(results)

@@ -13,7 +13,7 @@ from experiments import mnms2
 from qcjax import interop
 from qcjax.data.subject import Subject
 from qcjax.models import NnUNet
-from qcjax.refinement.run import Run
+from qcjax.refinement.run import RefinementRun
 from qcjax.train.checkpoint import Checkpoints
 from qcjax.train.stages import Arm, train_segmenter, validate_segmenter
 from qcjax.typing import Variables
@@ -50,7 +50,7 @@ def segmenter_alone(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Arm, Checkpoi
     """Of every arm, only the segmenter is trained; what came of it."""
     trained: list[tuple[Arm, Checkpoints]] = []
 
-    def run_arm(run: Run, arm: Arm, subjects: list[Subject]) -> None:
+    def run_arm(run: RefinementRun, arm: Arm, subjects: list[Subject]) -> None:
         trained.append((arm, train_segmenter(arm)))
         raise TrainedEnough
 
