@@ -2,7 +2,9 @@
 
 import math
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,13 +18,23 @@ from qcjax.metrics.clinical import volume_ml
 from qcjax.metrics.surface import case_metrics
 from qcjax.qc.slice_uncertainty import SliceSums, case_measures
 from qcjax.refinement.refine import Decision
-from qcjax.refinement.table import NUMBER_COLUMNS, UNCERTAINTY_OF_CASE, UNCERTAINTY_OF_STRUCTURE, CaseRow
+from qcjax.refinement.table import (
+    NUMBER_COLUMNS,
+    UNCERTAINTY_COLUMNS,
+    UNCERTAINTY_OF_CASE,
+    UNCERTAINTY_OF_STRUCTURE,
+    CaseRow,
+)
 from qcjax.runtime import hosts
+from qcjax.runtime.files import write_whole
 from qcjax.runtime.folder import beside
 from qcjax.train.stages import Arm
 from qcjax.typing import Variables
 
 CASES_AT_ONCE = 8  # bounds the memory that probabilities take
+
+
+Made = Mapping[tuple[str, str], CaseRow]  # (case, candidate in words) -> its row at an earlier stage
 
 
 def export_stage(
@@ -35,43 +47,68 @@ def export_stage(
     subjects: Sequence[Subject],
     on_case: Callable[[], None] = lambda: None,
     measures: Sequence[CaseRow] = (),
+    made: Made = MappingProxyType({}),
 ) -> list[CaseRow]:
     """Write the stage's predictions and reconstructions; return its rows of `cases.csv`.
 
     Args:
-      names: of the m candidates, for people.
+      names: of the m candidates, for people; no two of an arm have the same.
       load: the weights of candidate i, on the devices.
       decision: which candidate, or which two to average, for each case, and which cases are OoD to them.
       subjects: who the cases belong to.
       measures: what else each case's row holds, if anything.
+      made: predictions of earlier stages of this arm; a case that the same candidates were chosen for is copied.
     """
-    selection, ood = decision.selection, decision.ood
+    selection, cases = decision.selection, arm.data.unlabelled.cases
     of_code = {subject.code: subject for subject in subjects}
-    chosen = sorted({*selection.first.tolist(), *selection.second.tolist()})
-    weights = {i: load(i) for i in chosen}
+    chosen = [_in_words(names, *pair) for pair in zip(*(x.tolist() for x in selection), strict=True)]
+    new = [i for i, case in enumerate(cases) if (case.name, chosen[i]) not in made]
+    old = [i for i, case in enumerate(cases) if (case.name, chosen[i]) in made]
+    needed = {i for case in new for i in (int(selection.first[case]), int(selection.second[case]))}
+    weights = {i: load(i) for i in sorted(needed)}
 
-    def one(case: int, probabilities: np.ndarray, rebuilt: np.ndarray) -> CaseRow:
-        pair = dict.fromkeys((int(selection.first[case]), int(selection.second[case])))
-        candidate = " and ".join(names[i] for i in pair)
+    def scored(case: int, probabilities: np.ndarray, rebuilt: np.ndarray) -> CaseRow:
         row = _score(arm, stage, case, probabilities, rebuilt, of_code)
         on_case()
-        return (
-            row
-            | (measures[case] if measures else {})
-            | {
-                "candidate": f"mean of {candidate}" if len(pair) > 1 else candidate,
-                "ood": int(ood[case]),
-            }
-        )
+        return row | {"candidate": chosen[case]}
 
-    rows: list[CaseRow] = []
-    for group in _groups(len(arm.data.unlabelled.cases)):
+    def copied(case: int) -> CaseRow:
+        row = _copy(made[cases[case].name, chosen[case]], arm, stage)
+        on_case()
+        return row
+
+    rows: dict[int, CaseRow] = {}
+    for start in range(0, len(new), CASES_AT_ONCE):
+        group = new[start : start + CASES_AT_ONCE]
         parts = _probabilities(arm, weights, selection, group)
         rebuilt = arm.networks.predictor.rebuild_probabilities(autoencoder, np.concatenate(parts))
         ends = np.cumsum([len(p) for p in parts])[:-1]
         of_group = list(zip(group, parts, np.split(rebuilt, ends), strict=True))
-        rows += hosts.share(lambda found: one(*found), of_group)
-    return rows
+        rows |= zip(group, hosts.share(lambda found: scored(*found), of_group), strict=True)
+    rows |= zip(old, hosts.share(copied, old), strict=True)
+    return [
+        rows[i] | {"ood": int(decision.ood[i])} | (measures[i] if measures else {}) for i in range(len(cases))
+    ]
+
+
+def _in_words(names: Sequence[str], first: int, second: int) -> str:
+    """The candidate of a case, or the two whose probabilities are averaged."""
+    return names[first] if first == second else f"mean of {names[first]} and {names[second]}"
+
+
+def _copy(row: CaseRow, arm: Arm, stage: str) -> CaseRow:
+    """A row of an earlier stage as one of this, its files copied; the other stage's uncertainty isn't this one's."""
+    kept = {column: value for column, value in row.items() if column not in UNCERTAINTY_COLUMNS}
+    folder = _folder(arm, stage)
+    for column in ("prediction_path", "reconstruction_path"):
+        source = arm.folder / row[column]
+        write_whole(folder / source.name, source.read_bytes())
+        kept[column] = beside(folder / source.name, arm.folder)
+    return kept | {"stage": stage}
+
+
+def _folder(arm: Arm, stage: str) -> Path:
+    return arm.folder / "predictions" / arm.networks.name / stage
 
 
 def measure_uncertainty(
@@ -108,12 +145,8 @@ def measure_uncertainty(
     return rows
 
 
-def _groups(n: int) -> Iterator[range]:
-    return (range(start, min(start + CASES_AT_ONCE, n)) for start in range(0, n, CASES_AT_ONCE))
-
-
 def _probabilities(
-    arm: Arm, weights: dict[int, Variables], selection: qc.Selection, group: range
+    arm: Arm, weights: dict[int, Variables], selection: qc.Selection, group: Sequence[int]
 ) -> list[np.ndarray]:
     """Mean class probabilities of the chosen candidates, case by case."""
     cohort, indices = arm.data.unlabelled, arm.data.unlabelled_indices
@@ -149,7 +182,7 @@ def _score(
 
     image = read_image(found.image_path)
     prediction = restore_labels(probabilities, geometry, config.losses)
-    folder = arm.folder / "predictions" / arm.networks.name / stage
+    folder = _folder(arm, stage)
     folder.mkdir(parents=True, exist_ok=True)
     prediction_path = folder / f"{found.name}_pred.nii.gz"
     reconstruction_path = folder / f"{found.name}_reconstruction.nii.gz"

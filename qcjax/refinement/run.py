@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from qcjax.refinement.export import export_stage, measure_uncertainty
 from qcjax.refinement.refine import Decision, Pool, refine
 from qcjax.refinement.refine_original import OriginalPool, refine_original
 from qcjax.refinement.summary import summarise
-from qcjax.refinement.table import CaseRow, write_cases
+from qcjax.refinement.table import CaseRow, case_name, write_cases
 from qcjax.report.experiment import ExperimentRun
 from qcjax.runtime import hosts
 from qcjax.runtime.progress import bar, say
@@ -190,15 +191,35 @@ class RefinementRun(ExperimentRun[Mnms2Config]):
         result = replace(result, decision=hosts.same(result.decision))
         measures = self._uncertainty(arm, title, result) if stage == "segmenter" else []
         names = [f"{'epoch' if c.stage == 'segmenter' else c.stage} {c.epoch}" for c in result.candidates]
+        made = hosts.lead(partial(self._made, arm))
         with bar(f"{title}: cases predicted and scored", len(result.decision.ood)) as advance:
             rows = export_stage(
-                arm, stage, names, result.load, result.decision, autoencoder, subjects, advance, measures
+                arm,
+                stage,
+                names,
+                result.load,
+                result.decision,
+                autoencoder,
+                subjects,
+                advance,
+                measures,
+                made,
             )
         cases = arm.data.unlabelled.cases
         return {
             "rows": rows,
             "thresholds": result.decision.thresholds,
             "ood_cases": [c.name for c, is_ood in zip(cases, result.decision.ood, strict=True) if is_ood],
+        }
+
+    def _made(self, arm: Arm) -> dict[tuple[str, str], CaseRow]:
+        """The predictions of this arm's stages so far whose files are there."""
+        return {
+            (case_name(row), row["candidate"]): row
+            for row in self._rows
+            if row["segmenter"] == arm.networks.name
+            and row["view"] == arm.data.view
+            and all((self.folder / row[c]).is_file() for c in ("prediction_path", "reconstruction_path"))
         }
 
     def _uncertainty(self, arm: Arm, title: str, result: StageResult) -> list[CaseRow]:
@@ -249,14 +270,17 @@ class RefinementRun(ExperimentRun[Mnms2Config]):
         return min(records, key=lambda r: (r["validation_loss"], -r["epoch"]))
 
     def _write_submission(self, subjects: Sequence[Subject]) -> None:
-        """The challenge's zip, of the first segmenter's refined stage."""
+        """The challenge's zip, of the first segmenter's refined stage.
+
+        From the files, whichever process or earlier start of the run has made them.
+        """
         cases = {c.name: c for s in subjects for c in s.cases}
         name = self.config.segmenter[0]
         rows = [r for r in self._rows if r["segmenter"] == name and r["stage"] == "refined"]
 
         def predictions() -> Any:
             for row in rows:
-                case: Case = cases[f"{row['subject']}_{row['view']}_{row['phase']}"]
+                case: Case = cases[case_name(row)]
                 image = read_image(case.image_path)
                 yield case, read_labels(self.folder / row["prediction_path"]).array, image
 

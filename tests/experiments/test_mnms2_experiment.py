@@ -18,7 +18,7 @@ import qcjax.refinement.run
 from experiments import mnms2
 from qcjax.labels import RV
 from qcjax.refinement.refine_original import MAX_SIZES
-from qcjax.refinement.table import UNCERTAINTY_COLUMNS, read_cases
+from qcjax.refinement.table import UNCERTAINTY_COLUMNS, case_name, read_cases
 from qcjax.train import stages
 from qcjax.train.checkpoint import Checkpoints
 from qcjax.train.loop import Journal
@@ -178,6 +178,26 @@ def test_a_run_that_is_done_does_nothing_again(paper_run, experiment, cohort, co
     assert results(run) == before
     assert (run / "metrics.jsonl").read_text() == lines
     assert "Going on with" in capsys.readouterr().out
+
+
+def test_what_an_earlier_stage_has_predicted_is_copied(paper_run, experiment, cohort, copy_of, monkeypatch):
+    run = copy_of(paper_run)
+    for path in (*run.glob("stages/selection-*.json"), *run.glob("predictions/*/selection/*")):
+        path.unlink()
+    predicted, score = [], qcjax.refinement.export._score
+    monkeypatch.setattr(
+        qcjax.refinement.export, "_score", lambda *args: predicted.append(args[1]) or score(*args)
+    )
+    experiment(run, "--preset", "demo", "--data", str(cohort))
+    rows = read_cases(run / "cases.csv")
+    single = {(case_name(r), r["candidate"]): r for r in rows if r["stage"] == "segmenter"}
+    selected = {(case_name(r), r["candidate"]): r for r in rows if r["stage"] == "selection"}
+    shared = single.keys() & selected.keys()
+    assert shared and predicted == ["selection"] * (len(selected) - len(shared))
+    for case in shared:
+        files = [run / of[case]["prediction_path"] for of in (single, selected)]
+        assert files[0] != files[1] and files[0].read_bytes() == files[1].read_bytes()
+    assert (run / "cases.csv").read_text() == (paper_run / "cases.csv").read_text()
 
 
 def test_a_kill_in_every_stage_makes_no_difference(paper_run, experiment, cohort, tmp_path, monkeypatch):
