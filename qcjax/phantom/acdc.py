@@ -12,7 +12,7 @@ from qcjax.labels import remap
 from qcjax.phantom.cohort import PhantomSubject, drawn, scan_patient
 from qcjax.phantom.patient import DISEASES, Disease, sample_patient
 from qcjax.phantom.scanner import SCANNERS, UNSEEN_SCANNER
-from qcjax.phantom.write import write_nifti
+from qcjax.phantom.write import SubjectFiles, Volumes, write_cohort
 
 ACDC_DISEASES = {
     "NOR": DISEASES["NOR"],
@@ -26,6 +26,7 @@ ACDC_DISEASES = {
 }
 MOST_SUBJECTS = {"train": LAST_TRAINING_CODE, "test": 50}
 TEST_SCANNERS = (*SCANNERS, SCANNERS[0], UNSEEN_SCANNER)  # the last is harder: segmenters are to fail on some
+_FOLDER_OF = {part: name for name, part in FOLDERS.items()}
 
 # streams of random numbers, none that M&Ms-2's cohort has
 _PATIENT_STREAM, _GROUP_STREAM, _SCANNER_STREAM = 10, 11, 12
@@ -78,30 +79,28 @@ def write_acdc(
     Returns:
       `out`.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    folders = {part: name for name, part in FOLDERS.items()}
-    for subject in config.subjects():
-        name = f"patient{subject.code:03d}"
-        folder = out / folders[subject.part] / name
-        folder.mkdir(parents=True, exist_ok=True)
-        rng = np.random.default_rng((config.seed, _PATIENT_STREAM, subject.code, 1))
-        n_frames = int(rng.integers(20, 36))
-        frames = dict(zip(PHASES, (1, round(n_frames * rng.uniform(0.33, 0.45))), strict=True))
-        for phase, frame in frames.items():
-            item = subject.images["SA", phase]
-            stem = f"{name}_frame{frame:02d}"
-            stored = remap(item.label, STORED_LABELS)
-            write_nifti(folder / f"{stem}.nii.gz", item.image, item.affine, item.spacing_mm)
-            write_nifti(folder / f"{stem}_gt.nii.gz", stored, item.affine, item.spacing_mm)
-        values = {
-            **frames,
-            "Group": subject.disease,
-            "Height": f"{rng.normal(170, 9):.1f}",
-            "NbFrame": n_frames,
-            "Weight": f"{rng.normal(75, 12):.1f}",
-        }
-        text = "".join(f"{key}: {value}\n" for key, value in values.items())
-        (folder / INFORMATION).write_text(text, encoding="utf-8")
-        if on_subject is not None:
-            on_subject(subject)
+    write_cohort(out, config.subjects(), lambda subject: _files(subject, config.seed), on_subject)
     return out
+
+
+def _files(subject: PhantomSubject, seed: int) -> SubjectFiles:
+    """Both phases among invented numbers of frames, and what Info.cfg says of the patient."""
+    rng = np.random.default_rng((seed, _PATIENT_STREAM, subject.code, 1))
+    n_frames = int(rng.integers(20, 36))
+    frames = dict(zip(PHASES, (1, round(n_frames * rng.uniform(0.33, 0.45))), strict=True))
+    name = f"patient{subject.code:03d}"
+    folder = f"{_FOLDER_OF[subject.part]}/{name}"
+    volumes: Volumes = {}
+    for phase, frame in frames.items():
+        item, stem = subject.images["SA", phase], f"{folder}/{name}_frame{frame:02d}"
+        stored = remap(item.label, STORED_LABELS)
+        volumes |= {f"{stem}.nii.gz": (item.image, item), f"{stem}_gt.nii.gz": (stored, item)}
+    values = {
+        **frames,
+        "Group": subject.disease,
+        "Height": f"{rng.normal(170, 9):.1f}",
+        "NbFrame": n_frames,
+        "Weight": f"{rng.normal(75, 12):.1f}",
+    }
+    text = "".join(f"{key}: {value}\n" for key, value in values.items())
+    return SubjectFiles(volumes, {f"{folder}/{INFORMATION}": text.encode("utf-8")})

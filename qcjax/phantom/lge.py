@@ -11,7 +11,7 @@ from qcjax.phantom.cohort import PhantomImage, drawn
 from qcjax.phantom.lge_scan import Protocol, scan_lge
 from qcjax.phantom.lge_scar import Infarct
 from qcjax.phantom.patient import Disease, sample_patient
-from qcjax.phantom.write import write_nifti
+from qcjax.phantom.write import SubjectFiles, Volumes, write_cohort
 
 MOST_TRAINING, MOST_TEST = 100, 50
 LGE_DISEASES = {
@@ -108,21 +108,17 @@ def write_emidec(
     Returns:
       `out`.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    for subject in config.subjects():
-        item = subject.image
-        arrays = {IMAGES: item.image}
-        if subject.part == "train":
-            arrays[CONTOURS] = item.label
-        for name, array in arrays.items():
-            folder = out / subject.code / name
-            folder.mkdir(parents=True, exist_ok=True)
-            write_nifti(folder / f"{subject.code}.nii.gz", array, item.affine, item.spacing_mm)
-        title = subject.code.replace("_", " ")
-        (out / f"{title}.txt").write_bytes(_text(title, subject.clinical))
-        if on_subject is not None:
-            on_subject(subject)
+    write_cohort(out, config.subjects(), _files, on_subject)
     return out
+
+
+def _files(subject: LgeSubject) -> SubjectFiles:
+    item, code = subject.image, subject.code
+    volumes: Volumes = {f"{code}/{IMAGES}/{code}.nii.gz": (item.image, item)}
+    if subject.part == "train":
+        volumes[f"{code}/{CONTOURS}/{code}.nii.gz"] = item.label, item
+    title = code.replace("_", " ")
+    return SubjectFiles(volumes, {f"{title}.txt": _text(title, subject.clinical)})
 
 
 def _clinical(
