@@ -184,8 +184,8 @@ def draw_limits(results: Results, path: Path) -> Path | None:
     if not curves:
         return None
     limits, unit = results["limits"], unit_of(results)
-    panels = (("hd_mm", f"limit of pHD ({unit}); limit of pDC {limits['dc']:g}"),
-              ("dc", f"limit of pDC; limit of pHD {limits['hd_mm']:g} {unit}"))  # fmt: skip
+    panels = (("hd", f"limit of pHD ({unit}); limit of pDC {limits['dc']:g}"),
+              ("dc", f"limit of pDC; limit of pHD {limits['hd']:g} {unit}"))  # fmt: skip
     lines = (("caught", "failures caught", "#009e73", "-"), ("missed", "failures missed", "#d55e00", (0, (5, 1.5))),
              ("false_alarms", "false alarms", "#0072b2", (0, (2, 1.2))))  # fmt: skip
     figure, axes = style.new_figure(5.2, 2)

@@ -10,14 +10,14 @@ from qcjax.metrics.selective import flag_counts, flag_curve
 from qcjax.monitoring.table import MeasureRow, by_case
 from qcjax.report.columns import present
 
-HD_LIMITS_MM = tuple(range(2, 102, 2))
+HD_LIMITS = tuple(range(2, 102, 2))
 DC_LIMITS = tuple(i / 50 for i in range(51))
 KINDS = ("erroneous", "suspicious")
 
 
 def is_absent(row: MeasureRow) -> bool:
     """Whether only one of mask and truth has the structure, the NaN of the paper's challenge platform."""
-    return math.isfinite(row["dc"]) and not math.isfinite(row["hd_mm"])
+    return math.isfinite(row["dc"]) and not math.isfinite(row["hd"])
 
 
 def is_failure(row: MeasureRow, failure_dc: float) -> bool:
@@ -82,7 +82,7 @@ def flags_against_truth(rows: Sequence[MeasureRow], failure_dc: float) -> dict[s
 
 
 def limits_curves(
-    rows: Sequence[MeasureRow], failure_dc: float, hd_limit_mm: float, dc_limit: float
+    rows: Sequence[MeasureRow], failure_dc: float, hd_limit: float, dc_limit: float
 ) -> dict[str, Any]:
     """Counts of masks over the limit of pHD (that of pDC held) and over that of pDC (that of pHD held).
 
@@ -90,18 +90,18 @@ def limits_curves(
       rows: with truth.
 
     Returns:
-      `n` and `failures`, and for `hd_mm` and `dc`: `limits`, `caught`, `missed`, `false_alarms`, lists of
+      `n` and `failures`, and for `hd` and `dc`: `limits`, `caught`, `missed`, `false_alarms`, lists of
       one length.
     """
     cases = list(by_case(rows).values())
     failed = [any(is_failure(row, failure_dc) for row in own) for own in cases]
     pdc = [min(row["pdc"] for row in own) for own in cases]
-    phd = [max(_or_infinite(row["phd_mm"]) for row in own) for own in cases]
-    limits = {"hd_mm": ([dc_limit], HD_LIMITS_MM), "dc": (DC_LIMITS, [hd_limit_mm])}
+    phd = [max(_or_infinite(row["phd"]) for row in own) for own in cases]
+    limits = {"hd": ([dc_limit], HD_LIMITS), "dc": (DC_LIMITS, [hd_limit])}
     curves: dict[str, Any] = {"n": len(cases), "failures": sum(failed)}
     for name, (dc_limits, hd_limits) in limits.items():
         counts = flag_curve(pdc, phd, failed, dc_limits, hd_limits)
-        curves[name] = {"limits": list(HD_LIMITS_MM if name == "hd_mm" else DC_LIMITS)} | {
+        curves[name] = {"limits": list(HD_LIMITS if name == "hd" else DC_LIMITS)} | {
             key: np.asarray(getattr(counts, key)).tolist() for key in ("caught", "missed", "false_alarms")
         }
     return curves
@@ -125,5 +125,5 @@ def _count(units: Sequence[Sequence[MeasureRow]], judge: Callable[[MeasureRow], 
     }
 
 
-def _or_infinite(distance_mm: float) -> float:
-    return distance_mm if math.isfinite(distance_mm) else math.inf
+def _or_infinite(distance: float) -> float:
+    return distance if math.isfinite(distance) else math.inf

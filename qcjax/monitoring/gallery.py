@@ -138,11 +138,9 @@ def _describe(case: Case, unit: str) -> str:
     if not math.isnan(doubt):
         texts.append(f"Doubt by the image {_suspicion(doubt)}.")
     for row in case:
-        text = (
-            f"{row['structure'].upper()}: pDC {number(row['pdc'], 2)}, pHD {_distance(row['phd_mm'], unit)}"
-        )
+        text = f"{row['structure'].upper()}: pDC {number(row['pdc'], 2)}, pHD {_distance(row['phd'], unit)}"
         if has_truth(row):
-            text += f" (real {number(row['dc'], 2)}, {_distance(row['hd_mm'], unit)})"
+            text += f" (real {number(row['dc'], 2)}, {_distance(row['hd'], unit)})"
         texts.append(f"{text}.")
     rules = "; ".join(dict.fromkeys(row["rules"] for row in case if row["rules"]))
     texts += [f"Broken rules: {rules}."] if rules else []

@@ -94,8 +94,9 @@ def _structure_rows(
         row: MeasureRow = dict.fromkeys(NUMBER_COLUMNS, math.nan)
         row |= {
             "structure": key,
+            "distance_unit": score.unit,
             "pdc": float(score.pdc[i]),
-            "phd_mm": float(score.phd_mm[i]),
+            "phd": float(score.phd_mm[i]),
             "flag": flags[0].kind if flags else "",
             "reason": "; ".join(flag.reason for flag in flags),
             "agreement": float(agreement[i]),
@@ -106,7 +107,7 @@ def _structure_rows(
         }
         if truth is not None:
             hd = real[f"hd_{key}_{score.unit}"]  # of preset original inf where a structure is missing
-            row |= {"dc": real[f"dc_{key}"], "hd_mm": hd if math.isfinite(hd) else math.nan}
+            row |= {"dc": real[f"dc_{key}"], "hd": hd if math.isfinite(hd) else math.nan}
         yield row
 
 

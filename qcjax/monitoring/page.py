@@ -85,7 +85,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "scales": scales(results),
         "policy": policy(results),
         "differs": what_differs(results),
-        "hd_limit": f"{results['limits']['hd_mm']:g} {unit_of(results)}",
+        "hd_limit": f"{results['limits']['hd']:g} {unit_of(results)}",
         "dc_limit": f"{results['limits']['dc']:g}",
         "failure_dc": f"{results['failure_dc']:g}",
         "unreadable_lines": run.unreadable_lines,

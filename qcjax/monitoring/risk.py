@@ -14,7 +14,7 @@ from qcjax.monitoring.table import MeasureRow
 # the more confident the higher; an absent structure has no pHD and comes last
 CONFIDENCES: dict[str, Callable[[MeasureRow], float]] = {
     "pdc": lambda row: row["pdc"],
-    "phd": lambda row: -row["phd_mm"] if math.isfinite(row["phd_mm"]) else -math.inf,
+    "phd": lambda row: -row["phd"] if math.isfinite(row["phd"]) else -math.inf,
     "suspicion": lambda row: -row["suspicion"],
     "image": lambda row: -row.get("doubt", math.nan),
     "agreement": lambda row: row["agreement"],

@@ -175,7 +175,7 @@ class MonitoringRun(ExperimentRun[AcdcConfig]):
         for row in rows:
             found = estimates.get(f"{row['subject']}_SA_{row['phase']}", {}).get(row["method"])
             if found is not None:
-                row["rca_dc"], row["rca_hd_mm"] = found[number[row["structure"]]]
+                row["rca_dc"], row["rca_hd"] = found[number[row["structure"]]]
         return statistics.median(r["seconds"] for r in records)
 
     def damage(self, monitor: Monitor, split: acdc.Split) -> dict[str, Any]:

@@ -23,8 +23,8 @@ from qcjax.monitoring.risk import summarise_risk
 from qcjax.monitoring.table import MeasureRow, by_case, has_rca, has_truth
 from qcjax.report.columns import present
 
-REAL = {"dc": "dc", "hd": "hd_mm"}  # measure -> column
-PSEUDO = {"ours": {"dc": "pdc", "hd": "phd_mm"}, "rca": {"dc": "rca_dc", "hd": "rca_hd_mm"}}
+REAL = {"dc": "dc", "hd": "hd"}  # measure -> column
+PSEUDO = {"ours": {"dc": "pdc", "hd": "phd"}, "rca": {"dc": "rca_dc", "hd": "rca_hd"}}
 KEYS = tuple(structure.key for structure in CARDIAC)
 
 Mask = tuple[str, str, str]  # method, subject, phase
@@ -35,7 +35,7 @@ def summarise_monitoring(
     *,
     seed: int = 0,
     failure_dc: float = FAILURE_DC,
-    hd_limit_mm: float = 50.0,
+    hd_limit: float = 50.0,
     dc_limit: float = 0.5,
     unit: str = "mm",
     n_resamples: int = 2000,
@@ -46,7 +46,7 @@ def summarise_monitoring(
       rows: as in `measures.csv`.
       seed: of the bootstraps; subjects are resampled, so that one's phases, structures and methods stay together.
       failure_dc: a structure failed where its Dice is below, or where only one of mask and truth has it.
-      hd_limit_mm, dc_limit: those of the flags, where the curves over one of them hold the other.
+      hd_limit, dc_limit: those of the flags, where the curves over one of them hold the other.
       unit: of all distances, the limit too: "mm", or "voxels" in preset `original`.
       n_resamples: of each bootstrap; the risk-coverage intervals take a quarter of it.
 
@@ -70,10 +70,10 @@ def summarise_monitoring(
         | {"cases_with_truth": len(by_case(truth)), "cases_with_rca": len(by_case(judged))},
         "failure_dc": failure_dc,
         "distance_unit": unit,
-        "limits": {"hd_mm": hd_limit_mm, "dc": dc_limit},
+        "limits": {"hd": hd_limit, "dc": dc_limit},
         "flagged": count_flags(rows),
         "flags": flags_against_truth(truth, failure_dc) if truth else None,
-        "flag_curves": limits_curves(truth, failure_dc, hd_limit_mm, dc_limit) if truth else None,
+        "flag_curves": limits_curves(truth, failure_dc, hd_limit, dc_limit) if truth else None,
         "scopes": {
             name: _summarise_scope(chosen, order, failure_dc, n_resamples, seed)
             for name, chosen in scopes.items()

@@ -16,23 +16,24 @@ COLUMNS = (
     "disease",
     "structure",  # key
     "dc",  # against the truth; NaN without it
-    "hd_mm",  # as all distances in voxels in preset `original`; NaN also where only one of the masks has the structure
+    "distance_unit",  # of all of the row's distances: "mm", or "voxels" in preset `original`
+    "hd",  # NaN also where only one of the masks has the structure
     "pdc",  # against the reconstruction; 0 where the structure is absent from either
-    "phd_mm",  # NaN there
+    "phd",  # NaN there
     "flag",  # "", "suspicious" or "erroneous"
     "reason",
     "agreement",  # mean Dice with the other methods' masks of the same image
     "rules",  # the anatomical rules that are broken, "; " between them
     "n_rules",
     "rca_dc",  # NaN where RCA was not run
-    "rca_hd_mm",
+    "rca_hd",
     "suspicion",  # of the case: 1 is the limit of what ground-truth masks show; infinite for an absence
     "image_path",
     "label_path",
     "mask_path",
     "reconstruction_path",
 )
-NUMBER_COLUMNS = ("dc", "hd_mm", "pdc", "phd_mm", "agreement", "rca_dc", "rca_hd_mm", "suspicion")
+NUMBER_COLUMNS = ("dc", "hd", "pdc", "phd", "agreement", "rca_dc", "rca_hd", "suspicion")
 OPTIONAL_COLUMNS = ("doubt",)  # the image's; runs from before it was measured lack it
 _TABLE = Columns(COLUMNS, NUMBER_COLUMNS, ("n_rules",), IDENTITY_COLUMNS, "measure row", OPTIONAL_COLUMNS)
 

@@ -194,4 +194,4 @@ def policy(results: Results) -> str:
     )
 
 
-_COLUMN_WORDS = {"hd_mm": "HD", "phd_mm": "pHD", "rca_hd_mm": "HD by RCA"}
+_COLUMN_WORDS = {"hd": "HD", "phd": "pHD", "rca_hd": "HD by RCA"}

@@ -21,7 +21,8 @@ def make_measure_row(**columns: Any) -> MeasureRow:
     """A row with every column: what is not given is undefined, unflagged or empty."""
     row: MeasureRow = {column: math.nan if column in NUMBER_COLUMNS else "" for column in COLUMNS}
     row |= {"method": "unet", "subject": "patient101", "phase": "ED", "structure": "lv", "n_rules": 0}
-    return row | {"pdc": 0.9, "phd_mm": 5.0} | columns
+    row["distance_unit"] = "mm"
+    return row | {"pdc": 0.9, "phd": 5.0} | columns
 
 
 def make_rows(
@@ -54,9 +55,9 @@ def make_rows(
                             disease=("NOR", "DCM", "HCM", "MINF", "RV")[subject % 5],
                             structure=key,
                             dc=dc if truth else math.nan,
-                            hd_mm=hd if truth else math.nan,
+                            hd=hd if truth else math.nan,
                             pdc=pdc,
-                            phd_mm=phd,
+                            phd=phd,
                             flag=bad,
                             reason=f"the {key} is {'absent' if absent else 'suspect'}" if bad else "",
                             agreement=math.nan
@@ -67,7 +68,7 @@ def make_rows(
                             rca_dc=float(np.clip(0.85 - 0.4 * error + rng.normal(0, 0.05), 0, 1))
                             if rca
                             else math.nan,
-                            rca_hd_mm=(12 + 40 * error + float(rng.gamma(2, 2))) if rca else math.nan,
+                            rca_hd=(12 + 40 * error + float(rng.gamma(2, 2))) if rca else math.nan,
                             suspicion=math.inf if absent else 8 * error,
                             doubt=math.inf
                             if absent

@@ -46,9 +46,10 @@ def test_real_and_pseudo_distances_are_in_one_unit(
     assert set(rows) == {(m, key) for m in ("near", "far") for key in KEYS}
     assert len(judged.seconds) == 2 and min(judged.seconds) > 0
     near, far = rows["near", "rv"], rows["far", "rv"]
-    assert (near["hd_mm"], far["hd_mm"]) == pytest.approx((2 * size, 10 * size))  # shifts of 2 and 10 rows
-    assert (near["phd_mm"], far["phd_mm"]) == pytest.approx((2 * size, 10 * size))  # rows that get lost
-    assert far["flag"] == "suspicious" and rows["far", "lv"]["hd_mm"] == 0
+    assert {row["distance_unit"] for row in judged.rows} == {unit}
+    assert (near["hd"], far["hd"]) == pytest.approx((2 * size, 10 * size))  # shifts of 2 and 10 rows
+    assert (near["phd"], far["phd"]) == pytest.approx((2 * size, 10 * size))  # rows that get lost
+    assert far["flag"] == "suspicious" and rows["far", "lv"]["hd"] == 0
     assert far["dc"] == pytest.approx(1 / 6) and far["agreement"] == pytest.approx(1 / 3)
 
 
@@ -65,7 +66,7 @@ def test_a_structure_that_neither_has_counts_as_the_unit_says(
     mask = {"own": save_mask(tmp_path / "own.nii.gz", truth)}
     judged = judge_case(monitor, case, "NOR", mask, tmp_path / "run")  # type: ignore[arg-type]
     (row,) = (row for row in judged.rows if row["structure"] == "lv")
-    assert (row["dc"], row["hd_mm"]) == pytest.approx((dc, hd), nan_ok=True)
+    assert (row["dc"], row["hd"]) == pytest.approx((dc, hd), nan_ok=True)
 
 
 def test_reconstructions_lie_below_the_run_in_the_files_labels(case: Case, tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ NAN = math.nan
 
 
 def lv_rows(*cells: tuple[float, float, float, float]) -> list[MeasureRow]:
-    """One subject each: dc, hd_mm, pdc, phd_mm of the LV."""
+    """One subject each: dc, hd, pdc, phd of the LV."""
     return [
-        make_measure_row(subject=f"s{i}", dc=dc, hd_mm=hd, pdc=pdc, phd_mm=phd)
+        make_measure_row(subject=f"s{i}", dc=dc, hd=hd, pdc=pdc, phd=phd)
         for i, (dc, hd, pdc, phd) in enumerate(cells)
     ]
 
@@ -42,7 +42,7 @@ def test_pearson_with_and_without_failures() -> None:
 
 def test_an_undefined_distance_counts_as_the_worst_of_its_own_column() -> None:
     scope = summarise_monitoring(FOUR, n_resamples=50)["scopes"]["all"]
-    assert scope["worst"] == {"hd_mm": 20.0, "phd_mm": 8.0}
+    assert scope["worst"] == {"hd": 20.0, "phd": 8.0}
     cells = scope["correlation"]["ours"]["lv"]["hd"]
     expected = np.corrcoef([5, 7, 20, 20], [4, 6, 8, 8])[0, 1]
     assert cells["counted"]["r"] == pytest.approx(expected)
@@ -85,11 +85,11 @@ def test_zero_is_dropped_as_in_the_paper_but_counts_else() -> None:
 @pytest.mark.parametrize("key", ["lv", "myo", "rv"])
 def test_ranking_of_the_papers_table_gives_the_papers_r_s(phase: str, key: str) -> None:
     rows = [
-        make_measure_row(method=method, hd_mm=hd, phd_mm=phd, rca_hd_mm=rca)
+        make_measure_row(method=method, hd=hd, phd=phd, rca_hd=rca)
         for method, (hd, phd, rca) in published.MONITORING_RANKING[phase][key].items()
         if rca is not None  # the paper's r_s leave out the method for which RCA failed
     ]
-    columns = {"hd": "hd_mm", "ours": "phd_mm", "rca": "rca_hd_mm"}
+    columns = {"hd": "hd", "ours": "phd", "rca": "rca_hd"}
     found = rank_methods(rows, columns, None, 10, 0)["r_s"]
     ours, rca = published.MONITORING_R_S[phase][key]
     assert found["ours"]["r"] == pytest.approx(ours)
@@ -99,13 +99,13 @@ def test_ranking_of_the_papers_table_gives_the_papers_r_s(phase: str, key: str) 
 
 def test_ranking_means_and_undefined_distances() -> None:
     rows = [
-        make_measure_row(method="a", subject="s1", hd_mm=4.0, phd_mm=2.0),
-        make_measure_row(method="a", subject="s2", hd_mm=6.0, phd_mm=4.0),
-        make_measure_row(method="b", subject="s1", hd_mm=5.0, phd_mm=3.0),
-        make_measure_row(method="b", subject="s2", hd_mm=NAN, phd_mm=NAN),
+        make_measure_row(method="a", subject="s1", hd=4.0, phd=2.0),
+        make_measure_row(method="a", subject="s2", hd=6.0, phd=4.0),
+        make_measure_row(method="b", subject="s1", hd=5.0, phd=3.0),
+        make_measure_row(method="b", subject="s2", hd=NAN, phd=NAN),
     ]
-    columns = {"hd": "hd_mm", "ours": "phd_mm"}
-    counted = rank_methods(rows, columns, {"hd_mm": 30.0, "phd_mm": 10.0}, 50, 0)
+    columns = {"hd": "hd", "ours": "phd"}
+    counted = rank_methods(rows, columns, {"hd": 30.0, "phd": 10.0}, 50, 0)
     assert (counted["methods"]["a"]["hd"], counted["methods"]["a"]["ours"]) == (5.0, 3.0)
     assert (counted["methods"]["b"]["hd"], counted["methods"]["b"]["ours"]) == (17.5, 6.5)
     assert counted["methods"]["b"]["undefined"] == {"hd": 1, "ours": 1}
@@ -118,30 +118,28 @@ def test_ranking_means_and_undefined_distances() -> None:
 def test_methods_are_ranked_over_the_images_that_all_of_them_have() -> None:
     cells = {"a": ((5.0, 3.0), (40.0, 20.0)), "b": ((6.0, 4.0),)}
     rows = [
-        make_measure_row(method=method, subject=f"s{i}", hd_mm=hd, phd_mm=phd)
+        make_measure_row(method=method, subject=f"s{i}", hd=hd, phd=phd)
         for method, distances in cells.items()
         for i, (hd, phd) in enumerate(distances)
     ]
-    columns = {"hd": "hd_mm", "ours": "phd_mm"}
+    columns = {"hd": "hd", "ours": "phd"}
     found = rank_methods(rows, columns, None, 10, 0)
     assert [found["methods"][m]["hd"] for m in "ab"] == [5.0, 6.0]  # over all that it has, a's mean is 22.5
     assert (found["n_cases"], found["n_left_out"]) == (1, 1)
-    apart = rank_methods(rows[1:], columns, {"hd_mm": 40.0, "phd_mm": 20.0}, 10, 0)  # no image of both
+    apart = rank_methods(rows[1:], columns, {"hd": 40.0, "phd": 20.0}, 10, 0)  # no image of both
     assert (apart["n_cases"], apart["n_left_out"], apart["methods"]["a"]["hd"]) == (0, 2, None)
     assert apart["r_s"]["ours"]["r"] is None
 
 
 def test_dropping_for_rca_changes_nothing_of_ours() -> None:
     rows = [
-        make_measure_row(
-            method=m, subject=f"s{i}", hd_mm=hd, phd_mm=hd / 2, rca_hd_mm=NAN if hd > 30 else hd + 1
-        )
+        make_measure_row(method=m, subject=f"s{i}", hd=hd, phd=hd / 2, rca_hd=NAN if hd > 30 else hd + 1)
         for m, distances in {"a": (4.0, 50.0), "b": (6.0, 8.0)}.items()
         for i, hd in enumerate(distances)
     ]
-    columns = {"hd": "hd_mm", "ours": "phd_mm"}
+    columns = {"hd": "hd", "ours": "phd"}
     alone = rank_methods(rows, columns, None, 20, 0)
-    beside = rank_methods(rows, columns | {"rca": "rca_hd_mm"}, None, 20, 0)
+    beside = rank_methods(rows, columns | {"rca": "rca_hd"}, None, 20, 0)
     assert beside["r_s"]["ours"] == alone["r_s"]["ours"]
     for method, mean in {"a": 27.0, "b": 7.0}.items():
         assert beside["methods"][method]["hd"] == alone["methods"][method]["hd"] == mean
@@ -151,7 +149,7 @@ def test_dropping_for_rca_changes_nothing_of_ours() -> None:
 def test_flags_of_masks_and_structures() -> None:
     def mask(subject: str, lv: tuple[float, float, str], rv: tuple[float, float, str]) -> list[MeasureRow]:
         return [
-            make_measure_row(subject=subject, structure=key, dc=dc, hd_mm=hd, flag=flag)
+            make_measure_row(subject=subject, structure=key, dc=dc, hd=hd, flag=flag)
             for key, (dc, hd, flag) in (("lv", lv), ("rv", rv))
         ]
 
@@ -185,7 +183,7 @@ def test_limits_of_the_flags() -> None:
     at = {limit: i for i, limit in enumerate(curves["dc"]["limits"])}
     assert [curves["dc"]["caught"][at[limit]] for limit in (0.0, 0.4, 0.5)] == [1, 1, 2]
     assert [curves["dc"]["false_alarms"][at[limit]] for limit in (0.5, 0.82)] == [0, 1]
-    assert curves["hd_mm"]["false_alarms"][0] == 1 and curves["hd_mm"]["false_alarms"][-1] == 0
+    assert curves["hd"]["false_alarms"][0] == 1 and curves["hd"]["false_alarms"][-1] == 0
 
 
 def test_areas_under_risk_coverage_curves() -> None:
