@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from qcjax.data.nifti import read_image, read_labels
 from qcjax.labels import ACDC_LABELS, CARDIAC, label_mapping
 from qcjax.monitoring.flags import KINDS, verdict
 from qcjax.monitoring.table import MeasureRow, by_case, has_truth
-from qcjax.report.cards import MAX_FLAGGED_PICTURES, Card, embed
+from qcjax.report.cards import MAX_FLAGGED_PICTURES, Card, draw_card
 from qcjax.report.pictures import draw_inconsistency, most_changed
+from qcjax.report.run import figure_path
 from qcjax.report.table import DASH, number
 
 MAX_UNFLAGGED_PICTURES = 4
@@ -73,18 +75,12 @@ def _spread(cases: Sequence[Case]) -> list[Case]:
 
 def _card(case: Case, mapping: Mapping[int, int], run_dir: Path, unit: str) -> Card:
     first = case[0]
-    name = f"case-{first['method']}-{first['subject']}-{first['phase']}"
-    path = run_dir / "figures" / f"{''.join(c if c.isalnum() or c in '-_.' else '_' for c in name)}.png"
-    text = _describe(case, unit)
-    try:
-        drawn = draw_case(first, mapping, run_dir, path)
-    except ValueError as error:  # one picture less, not the whole report
-        drawn, text = None, f"{text} {error}"
+    path = figure_path(run_dir, f"case-{first['method']}-{first['subject']}-{first['phase']}")
     caption = (
         f"{case_name(case)}: mask, its reconstruction and where they differ, in the slice that differs most."
     )
-    tag = verdict(case)
-    return Card(case_name(case), [tag] if tag else [], text, embed(drawn, caption) if drawn else None)
+    draw = partial(draw_case, first, mapping, run_dir, path)
+    return draw_card(case_name(case), [verdict(case)], _describe(case, unit), caption, draw)
 
 
 def draw_case(row: MeasureRow, mapping: Mapping[int, int], run_dir: Path, path: Path) -> Path | None:

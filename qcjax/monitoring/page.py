@@ -1,7 +1,5 @@
 """The self-contained page `report.html` of a monitoring experiment, and the figures beside it."""
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +10,11 @@ from qcjax.monitoring.figures import unit_of
 from qcjax.monitoring.gallery import gallery_words, monitoring_cards
 from qcjax.monitoring.table import read_measures
 from qcjax.monitoring.words import findings, policy, scales, what_differs
-from qcjax.report import published
-from qcjax.report.cards import Picture, embed
+from qcjax.report import page, published
+from qcjax.report.cards import Picture
+from qcjax.report.page import head
 from qcjax.report.render import write_page
-from qcjax.report.run import Run, read_run
+from qcjax.report.run import FinishedRun, read_run
 
 SECTIONS = (
     ("findings", "In brief"),
@@ -48,39 +47,26 @@ def write_monitoring_report(run_dir: Path) -> Path:
       ValueError: the table cannot be read.
     """
     run = read_run(run_dir, "measures.csv", read_measures)
-    context = {**_facts(run), **_tables(run), **_figures(run), **_cases(run)}
+    context = {**_words(run), **_tables(run), **_figures(run), **_cases(run)}
     return write_page(run_dir / "report.html", "monitoring.html.j2", context)
 
 
-def _facts(run: Run) -> dict[str, Any]:
+def _words(run: FinishedRun) -> dict[str, Any]:
     results = run.results
     n = results["n"]
-    facts = [
-        ("preset", results.get("preset")),
-        ("data", results.get("data")),
-        ("split", results.get("split")),
-        (
-            "left out",
-            f"{results['n_skipped']}: {', '.join(results['skipped'])}" if results.get("n_skipped") else None,
-        ),
-        ("methods", ", ".join(results["methods"])),
-        (
-            "masks",
-            f"{n['cases']} of {n['subjects']} subjects, {n['cases_with_truth']} with ground truth, "
-            f"{n['cases_with_rca']} judged by RCA too",
-        ),
-        ("seed", results.get("seed")),
-        ("versions", ", ".join(f"{name} {v}" for name, v in (results.get("versions") or {}).items())),
-        ("run folder", run.folder.resolve().name),
-    ]
-    return {
-        "title": "Segmentation quality without ground truth",
-        "lead": "An autoencoder of plausible masks judges cardiac segmentations, after Galati and Zuluaga (FIMH 2021)."
-        + (f" Preset “{results['preset']}”." if results.get("preset") else ""),
-        "sections": SECTIONS,
-        "findings": findings(results),
-        "facts": [(name, str(value)) for name, value in facts if value not in (None, "")],
-        "config": json.dumps(run.config, indent=2, ensure_ascii=False),
+    masks = (
+        f"{n['cases']} of {n['subjects']} subjects, {n['cases_with_truth']} with ground truth, "
+        f"{n['cases_with_rca']} judged by RCA too"
+    )
+    return head(
+        run,
+        title="Segmentation quality without ground truth",
+        lead="An autoencoder of plausible masks judges cardiac segmentations, after Galati and Zuluaga (FIMH 2021).",
+        sections=SECTIONS,
+        findings=findings(results),
+        facts=[("split", results.get("split")), ("methods", ", ".join(results["methods"])), ("masks", masks)],
+        citations=(published.CITATIONS[1], published.ACDC_CITATION, published.RCA_CITATION),
+    ) | {
         "has_truth": bool(results["scopes"]),
         "scales": scales(results),
         "policy": policy(results),
@@ -88,12 +74,10 @@ def _facts(run: Run) -> dict[str, Any]:
         "hd_limit": f"{results['limits']['hd']:g} {unit_of(results)}",
         "dc_limit": f"{results['limits']['dc']:g}",
         "failure_dc": f"{results['failure_dc']:g}",
-        "unreadable_lines": run.unreadable_lines,
-        "citations": (published.CITATIONS[1], published.ACDC_CITATION, published.RCA_CITATION),
     }
 
 
-def _tables(run: Run) -> dict[str, Any]:
+def _tables(run: FinishedRun) -> dict[str, Any]:
     results = run.results
     return {
         "seconds": tables.seconds_table(results),
@@ -111,7 +95,7 @@ def _tables(run: Run) -> dict[str, Any]:
     }
 
 
-def _figures(run: Run) -> dict[str, Sequence[Picture]]:
+def _figures(run: FinishedRun) -> dict[str, list[Picture]]:
     results, rows = run.results, run.rows
     drawn: dict[str, list[tuple[Path | None, str]]] = {
         name: [] for name in ("agreement", "ranking", "risk", "limit", "damage", "reconstruction")
@@ -156,13 +140,10 @@ def _figures(run: Run) -> dict[str, Sequence[Picture]]:
             + tables.EPOCHS_NOTE,
         )
     )
-    return {
-        f"{name}_figures": [embed(path, caption) for path, caption in found if path]
-        for name, found in drawn.items()
-    }
+    return page.figures(drawn)
 
 
-def _cases(run: Run) -> dict[str, Any]:
+def _cases(run: FinishedRun) -> dict[str, Any]:
     cards, passed, others = monitoring_cards(
         run.rows, run.results.get("labels"), run.folder, unit_of(run.results)
     )

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qcjax.monitoring.figures import MEASURE_TEXTS, damage_name, scope_of, unit_of
-from qcjax.report import published
-from qcjax.report.table import DASH, NO_DIFFERENCE, Table, number, with_interval
+from qcjax.report import published, table
+from qcjax.report.table import DASH, Table, compared, number, with_interval
 
 Results = Mapping[str, Any]
 MEASURE_NAMES = {"dc": "DC", "hd": "HD"}
@@ -54,7 +54,7 @@ def difference_table(results: Results) -> Table | None:
     if scope is None:
         return None
     rows = [
-        [f"{label} {key.upper()}", f"{_signed(cell)}\n{_judge(cell)}", str(cell["n"])]
+        [f"{label} {key.upper()}", compared(cell, 3), str(cell["n"])]
         for measure, label in MEASURE_NAMES.items()
         for key in results["structures"]
         for cell in [scope["correlation_differences"][key][measure]]
@@ -157,7 +157,7 @@ def risk_tables(results: Results) -> list[Table]:
                         MEASURE_TEXTS[measure][0],
                         with_interval(cell, "aurc", 4),
                         number(cell["excess"], 4),
-                        f"{_signed(difference, 4)}\n{_judge(difference, -1)}" if difference else DASH,
+                        compared(difference, 4, better=-1),
                         *(number(cells["structures"][key][measure]["excess"], 4) for key in keys),
                     ]
                 )
@@ -232,13 +232,7 @@ def seconds_table(results: Results) -> Table | None:
         "per_case": "judging a mask",
         "rca_per_case": "RCA of an image’s masks",
     }
-    seconds = {key: value for key, value in (results.get("seconds") or {}).items() if value is not None}
-    rows = [
-        [names.get(key, key.replace("_", " ")), f"{value:,.3g}" if value < 100 else f"{value:,.0f}",
-         f"{published.MONITORING_SECONDS[key]:,g}" if key in published.MONITORING_SECONDS else DASH]
-        for key, value in seconds.items()
-    ]  # fmt: skip
-    return Table("Seconds", ["what", "this run", "published"], rows) if rows else None
+    return table.seconds_table(results.get("seconds") or {}, names, published.MONITORING_SECONDS)
 
 
 def published_table(results: Results) -> Table:
@@ -290,20 +284,6 @@ def _r_s(cell: Mapping[str, Any]) -> str:
         return DASH
     limits = "" if cell["low"] is None else f"\n[{number(cell['low'], 2)}, {number(cell['high'], 2)}]"
     return number(cell["r"], 2) + limits
-
-
-def _signed(cell: Mapping[str, Any], digits: int = 3) -> str:
-    text = with_interval(cell, "mean", digits)
-    return f"+{text}" if (cell["mean"] or 0) > 0 else text
-
-
-def _judge(cell: Mapping[str, Any], better: int = 1) -> str:
-    """What the interval allows to be said; `better` is the sign of a good difference."""
-    if cell["low"] is None:
-        return "not measured"
-    if cell["low"] <= 0 <= cell["high"]:
-        return NO_DIFFERENCE
-    return "better" if (cell["low"] > 0) == (better > 0) else "worse"
 
 
 def other_cases_table(cases: Sequence[Sequence[str]]) -> Table | None:

@@ -1,18 +1,19 @@
 """Every picture of the page: which are drawn, under what name, and what stands below them."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from qcjax.data.subject import VIEWS
 from qcjax.refinement import curves, figures, flags, pictures
 from qcjax.refinement.examples import refinement_examples
 from qcjax.refinement.table import CaseRow, case_name
-from qcjax.report.cards import MAX_FLAGGED_PICTURES, Card, Picture, drawn_pictures, embed
+from qcjax.report.cards import MAX_FLAGGED_PICTURES, Picture, draw_card, drawn_pictures
 from qcjax.report.columns import present
-from qcjax.report.run import Run
+from qcjax.report.run import FinishedRun
 
 
-def ablation_figures(run: Run) -> list[Picture]:
+def ablation_figures(run: FinishedRun) -> list[Picture]:
     return drawn_pictures(
         (
             figures.draw_ablation(run.results, run.figure("ablation")),
@@ -27,7 +28,7 @@ def ablation_figures(run: Run) -> list[Picture]:
     )
 
 
-def scatter_figures(run: Run) -> list[Picture]:
+def scatter_figures(run: FinishedRun) -> list[Picture]:
     drawn = []
     for segmenter in run.results["ablation"]:
         for view in present(run.rows, "view", VIEWS):
@@ -60,12 +61,12 @@ def _case(row: CaseRow) -> tuple[str, str]:
     return row["subject"], row["phase"]
 
 
-def ood_figures(run: Run) -> list[Picture]:
+def ood_figures(run: FinishedRun) -> list[Picture]:
     caption = "Out-of-distribution cases before refinement (k = 0) and after each of its epochs."
     return drawn_pictures((curves.draw_ood(run.results.get("ood") or {}, run.figure("ood")), caption))
 
 
-def refinement_figures(run: Run) -> list[Picture]:
+def refinement_figures(run: FinishedRun) -> list[Picture]:
     drawn = []
     for segmenter in run.results["ablation"]:
         for view in present(run.rows, "view", VIEWS):
@@ -80,7 +81,7 @@ def refinement_figures(run: Run) -> list[Picture]:
     return drawn_pictures(*drawn)
 
 
-def curve_figures(run: Run) -> list[Picture]:
+def curve_figures(run: FinishedRun) -> list[Picture]:
     return drawn_pictures(
         (
             curves.draw_curves(run.lines, ["autoencoder"], run.figure("curves-autoencoder")),
@@ -97,17 +98,16 @@ def curve_figures(run: Run) -> list[Picture]:
     )
 
 
-def flagged_cards(run: Run) -> dict[str, Any]:
+def flagged_cards(run: FinishedRun) -> dict[str, Any]:
     flagged = flags.flagged_cases(run.rows)
+    caption = "Image, mask, its reconstruction and the inconsistency map, in the slice that differs most."
     cards = []
     for row in flagged[:MAX_FLAGGED_PICTURES]:
+        path = run.figure(f"flagged-{row['segmenter']}-{case_name(row)}")
+        draw = partial(pictures.draw_flagged, row, run.folder, path)
+        tags = [row["flag"], "out of distribution" if row["ood"] else ""]
         name = f"{case_name(row)}, {row['segmenter']}"
-        path = pictures.draw_flagged(
-            row, run.folder, run.figure(f"flagged-{row['segmenter']}-{case_name(row)}")
-        )
-        caption = "Image, mask, its reconstruction and the inconsistency map, in the slice that differs most."
-        tags = [word for word in (row["flag"], "out of distribution" if row["ood"] else "") if word]
-        cards.append(Card(name, tags, flags.describe(row), embed(path, caption) if path else None))
+        cards.append(draw_card(name, tags, flags.describe(row), caption, draw))
     text = f"Flagged or out of distribution at the last stage: {len(flagged)}; erroneous cases come first."
     if len(flagged) > len(cards):
         text += f" The first {len(cards)} are shown, the others listed below."

@@ -1,6 +1,5 @@
 """The self-contained page `report.html` of a finished run, and the figures beside it."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from qcjax.refinement import flags, gallery, tables, words
 from qcjax.refinement.table import read_cases
 from qcjax.report import published, table
 from qcjax.report.columns import present
+from qcjax.report.page import head
 from qcjax.report.render import write_page
-from qcjax.report.run import Run, read_run
+from qcjax.report.run import FinishedRun, read_run
 
 SECTIONS = (
     ("findings", "In brief"),
@@ -46,7 +46,7 @@ def write_report(run_dir: Path) -> Path:
     """
     run = read_run(run_dir, "cases.csv", read_cases)
     context = {
-        **_facts(run),
+        **_words(run),
         **_tables(run),
         "ablation_figures": gallery.ablation_figures(run),
         "scatter_figures": gallery.scatter_figures(run),
@@ -58,48 +58,35 @@ def write_report(run_dir: Path) -> Path:
     return write_page(run_dir / "report.html", "report.html.j2", context)
 
 
-def _facts(run: Run) -> dict[str, Any]:
+def _words(run: FinishedRun) -> dict[str, Any]:
     results = run.results
-    seconds = _flat(results.get("seconds") or {})
-    versions = ", ".join(f"{name} {version}" for name, version in (results.get("versions") or {}).items())
-    facts = [
-        ("preset", results["preset"]),
-        ("data", results.get("data") or run.config.get("data")),
-        ("segmenters", ", ".join(results["ablation"])),
-        ("views", ", ".join(present(run.rows, "view", VIEWS))),
-        ("seed", results.get("seed")),
-        ("versions", versions),
-        ("run folder", run.folder.resolve().name),
-    ]
-    return {
-        "title": "Quality-controlled segmentation of the right ventricle",
-        "lead": "Out-of-distribution detection, refinement and selection on M&Ms-2, after Galati and Zuluaga "
-        f"(STACOM 2021). Preset “{results['preset']}”.",
-        "sections": SECTIONS,
-        "findings": words.findings(results),
-        "facts": [(name, str(value)) for name, value in facts if value not in (None, "")],
-        "seconds": table.Table(
-            "Time", ["stage", "seconds"], [[name, f"{value:,.1f}"] for name, value in seconds]
-        )
-        if seconds
-        else None,
-        "config": json.dumps(run.config, indent=2, ensure_ascii=False),
-        "skipped": [str(subject) for subject in results.get("skipped") or ()],
+    return head(
+        run,
+        title="Quality-controlled segmentation of the right ventricle",
+        lead="Out-of-distribution detection, refinement and selection on M&Ms-2, after Galati and Zuluaga "
+        "(STACOM 2021).",
+        sections=SECTIONS,
+        findings=words.findings(results),
+        facts=[
+            ("segmenters", ", ".join(results["ablation"])),
+            ("views", ", ".join(present(run.rows, "view", VIEWS))),
+        ],
+        citations=published.CITATIONS,
+    ) | {
         "scored": words.scored_words(results["scored_part"]),
         "differs": words.what_differs(results),
         "has_truth": results["scored_part"] is not None,
-        "unreadable_lines": run.unreadable_lines,
-        "citations": published.CITATIONS,
         "notebook_epochs": ", ".join(
             f"{dice} after {epoch} epochs" for epoch, dice in published.NOTEBOOK_SA_DICE_BY_EPOCH.items()
         ),
     }
 
 
-def _tables(run: Run) -> dict[str, Any]:
+def _tables(run: FinishedRun) -> dict[str, Any]:
     results = run.results
     names = list(results["ablation"])
     return {
+        "seconds": table.seconds_table(results.get("seconds") or {}),
         "cohort": table.cohort_table(results.get("cohort") or ()),
         "segmenters": [
             {
@@ -132,12 +119,3 @@ def _ood_names(results: Mapping[str, Any]) -> list[tuple[str, str]]:
                 left = f"; still so at the end: {', '.join(after[-1]) or 'none'}" if len(after) > 1 else ""
                 told.append((f"{segmenter}, {view}, before refinement:", ", ".join(after[0]) + left + "."))
     return told
-
-
-def _flat(seconds: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
-    pairs: list[tuple[str, float]] = []
-    for name, value in seconds.items():
-        pairs += (
-            _flat(value, f"{prefix}{name}, ") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
-        )
-    return pairs

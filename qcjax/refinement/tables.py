@@ -11,8 +11,10 @@ from qcjax.refinement.table import STAGES, STRUCTURES
 from qcjax.report import published
 from qcjax.report.failure_tables import measure_table
 from qcjax.report.style import VIEW_NAMES
-from qcjax.report.table import DASH, NBSP, Results, Table, judge, mean_sd, number, signed
+from qcjax.report.table import DASH, NBSP, Results, Table, compared, mean_sd, number
 
+DIGITS = {"dc": 3, "hd": 1}
+BETTER = {"dc": 1, "hd": -1}  # sign of a good difference
 STAGE_NAMES = {
     "segmenter": "M: the single best segmenter",
     "selection": "{M}+QC: selection only",
@@ -68,7 +70,7 @@ def difference_tables(results: Results, segmenter: str) -> list[Table]:
             b, _, a = name.partition(" - ")
             words = [f"{STAGE_WORDS[b]} against {STAGE_WORDS[a]}"]
             for measure in ("dc", "hd"):
-                words.append(f"{signed(cells[measure], measure)}\n{judge(measure, cells[measure])}")
+                words.append(compared(cells[measure], DIGITS[measure], BETTER[measure]))
             counts = dict.fromkeys(str(cells[measure]["n"]) for measure in ("dc", "hd"))
             rows.append([*words, f",{NBSP}".join(counts)])
         unit = "subjects" if view == "AVG" else "cases"

@@ -5,7 +5,7 @@ from typing import Any
 
 from qcjax.data.subject import VIEWS
 from qcjax.refinement.figures import last_stage
-from qcjax.refinement.tables import STAGE_WORDS
+from qcjax.refinement.tables import BETTER, DIGITS, STAGE_WORDS
 from qcjax.report.style import VIEW_NAMES
 from qcjax.report.table import judge, number, signed
 
@@ -63,7 +63,7 @@ def _finding(results: Mapping[str, Any], segmenter: str, view: str) -> str:
         cells = results["differences"].get(segmenter, {}).get(view, {}).get(f"{stage} - {reference}")
         if cells:
             told = (
-                f"{name} {signed(cells[measure], measure)}{unit}, {judge(measure, cells[measure])}"
+                f"{name} {signed(cells[measure], DIGITS[measure])}{unit}, {judge(cells[measure], BETTER[measure])}"
                 for measure, name, unit in (("dc", "Dice", ""), ("hd", "distance", " mm"))
             )
             parts.append(f"Against the {_REFERENCE[reference]}: {'; '.join(told)}.")

@@ -1,7 +1,7 @@
 """Pictures and cards of cases within a page."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,24 @@ class Card:
     picture: Picture | None
 
 
+def draw_card(
+    name: str, tags: Sequence[str], text: str, caption: str, draw: Callable[[], Path | None]
+) -> Card:
+    """A case's card.
+
+    Args:
+      draw: draws its picture and says where it is; None where a file that it needs is not there. Where it raises
+        ValueError the card tells why: one picture less, not the whole page.
+    """
+    try:
+        drawn = draw()
+    except ValueError as error:
+        drawn, text = None, f"{text} {error}"
+    return Card(name, [tag for tag in tags if tag], text, embed(drawn, caption) if drawn else None)
+
+
 def drawn_pictures(*drawn: tuple[Path | None, str]) -> list[Picture]:
+    """Those of the figures that there was something to draw of, with their captions."""
     return [embed(path, caption) for path, caption in drawn if path]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from qcjax.report.table import DASH, NBSP, Table, judge, with_interval
+from qcjax.report.table import NBSP, Table, compared, with_interval
 
 FAILURE_NAMES = {
     "dice_within_samples": "DiceWithinSamples",
@@ -35,18 +35,10 @@ def measure_table(caption: str, found: Mapping[str, Any], reference: str) -> Tab
                 with_interval(cell["spearman"], "r", 2),
                 with_interval(cell["aurc"], "value", 3),
                 with_interval(cell["excess_aurc"], "value", 3),
-                _compared((cell["difference"] or {}).get("aurc")),
+                compared((cell["difference"] or {}).get("aurc"), 3, better=-1),
                 f"{cell['n']}{undefined}",
             ]
         )
     less = f"AURC − that of {FAILURE_NAMES[reference]}"
     header = ["measure", "Pearson r", "Spearman r_s", "AURC", "excess", less, "n"]
     return Table(caption, header, rows) if rows else None
-
-
-def _compared(difference: Mapping[str, Any] | None) -> str:
-    """E.g. ``+0.012 [0.003, 0.021]`` and what that allows to be said; a lower AURC is better."""
-    if not difference or difference["mean"] is None:
-        return DASH
-    sign = "+" if difference["mean"] > 0 and round(difference["mean"], 3) != 0 else ""
-    return f"{sign}{with_interval(difference, 'mean', 3)}\n{judge('hd', difference)}"

@@ -13,7 +13,7 @@ WRITTEN = "what a run has written"
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """What a run left behind, as far as the report reads it."""
 
     folder: Path
@@ -25,10 +25,15 @@ class Run:
 
     def figure(self, name: str) -> Path:
         """Where a figure of that name is written."""
-        return self.folder / "figures" / f"{name}.png"
+        return figure_path(self.folder, name)
 
 
-def read_run(run_dir: Path, table: str, read_rows: Callable[[Path], list[Row]]) -> Run:
+def figure_path(folder: Path, name: str) -> Path:
+    """Where a figure of a run is written, whatever characters its name has."""
+    return folder / "figures" / f"{''.join(c if c.isalnum() or c in '-_.' else '_' for c in name)}.png"
+
+
+def read_run(run_dir: Path, table: str, read_rows: Callable[[Path], list[Row]]) -> FinishedRun:
     """Read `results.json`, the table of rows and, where they are there, `config.json` and `metrics.jsonl`
     (the run's own, then that of the monitor that it trained).
 
@@ -39,7 +44,7 @@ def read_run(run_dir: Path, table: str, read_rows: Callable[[Path], list[Row]]) 
     lines, unreadable = _read_lines(run_dir / "metrics.jsonl")
     of_monitor, unreadable_too = _read_lines(run_dir / "monitor" / "metrics.jsonl")
     config = run_dir / "config.json"
-    return Run(
+    return FinishedRun(
         run_dir,
         read_object(config, WRITTEN) if config.is_file() else {},
         read_object(run_dir / "results.json", WRITTEN),

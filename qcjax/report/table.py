@@ -2,16 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 DASH = "–"
-
-
 NBSP = "\N{NO-BREAK SPACE}"
-
-
 NO_DIFFERENCE = "no difference shown"
-
 
 Results = Mapping[str, Any]
 
@@ -30,14 +26,20 @@ class Table:
         return any(row[column][:1].isalpha() for row in self.rows)
 
 
-def judge(measure: str, difference: Mapping[str, Any]) -> str:
-    """What a paired interval allows to be said of a difference: better, worse, or no difference shown."""
+def judge(difference: Mapping[str, Any], better: int = 1) -> str:
+    """What a paired interval allows to be said of a difference: better, worse, or no difference shown.
+
+    Args:
+      better: sign of a good difference; with 0, where more is neither good nor bad, it is higher or lower.
+    """
     low, high = difference.get("low"), difference.get("high")
     if low is None or high is None:
         return "not measured"
     if low <= 0 <= high:
         return NO_DIFFERENCE
-    return "better" if (low > 0) == (measure == "dc") else "worse"
+    if better == 0:
+        return "higher" if low > 0 else "lower"
+    return "better" if (low > 0) == (better > 0) else "worse"
 
 
 def number(value: float | None, digits: int) -> str:
@@ -57,15 +59,49 @@ def mean_sd(cell: Mapping[str, Any], measure: str) -> str:
     return text + (f"\n({cell['n_missing']}{NBSP}undefined)" if cell.get("n_missing") else "")
 
 
-def signed(difference: Mapping[str, Any], measure: str) -> str:
-    """E.g. ``+0.012 [0.003, 0.021]``."""
-    digits = 3 if measure == "dc" else 1
+def signed(difference: Mapping[str, Any], digits: int, scale: float = 1) -> str:
+    """E.g. ``+0.012 [0.003, 0.021]``, or a dash where nothing was measured."""
     if difference["mean"] is None:
         return DASH
-    mean = number(difference["mean"], digits)
-    sign = "+" if difference["mean"] > 0 else ""
-    limits = f"[{number(difference['low'], digits)},{NBSP}{number(difference['high'], digits)}]"
-    return f"{sign}{mean} {limits}"
+    scaled = {k: None if difference[k] is None else scale * difference[k] for k in ("mean", "low", "high")}
+    text = with_interval(scaled, "mean", digits)
+    return f"+{text}" if float(f"{scaled['mean']:.{digits}f}") > 0 else text
+
+
+def compared(difference: Mapping[str, Any] | None, digits: int, better: int = 1, scale: float = 1) -> str:
+    """A difference and, in a second line, what its interval allows to be said."""
+    if not difference or difference["mean"] is None:
+        return DASH
+    return f"{signed(difference, digits, scale)}\n{judge(difference, better)}"
+
+
+def seconds_table(
+    seconds: Mapping[str, Any],
+    names: Mapping[str, str] = MappingProxyType({}),
+    published: Mapping[str, float] | None = None,
+) -> Table | None:
+    """What took how long, nested entries with the names of all levels; None where nothing was measured.
+
+    Args:
+      names: what an entry is called for people, where that is another name.
+      published: entry -> seconds, for a further column.
+    """
+    rows = []
+    for entry, value in _flat("", seconds):
+        shown = names.get(entry, entry.replace("_", " "))
+        rows.append([shown, f"{value:,.3g}" if value < 100 else f"{value:,.0f}"])
+        if published is not None:
+            rows[-1].append(f"{published[entry]:,g}" if entry in published else DASH)
+    header = ["what", "this run"] + (["published"] if published is not None else [])
+    return Table("Seconds", header, rows) if rows else None
+
+
+def _flat(name: str, value: Any) -> list[tuple[str, float]]:
+    if isinstance(value, Mapping):
+        parts = [_flat(f"{name},{NBSP}{key}" if name else str(key), part) for key, part in value.items()]
+        return [pair for part in parts for pair in part]
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    return [(name, value)] if known else []
 
 
 def cohort_table(cohort: Iterable[Mapping[str, Any]]) -> Table:

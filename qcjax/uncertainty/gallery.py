@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qcjax.report.cards import MAX_FLAGGED_PICTURES, Card, embed
+from qcjax.report.cards import MAX_FLAGGED_PICTURES, Card, draw_card
 from qcjax.report.columns import Row
+from qcjax.report.run import figure_path
 from qcjax.report.table import DASH, number
 from qcjax.uncertainty.pictures import (
     CaseVolumes,
@@ -99,21 +100,19 @@ def uncertain_cards(rows: Sequence[Row], run_dir: Path) -> tuple[list[Card], lis
 
 
 def _card(case: Case, run_dir: Path, name: str, by_position: bool, title: str) -> Card:
-    path = run_dir / "figures" / f"{''.join(c if c.isalnum() or c in '-_.' else '_' for c in name)}.png"
-    text = _describe(case)
     rows = {arm: next(iter(structures.values())) for arm, structures in case.arms.items()}
     pictured = {arm: row for arm, row in rows.items() if arm in PICTURED_ARMS} or rows
-    drawn = None
-    try:
+
+    def draw() -> Path | None:
         volumes = load_case(pictured, run_dir)
-        if volumes is not None:
-            slices = position_slices(volumes) if by_position else {}
-            drawn = draw_case(volumes, slices or _one_slice(volumes), path)
-    except ValueError as error:  # one picture less, not the whole report
-        text = f"{text} {error}"
+        if volumes is None:
+            return None
+        slices = position_slices(volumes) if by_position else {}
+        return draw_case(volumes, slices or _one_slice(volumes), figure_path(run_dir, name))
+
     which = "an apical, a mid and a basal slice" if by_position else "the slice of the largest variance"
     caption = f"{case.subject}, {which}: image, masks, ground truth and variance of the samples."
-    return Card(title, [case.group] if case.group else [], text, embed(drawn, caption) if drawn else None)
+    return draw_card(title, [case.group], _describe(case), caption, draw)
 
 
 def _one_slice(volumes: CaseVolumes) -> dict[str, int]:

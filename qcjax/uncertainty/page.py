@@ -1,13 +1,14 @@
 """The self-contained page `report.html` of an uncertainty experiment, and the figures beside it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from qcjax.report.cards import Picture, embed
+from qcjax.report import page, table
+from qcjax.report.cards import Picture
+from qcjax.report.page import head
 from qcjax.report.published import CITATIONS
 from qcjax.report.render import write_page
-from qcjax.report.run import Run, read_run
+from qcjax.report.run import FinishedRun, read_run
 from qcjax.uncertainty import figures, published, qc_tables, tables
 from qcjax.uncertainty.gallery import example_cards, uncertain_cards
 from qcjax.uncertainty.pictures import DRAWN
@@ -50,44 +51,32 @@ def write_uncertainty_report(run_dir: Path) -> Path:
     """
     run = read_run(run_dir, "cases.csv", read_cases)
     found = run.results.get("tables") or summarise_uncertainty(run.rows, int(run.results.get("seed") or 0))
-    context = {**_facts(run, found), **_tables(run, found), **_figures(run, found), **_cases(run)}
+    context = {**_words(run, found), **_tables(run, found), **_figures(run, found), **_cases(run)}
     return write_page(run_dir / "report.html", "uncertainty.html.j2", context)
 
 
-def _facts(run: Run, found: Tables) -> dict[str, Any]:
+def _words(run: FinishedRun, found: Tables) -> dict[str, Any]:
     results, n = run.results, found["n"]
     groups = ", ".join(f"{count} {group}" for group, count in n["by_group"].items())
-    skipped = results.get("skipped") or []
-    facts = [
-        ("preset", results.get("preset")),
-        ("data", results.get("data")),
-        ("cases", f"{n['subjects']}{f' ({groups})' if groups else ''}, {n['with_truth']} with ground truth"),
-        (
-            "left out",
-            f"{results['n_skipped']}: {', '.join(map(str, skipped))}" if results.get("n_skipped") else None,
-        ),
-        ("folds", results.get("folds")),
-        ("arms", ", ".join(tables.arm_name(arm) for arm in found["arms"])),
-        ("samples while training, α", _both(results.get("samples"), results.get("alpha"))),
-        ("samples per prediction", results.get("mc_samples")),
-        ("seed", results.get("seed")),
-        ("versions", ", ".join(f"{name} {v}" for name, v in (results.get("versions") or {}).items())),
-        ("run folder", run.folder.resolve().name),
-    ]
-    return {
-        "title": "Learning from uncertainty",
-        "lead": "Infarction and no-reflow from late gadolinium enhancement; the variance of MC-dropout samples takes "
-        "part in the loss, after Arega, Bricq and Meriaudeau (UNSURE 2021)."
-        + (f" Preset “{results['preset']}”." if results.get("preset") else ""),
-        "sections": SECTIONS,
-        "findings": findings(found),
-        "facts": [(name, str(value)) for name, value in facts if value not in (None, "")],
-        "config": json.dumps(run.config, indent=2, ensure_ascii=False),
-        "has_truth": bool(n["with_truth"]),
-        "differs": what_differs(results, found),
-        "unreadable_lines": run.unreadable_lines,
-        "citations": (*published.CITATIONS, CITATIONS[1]),
-    }
+    return head(
+        run,
+        title="Learning from uncertainty",
+        lead="Infarction and no-reflow from late gadolinium enhancement; the variance of MC-dropout samples takes "
+        "part in the loss, after Arega, Bricq and Meriaudeau (UNSURE 2021).",
+        sections=SECTIONS,
+        findings=findings(found),
+        facts=[
+            (
+                "cases",
+                f"{n['subjects']}{f' ({groups})' if groups else ''}, {n['with_truth']} with ground truth",
+            ),
+            ("folds", results.get("folds")),
+            ("arms", ", ".join(tables.arm_name(arm) for arm in found["arms"])),
+            ("samples while training, α", _both(results.get("samples"), results.get("alpha"))),
+            ("samples per prediction", results.get("mc_samples")),
+        ],
+        citations=(*published.CITATIONS, CITATIONS[1]),
+    ) | {"has_truth": bool(n["with_truth"]), "differs": what_differs(results, found)}
 
 
 def _both(samples: Any, alpha: Any) -> str | None:
@@ -96,9 +85,9 @@ def _both(samples: Any, alpha: Any) -> str | None:
     return f"N = {samples}, α = {alpha} (proposed)"
 
 
-def _tables(run: Run, found: Tables) -> dict[str, Any]:
+def _tables(run: FinishedRun, found: Tables) -> dict[str, Any]:
     return {
-        "seconds": qc_tables.seconds_table(run.results.get("seconds") or {}),
+        "seconds": table.seconds_table(run.results.get("seconds") or {}),
         "table_1": tables.table_1(found),
         "table_2": tables.table_2(found),
         "differences": tables.difference_tables(found),
@@ -115,7 +104,7 @@ def _tables(run: Run, found: Tables) -> dict[str, Any]:
     }
 
 
-def _figures(run: Run, found: Tables) -> dict[str, list[Picture]]:
+def _figures(run: FinishedRun, found: Tables) -> dict[str, list[Picture]]:
     reliability = run.results.get("reliability") or {}
     drawn = {
         "difference": (
@@ -149,12 +138,10 @@ def _figures(run: Run, found: Tables) -> dict[str, list[Picture]]:
             "can’t be compared: they are different losses.",
         ),
     }
-    return {
-        f"{name}_figures": [embed(path, caption)] if path else [] for name, (path, caption) in drawn.items()
-    }
+    return page.figures({name: [one] for name, one in drawn.items()})
 
 
-def _cases(run: Run) -> dict[str, Any]:
+def _cases(run: FinishedRun) -> dict[str, Any]:
     cards, others = uncertain_cards(run.rows, run.folder)
     return {
         "example_cards": example_cards(run.rows, run.folder),

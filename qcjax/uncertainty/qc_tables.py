@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qcjax.report.failure_tables import FAILURE_NAMES, measure_table
-from qcjax.report.table import DASH, NBSP, Table, number
+from qcjax.report.table import DASH, Table, number
 from qcjax.uncertainty import published
 from qcjax.uncertainty.summary import REFERENCE
 from qcjax.uncertainty.tables import OUR_COLUMNS, QUANTITIES, SCORED, Tables, headers, structure_name, told
@@ -94,20 +94,6 @@ def _structures_with_failures(tables: Tables) -> dict[str, Mapping[str, Any]]:
         for key, arms in tables["failures"].items()
         if any(cell["pearson"]["r"] is not None for found in arms.values() for cell in found.values())
     }
-
-
-def seconds_table(seconds: Mapping[str, Any]) -> Table | None:
-    """What took how long, nested entries with the names of both levels."""
-    rows = [[name, f"{value:,.3g}" if value < 100 else f"{value:,.0f}"] for name, value in _flat("", seconds)]
-    return Table("Seconds", ["what", "this run"], rows) if rows else None
-
-
-def _flat(name: str, value: Any) -> list[tuple[str, float]]:
-    if isinstance(value, Mapping):
-        parts = [_flat(f"{name},{NBSP}{key}" if name else str(key), part) for key, part in value.items()]
-        return [pair for part in parts for pair in part]
-    known = isinstance(value, int | float) and not isinstance(value, bool)
-    return [(name.replace("_", " "), value)] if known else []
 
 
 def other_cases_table(cells: list[list[str]]) -> Table | None:

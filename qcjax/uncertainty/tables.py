@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from qcjax.labels import EMIDEC_REGIONS
-from qcjax.report.table import DASH, NBSP, NO_DIFFERENCE, Table, judge, number
+from qcjax.report import table
+from qcjax.report.table import DASH, NBSP, Table, judge, number
 from qcjax.uncertainty import published
 from qcjax.uncertainty.summary import BETWEEN_PREDICTIONS, CASE_MEASURES, COMPARED
 
@@ -77,29 +78,16 @@ def told(cell: Mapping[str, Any] | None, quantity: Quantity, between: str = NBSP
 
 def signed(cell: Mapping[str, Any], quantity: Quantity) -> str:
     """E.g. ``+2.1 [−0.4, 4.6]``."""
-    if cell["mean"] is None:
-        return DASH
-    mean, low, high = (
-        number(None if cell[k] is None else cell[k] * quantity.scale, quantity.digits)
-        for k in ("mean", "low", "high")
-    )
-    sign = "+" if cell["mean"] > 0 and float(mean) != 0 else ""
-    return f"{sign}{mean} [{low},{NBSP}{high}]" if cell["low"] is not None else f"{sign}{mean}"
+    return table.signed(cell, quantity.digits, quantity.scale)
 
 
 def verdict(cell: Mapping[str, Any], quantity: Quantity) -> str:
     """What the interval allows to be said: better, worse, higher, lower, or no difference shown."""
-    if cell["low"] is None or cell["high"] is None:
-        return "not measured"
-    if quantity.better:
-        return judge("dc" if quantity.better > 0 else "hd", cell)
-    if cell["low"] <= 0 <= cell["high"]:
-        return NO_DIFFERENCE
-    return "higher" if cell["low"] > 0 else "lower"
+    return judge(cell, quantity.better)
 
 
 def difference(cell: Mapping[str, Any], quantity: Quantity) -> str:
-    return f"{signed(cell, quantity)}\n{verdict(cell, quantity)}" if cell["n"] else DASH
+    return table.compared(cell, quantity.digits, quantity.better, quantity.scale) if cell["n"] else DASH
 
 
 def table_1(tables: Tables) -> Table:

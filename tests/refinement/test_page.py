@@ -9,7 +9,7 @@ import pytest
 from qcjax.refinement.flags import flagged_cases
 from qcjax.refinement.page import SECTIONS, write_report
 from qcjax.refinement.table import CaseRow
-from qcjax.refinement.tables import difference_tables
+from qcjax.refinement.tables import BETTER, difference_tables
 from qcjax.refinement.words import findings
 from qcjax.report import published
 from qcjax.report.table import NO_DIFFERENCE, judge
@@ -54,7 +54,7 @@ def test_numbers_are_those_of_the_results(page: Path) -> None:
     assert f"{results['average']['nnunet']['refined']['hd']:.1f}" in text
     assert "0.902 ± 0.064" in text and "10.89 ± 5.16" in text  # the paper's Table 1, normal subjects
     assert "0.905" in text and "10.47" in text
-    assert "Subjects left out: 1. 007" in text
+    assert "left out 1: 007" in text
 
 
 def test_erroneous_cases_come_first_then_the_least_trusted(new_row: Callable[..., CaseRow]) -> None:
@@ -82,7 +82,7 @@ def test_erroneous_cases_come_first_then_the_least_trusted(new_row: Callable[...
     ],
 )
 def test_words_follow_intervals(measure: str, low: float | None, high: float | None, word: str) -> None:
-    assert judge(measure, {"mean": 0.5, "low": low, "high": high}) == word
+    assert judge({"mean": 0.5, "low": low, "high": high}, BETTER[measure]) == word
 
 
 def test_nothing_is_called_better_where_every_interval_holds_zero(page: Path) -> None:
