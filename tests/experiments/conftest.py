@@ -18,12 +18,13 @@ from qcjax.refinement.refine import Pool
 from qcjax.refinement.refine_original import Records
 from qcjax.runtime.devices import Devices
 from qcjax.train.networks import Networks
+from tests.seeds import seed
 
 TRACES: dict[str, list[str]] = {}  # of the run whose name is the key: the functions that were traced
 
 # a heart in 64 × 64 pixels, networks of a few hundred weights
 TINY = (
-    *("--size", "64", "--spacing-mm", "4", "--devices", "1"),
+    *("--size", "64", "--spacing-mm", "4", "--devices", "1", "--seed", str(seed())),
     *("--supervised.width", "2", "--supervised.stages", "3", "--supervised.epochs", "2"),
     *("--supervised.steps", "2", "--supervised.batch", "4", "--supervised.m-best", "2"),
     *("--autoencoder.width", "2", "--autoencoder.latent", "4", "--autoencoder.epochs", "2"),

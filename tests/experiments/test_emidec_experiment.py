@@ -21,9 +21,22 @@ from qcjax.runtime.devices import Devices
 from qcjax.train.loop import Journal
 from qcjax.train.state import create
 from qcjax.uncertainty.training import FoldTraining, VolumeNetwork
+from tests.seeds import seed
 
 TINY = (
-    *("--preset", "demo", "--folds", "2", "--devices", "1", "--arms", "baseline", "proposed"),
+    *(
+        "--preset",
+        "demo",
+        "--folds",
+        "2",
+        "--devices",
+        "1",
+        "--seed",
+        str(seed()),
+        "--arms",
+        "baseline",
+        "proposed",
+    ),
     *("--spacing-mm", "10", "6", "6", "--size", "32", "--patch", "8", "32", "32", "--mc-samples", "3"),
     *(
         "--training.width",
@@ -137,6 +150,7 @@ def test_sizes_that_the_network_cannot_take(
 
 SETTINGS = replace(
     EMIDEC_SMALL,
+    seed=seed(),
     spacing_mm=(10.0, 6.0, 6.0),
     size=48,
     patch=(8, 32, 32),  # four windows, which devices share

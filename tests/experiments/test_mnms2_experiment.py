@@ -22,6 +22,7 @@ from qcjax.refinement.table import UNCERTAINTY_COLUMNS, case_name, read_cases
 from qcjax.train import stages
 from qcjax.train.checkpoint import Checkpoints
 from qcjax.train.loop import Journal
+from tests.seeds import seed
 
 STAGES = {"segmenter", "selection", "control", "refined"}
 TEST_CASES = 3 * 2  # three subjects above code 160, two phases
@@ -252,8 +253,8 @@ def test_a_kill_in_every_stage_makes_no_difference(paper_run, experiment, cohort
 
 
 def test_other_options_on_the_same_folder_are_refused(paper_run, refusal, cohort):
-    said = refusal(paper_run, "--preset", "demo", "--data", str(cohort), "--seed", "5")
-    assert f"{paper_run}: holds a run with seed = 0 (now 5)" in said and "--out" in said
+    said = refusal(paper_run, "--preset", "demo", "--data", str(cohort), "--seed", str(seed(5)))
+    assert f"{paper_run}: holds a run with seed = {seed()} (now {seed(5)})" in said and "--out" in said
 
 
 @pytest.mark.parametrize(

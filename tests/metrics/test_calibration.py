@@ -1,4 +1,3 @@
-import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -6,17 +5,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from qcjax.metrics import calibration
+from tests.unchecked import unchecked
 
 SEEDS = st.integers(0, 10**6)
-
-
-@pytest.fixture
-def unchecked():
-    """Annotations unchecked, so that a function's own check of its input is what refuses it."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def forecasts(seed, shape=(3, 8, 9), k=4):
@@ -184,7 +175,8 @@ def test_rounding_is_no_error():
     )
 
 
-def test_arrays_that_do_not_go_together_are_refused(unchecked):
+@unchecked()
+def test_arrays_that_do_not_go_together_are_refused():
     p, truth, mask = forecasts(0)
     with pytest.raises(ValueError, match="expected the same"):
         calibration.brier(p[..., 0], truth[:2] == 0)

@@ -1,6 +1,5 @@
 import math
 
-import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,17 +9,9 @@ from qcjax.data.nifti import read_labels
 from qcjax.labels import EMIDEC_REGIONS
 from qcjax.metrics import calibration, infarct
 from qcjax.metrics.surface import hausdorff_distance
+from tests.unchecked import unchecked
 
 SPACING = (10.0, 2.0, 2.0)  # a voxel has 0.04 ml
-
-
-@pytest.fixture
-def unchecked():
-    """Annotations unchecked, so that a function's own check of its input is what refuses it."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def ventricle(radii, size=40, scar=True):
@@ -214,7 +205,8 @@ def test_a_perfect_case_and_ranges(seed):
         assert not row["volume_error_percent"] > 100
 
 
-def test_arrays_that_do_not_go_together_are_refused(unchecked):
+@unchecked()
+def test_arrays_that_do_not_go_together_are_refused():
     truth = ventricle([4, 6])
     p = certain(truth)
     for arguments, message in [

@@ -1,4 +1,3 @@
-import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,19 +6,11 @@ from hypothesis.extra import numpy as hnp
 
 from qcjax.labels import CARDIAC, LV, MYO, RV
 from qcjax.metrics import overlap
+from tests.unchecked import unchecked
 
 label_pairs = hnp.array_shapes(min_dims=1, max_dims=3, max_side=6).flatmap(
     lambda shape: st.tuples(*[hnp.arrays(np.uint8, shape, elements=st.integers(0, 3))] * 2)
 )
-
-
-@pytest.fixture
-def unchecked():
-    """Annotations unchecked, so that a function's own check of its input is what refuses it."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def dice_by_sets(a, b, label):
@@ -57,7 +48,7 @@ def test_joint_box():
     assert overlap.joint_box(a > 0, b > 0) == (slice(1, 4), slice(2, 3), slice(3, 7))
 
 
-@pytest.mark.usefixtures("unchecked")
+@unchecked()
 def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ValueError, match="same shape"):
         overlap.dice(np.zeros((2, 2), int), np.zeros((2, 3), int))

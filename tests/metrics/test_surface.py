@@ -1,4 +1,3 @@
-import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,17 +8,9 @@ from scipy.spatial import distance
 from qcjax.labels import LV, RV
 from qcjax.metrics.overlap import dice
 from qcjax.metrics.surface import case_metrics, hausdorff_distance, positive_spacing, surface_distances
+from tests.unchecked import unchecked
 
 SPACING = (10.0, 1.5, 1.25)
-
-
-@pytest.fixture
-def unchecked():
-    """Annotations unchecked, so that a function's own check of its input is what refuses it."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def blobs(seed, shape=(6, 40, 44), level=0.3):
@@ -225,7 +216,7 @@ def test_original_case_metrics_are_in_voxels():
     assert found["hd_rv_voxels"] == np.inf
 
 
-@pytest.mark.usefixtures("unchecked")
+@unchecked()
 def test_what_cannot_be_measured_is_refused():
     mask = np.ones((3, 3), bool)
     with pytest.raises(ValueError, match="same shape"):

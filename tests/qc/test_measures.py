@@ -1,21 +1,12 @@
-import jaxtyping
 import numpy as np
 import pytest
 
 from qcjax import qc
 from qcjax.labels import CARDIAC, LV, MYO, RV
 from qcjax.metrics.surface import hausdorff_distance
+from tests.unchecked import unchecked
 
 NAN = np.nan
-
-
-@pytest.fixture
-def unchecked():
-    """Annotations unchecked, so that a function's own check of its input is what refuses it."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def two_maps():
@@ -198,7 +189,7 @@ def test_phases_have_their_own_thresholds():
     assert (chosen.first != chosen.second).any()
 
 
-@pytest.mark.usefixtures("unchecked")
+@unchecked()
 def test_what_makes_no_sense_is_refused():
     mask, rebuilt = two_maps()
     with pytest.raises(ValueError, match="same shape"):

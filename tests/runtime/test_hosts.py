@@ -16,12 +16,14 @@ from qcjax.config import Hosts
 from qcjax.runtime import hosts
 from qcjax.train.loop import Journal
 from tests.processes import ROOT, both, cluster, free_port, start
+from tests.seeds import seed
 from tests.slow import slow
 
 # All stages and a page from seven subjects. SGD: Adam's first steps are the gradients' signs, which for what batch norm
 # cancels are those of rounding.
 TINY = (
     *("--preset", "demo", "--size", "64", "--spacing-mm", "4", "--views", "SA", "--subjects", "4", "1", "2"),
+    *("--seed", str(seed())),
     *("--supervised.width", "2", "--supervised.stages", "3", "--supervised.epochs", "2"),
     *("--supervised.steps", "3", "--supervised.batch", "6", "--supervised.m-best", "2"),
     *("--supervised.optimiser", "sgd", "--supervised.learning-rate", "0.01"),

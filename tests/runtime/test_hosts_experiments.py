@@ -9,6 +9,7 @@ import pytest
 
 from qcjax.phantom import AcdcPhantomConfig, LgePhantomConfig, write_acdc, write_emidec
 from tests.processes import both, cluster, start
+from tests.seeds import seed
 from tests.slow import slow
 
 AUTOENCODER = {"width": 2, "latent": 4, "epochs": 2, "steps": 3, "batch": 6, "learning-rate": 1e-4}
@@ -85,6 +86,8 @@ def test_two_processes_are_one_run(name, tmp_path):
             "-m",
             f"experiments.{name}",
             *arguments,
+            "--seed",
+            str(seed()),
             "--data",
             str(data),
             "--out",

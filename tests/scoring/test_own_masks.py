@@ -15,6 +15,7 @@ from qcjax.data.datasets.masks import SUBJECT
 from qcjax.data.mask_cohort import MaskCase
 from qcjax.inference.monitor import Monitor
 from qcjax.scoring.own_masks import FIRST_SUBJECT, split_by_subject, train_on_folder
+from tests.seeds import seed
 
 TINY = MonitorConfig(
     size=64,
@@ -40,6 +41,8 @@ def masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(masks: Path, out: Path, *options: str) -> int:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
         patch.setitem(cli.MONITORS, "small", TINY)
+        if "--seed" not in options:
+            options = ("--seed", str(seed()), *options)
         cli.main(["monitor", "train", "--masks", str(masks), "--out", str(out), "--devices", "1", *options])
     return int(ended.value.code or 0)
 
@@ -62,8 +65,8 @@ def test_any_labels_make_a_monitor_that_knows_them(trained: Path, masks: Path) -
 def test_started_again_with_other_settings_it_refuses(
     trained: Path, masks: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(masks, trained, "--labels", "liver=5,lesion=9", "--seed", "3") == 1
-    assert "seed = 0 (now 3)" in capsys.readouterr().err
+    assert train(masks, trained, "--labels", "liver=5,lesion=9", "--seed", str(seed(3))) == 1
+    assert f"seed = {seed()} (now {seed(3)})" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,13 @@ from qcjax.runtime.devices import Devices
 from qcjax.train.loop import Journal
 from qcjax.train.networks import Networks
 from qcjax.train.stages import Arm, ViewData
+from tests.seeds import seed
 
 SIZE, SLICES = 64, 2
 
 CONFIG = Mnms2Config(
     preset="demo",
+    seed=seed(),
     size=SIZE,
     supervised=SegmenterConfig(width=4, stages=3, epochs=3, steps=2, batch=4, m_best=2),
     autoencoder=AutoencoderConfig(width=2, latent=4, epochs=2, steps=2, batch=4, early_epochs=1),
@@ -26,6 +28,7 @@ CONFIG = Mnms2Config(
 )
 ORIGINAL = Mnms2Config(
     preset="original",
+    seed=seed(),
     size=SIZE,
     supervised=CONFIG.supervised,
     autoencoder=CONFIG.autoencoder,
@@ -33,14 +36,14 @@ ORIGINAL = Mnms2Config(
 )
 
 
-def _cohort(subjects: int, seed: int) -> Cohort:
+def _cohort(subjects: int, number: int) -> Cohort:
     """Hearts of discs, at a place and of a size that differ by case, in noise."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(number)
     rows, columns = np.mgrid[:SIZE, :SIZE]
     cases, images, labels = [], [], []
     for subject in range(subjects):
         for phase in ("ED", "ES"):
-            cases.append(Case(f"{seed}{subject:02d}", "SA", phase, Path(f"{seed}{subject}.nii"), None))
+            cases.append(Case(f"{number}{subject:02d}", "SA", phase, Path(f"{number}{subject}.nii"), None))
             row, column, radius = rng.uniform(28, 36), rng.uniform(22, 30), rng.uniform(9, 12)
             distance = np.hypot(rows - row, columns - column)
             label = np.where(distance < radius, 2, 0)

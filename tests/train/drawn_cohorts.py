@@ -13,6 +13,7 @@ from qcjax.data.subject import Case
 from qcjax.data.volumes import VolumeCohort, VolumeGeometry, Volumes
 from qcjax.runtime.devices import Devices
 from qcjax.train.autoencoder import MonitorTraining
+from tests.seeds import seed
 
 LABELS = {"rv": 1, "myo": 2, "lv": 3}
 MONITOR = MonitorConfig(
@@ -25,6 +26,7 @@ MONITOR = MonitorConfig(
 SIDE, DEPTH = 24, 4
 VOLUMES = replace(
     EMIDEC_SMALL,
+    seed=seed(),
     spacing_mm=(10.0, 6.0, 6.0),
     size=SIDE,
     patch=(4, 16, 16),
@@ -39,16 +41,18 @@ def geometry(side: int, slices: int) -> Geometry:
     return Geometry((side, side, slices), box, (side, side), side, (10.0, 2.0, 2.0))
 
 
-def masks(subjects: int, seed: int) -> MaskCohort:
-    rng = np.random.default_rng(seed)
-    cases = tuple(MaskCase(f"{seed}{i}", f"{seed}{i}", Path(f"{seed}{i}.nii")) for i in range(subjects))
+def masks(subjects: int, number: int) -> MaskCohort:
+    rng = np.random.default_rng(number)
+    cases = tuple(MaskCase(f"{number}{i}", f"{number}{i}", Path(f"{number}{i}.nii")) for i in range(subjects))
     label = rng.integers(0, 4, (3 * subjects, 8, 8), np.uint8).repeat(8, 1).repeat(8, 2)
     return MaskCohort(cases, (geometry(64, 3),) * subjects, label)
 
 
 def monitor_training(folder: Path, devices: Devices, reading: str = "paper", **options) -> MonitorTraining:
     folder.mkdir()
-    return MonitorTraining(MONITOR, LABELS, masks(4, 1), masks(2, 2), folder, 0, reading, devices, **options)
+    return MonitorTraining(
+        MONITOR, LABELS, masks(4, 1), masks(2, 2), folder, seed(), reading, devices, **options
+    )
 
 
 def volumes(count: int = 5) -> VolumeCohort:

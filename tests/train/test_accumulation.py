@@ -20,10 +20,11 @@ from qcjax.train import state as states
 from qcjax.train import updates
 from qcjax.train.networks import Networks
 from qcjax.uncertainty.training import FoldTraining, VolumeNetwork
+from tests.seeds import seed
 from tests.slow import slow
 from tests.train import drawn_cohorts
 
-KEY, RATE = jax.random.key(0), np.float32(0.05)
+KEY, RATE = jax.random.key(seed()), np.float32(0.05)
 LOSS = losses.SUPERVISED["paper"]
 TX = states.sgd()
 

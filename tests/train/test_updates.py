@@ -15,8 +15,9 @@ from qcjax.data.batches import Batch
 from qcjax.models.layers import BatchNorm, Conv, Dropout
 from qcjax.train import state as states
 from qcjax.train import updates
+from tests.seeds import seed
 
-KEY, RATE = jax.random.key(0), jnp.float32(0.1)
+KEY, RATE = jax.random.key(seed()), jnp.float32(0.1)
 LOSS = losses.SUPERVISED["paper"]
 
 
@@ -230,6 +231,7 @@ def test_the_autoencoders_step_and_its_early_epochs(batch):
 
 
 def test_training_lowers_the_loss(batch, start, supervised):
+    """With seeds 0 to 99 by 0.14 to 0.73."""
     state, history = start, []
     for i in range(30):
         state, metrics = supervised(state, batch, jax.random.fold_in(KEY, i), np.float32(0.02))
