@@ -33,6 +33,21 @@ if TYPE_CHECKING:
     from qcjax.train.stages import Arm
 
 
+# files of minutes: begun first, so that no process is left with one of them when the others have nothing to do
+LONGEST = ("experiments/", "runtime/test_devices", "data/test_placement", "train/", "parity/", "refinement/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, all else in its order."""
+    folder = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.relative_to(folder).as_posix()
+        return next((i for i, start in enumerate(LONGEST) if name.startswith(start)), len(LONGEST))
+
+    items.sort(key=place)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What one test has compiled serves the next, in the other processes too; the user's cache isn't touched."""
