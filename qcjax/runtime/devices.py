@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from qcjax.runtime import hosts
+from qcjax.runtime import forks, hosts
 
 AXIS = "devices"
 
@@ -27,8 +27,10 @@ class Devices:
         Args:
           alone: only this process's, for what it computes by itself.
 
-        Raises ValueError if there are not as many.
+        Raises ValueError if there are not as many, RuntimeError in a process that was forked after JAX had started, as
+        `replicate` and `shard` do.
         """
+        forks.check()
         found = jax.local_devices()
         if count is not None and not 1 <= count <= len(found):
             raise ValueError(f"--devices: {count} asked for, {len(found)} found ({found[0].platform})")
@@ -59,6 +61,7 @@ class Devices:
 
     def replicate(self, tree: Any) -> Any:
         """A copy of the arrays on each of this process's devices."""
+        forks.check()
         if not self.mapped:
             return jax.device_put(tree, self.devices[0])
         mesh = jax.sharding.Mesh(np.array(self.devices), (AXIS,))
@@ -76,6 +79,7 @@ class Devices:
 
         b is that of the whole batch; a process keeps the rows of its own devices.
         """
+        forks.check()
         if not self.mapped:
             return tree
         own = slice(self._first, self._first + len(self.devices))
