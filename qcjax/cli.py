@@ -134,6 +134,7 @@ def score(
     doubt_limit: float = 1.5,
     pictures: int = 40,
     share: Annotated[str | None, tyro.conf.arg(metavar="2/8")] = None,
+    allow_missing_images: bool = False,
     devices: int | None = None,
 ) -> int:
     """Judge masks without ground truth: which are to be distrusted, in which structure and slice, and why.
@@ -148,18 +149,20 @@ def score(
     started again with its own --share; or a start without --share does all that is left.
 
     The exit code is 0, or 1 where it couldn't start or go on; with --fail-on it is 2 where a case is flagged so, or
-    couldn't be scored; 75 after SIGTERM and 130 after Ctrl-C: started again, it goes on.
+    couldn't be scored, or lacks its image of --images; 75 after SIGTERM and 130 after Ctrl-C: started again, it goes
+    on.
 
     Example: qcjax score --monitor runs/monitor --masks predictions --out scores --fail-on erroneous
 
     Args:
       monitor: The folder of a trained monitor (of experiments.emidec, monitors/fold-0 and so on), or of a run of
         experiments.acdc.
-      masks: The masks, .nii or .nii.gz, in subfolders too.
+      masks: The masks, .nii or .nii.gz, or .nrrd, .mha, .mhd, .hdr, in subfolders too; links are followed.
       out: Where the results go.
       images: The images, for the pictures, and to doubt a mask that isn't where they show its ventricles: each at its
-        mask's own relative name, which may lack the mask's suffix _gt, _pred or _seg. They may lie beside the masks:
-        a is no mask where a_gt, a_pred or a_seg is in the same folder.
+        mask's own relative name, which may lack the mask's suffix _gt, _pred or _seg, or end
+        in _0000 as those of nnU-Net. They may lie beside the masks: a is no mask where a_gt, a_pred or a_seg is in the
+        same folder.
       labels: The value of each structure in the masks; by default that of the masks that the monitor was
         trained on.
       fail_on: Exit with code 2 where a case is at least so bad, or couldn't be scored; of a share, one of its own.
@@ -170,6 +173,7 @@ def score(
         brighter than the myocardium as in 2 of 100 sound masks. Of cine MR; inf where blood isn't bright.
       pictures: How many flagged cases are pictured in the report, the most urgent first.
       share: Score only this share of the masks, such as 2/8, the second of eight.
+      allow_missing_images: With --images and --fail-on, a mask without an image that can be used is no failure.
       devices: How many devices to use; all by default.
     """
     from qcjax.inference.monitor import Monitor
@@ -204,11 +208,15 @@ def score(
     )
     if scores.complete:
         console.print(_printable(f"Report: {out / 'report.html'}"), markup=False)
-    if scores.summary["errors"]:
-        told = "says" if scores.complete else "will say"
-        lost = count_of(scores.summary["errors"], "mask")
-        print(f"{lost} couldn't be scored; scores.csv {told} why", file=sys.stderr)
-    return 2 if scores.fails(fail_on) else 0
+    told = "says" if scores.complete else "will say"
+    for name, what in (
+        ("errors", f"couldn't be scored; scores.csv {told} why"),
+        ("without_image", f"judged without an image, of which none could be used; scores.csv {told} why"),
+        ("with_unusual_geometry", f"of unusual geometry; the column geometry of scores.csv {told} how"),
+    ):
+        if scores.summary[name]:
+            print(f"{count_of(scores.summary[name], 'mask')} {what}", file=sys.stderr)
+    return 2 if scores.fails(fail_on, allow_missing_images) else 0
 
 
 def monitor(

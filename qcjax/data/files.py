@@ -2,7 +2,7 @@
 
 Read are volumes in the formats of `ENDINGS`, their letters in either case, also through links. Left out are hidden
 files and folders (so `._x` too), `__MACOSX`, which unpackers make, folders that a run of ours left, known by their own
-marker, and links that lead nowhere or to a folder or a file that is read already.
+marker, and links to folders that are read already. A link to a volume that isn't there counts as a broken file.
 """
 
 import json
@@ -95,6 +95,7 @@ def walk(
       depth: how many folders below the given one; None: all.
     """
     seen: set[str] = set()
+    home = os.path.realpath(folder)
     for text, folders, names in os.walk(folder, followlinks=True):
         place = Path(text)
         real = os.path.realpath(text)
@@ -111,6 +112,8 @@ def walk(
                 left_out.add("folder of an unpacker", within)
             elif name.startswith(".") or (depth is not None and inner >= depth):
                 continue
+            elif os.path.islink(place / name) and _is_inside(os.path.realpath(place / name), home):
+                left_out.add("link to a folder that is read already", within)
             elif is_ours(place / name):
                 left_out.add("folder of our own results", within)
             else:
@@ -118,14 +121,10 @@ def walk(
         folders[:] = kept
         visible = sorted(name for name in names if not name.startswith("."))
         for name in visible:
-            if os.path.islink(place / name) and not os.path.exists(place / name):
+            if stem_of(name) is None and os.path.islink(place / name) and not os.path.exists(place / name):
                 left_out.add("link that leads nowhere", (place / name).relative_to(folder))
-        yield (
-            place,
-            folders,
-            [n for n in visible if os.path.exists(place / n)] if _any_link(place, visible) else visible,
-        )
+        yield place, folders, visible
 
 
-def _any_link(place: Path, names: list[str]) -> bool:
-    return any(os.path.islink(place / name) for name in names)
+def _is_inside(real: str, home: str) -> bool:
+    return real == home or real.startswith(os.path.join(home, ""))

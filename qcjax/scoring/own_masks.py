@@ -19,10 +19,8 @@ from qcjax.runtime.files import read_object
 from qcjax.runtime.folder import open_folder
 from qcjax.runtime.progress import say
 from qcjax.runtime.wording import count_of
+from qcjax.scoring.occurrence import check_occurrence, without_twins
 from qcjax.train.autoencoder import MonitorTraining, Reading, check_options, prepare_both
-
-# what a subject was before it could be chosen: the path up to the first _ of the file's name
-FIRST_SUBJECT = r"(?:.*/)?(?:[^/_]+|_[^/]*)"
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class OwnMasks:
     preset: Preset
     validation: float  # share of the subjects
     seed: int
-    subject: str = FIRST_SUBJECT  # regular expression
+    subject: str = SUBJECT  # regular expression
     left_out: tuple[str, ...] = ()  # names of the masks that can't be used
     on_nonfinite: Literal["stop", "skip"] = "stop"
 
@@ -90,6 +88,8 @@ def train_on_folder(
     say(f"Training and validation: {counts}; structures {', '.join(f'{k} = {v}' for k, v in values.items())}")
     mapping = label_mapping(structures, values)
     training, held_out = prepare_both(*parts, mapping, config)  # a mask that can't be used makes no folder
+    training = without_twins(training, held_out, say)
+    check_occurrence([training, held_out], structures, config.may_be_absent, say)
     left_out = tuple(sorted({case.name for case in found} - {case.name for case in cases}))
     open_folder(
         OwnMasks(masks, values, config, preset, validation, seed, subject, left_out, on_nonfinite), out
@@ -105,7 +105,7 @@ def _subject_so_far(out: Path) -> str:
     path = out / "config.json"
     if not path.exists():
         return SUBJECT
-    return str(read_object(path, "the configuration of a run").get("subject", FIRST_SUBJECT))
+    return str(read_object(path, "the configuration of a run").get("subject", SUBJECT))
 
 
 def _usable(

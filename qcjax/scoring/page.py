@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from qcjax.data.datasets.masks import read_image_of
+from qcjax.data.datasets.masks import Images
 from qcjax.data.geometry import Orientation
 from qcjax.data.nifti import read_labels
 from qcjax.labels import Structure, label_mapping
@@ -46,7 +46,7 @@ class Scored:
     journal: ScoreJournal
     entries: Sequence[Entry]
     structures: Sequence[Structure]
-    images: Path | None
+    images: Images | None
     orientation: Orientation | None = None  # of the monitor
 
 
@@ -111,7 +111,7 @@ def _draw(scored: Scored, line: Line, path: Path) -> str:
     image, lacking = None, ""
     if scored.images:
         try:
-            image = read_image_of(mask, scored.images, line["name"]).array
+            image = scored.images.read(mask, line["name"]).array
         except (OSError, ValueError) as error:
             lacking = f" The image can't be shown: {error}."
     flagged = [v for v in line["structures"].values() if v["verdict"] and v["worst_slice"]]
@@ -160,7 +160,7 @@ def _facts(scored: Scored) -> list[tuple[str, str]]:
     return [
         ("monitor", str(scored.settings["monitor"])),
         ("labels", ", ".join(f"{key} = {value}" for key, value in scored.settings["labels"].items())),
-        ("images", str(scored.images) if scored.images else "none given"),
+        ("images", str(scored.images.folder) if scored.images else "none given"),
         ("median time", f"{seconds:.2f} s per case" if seconds is not None else ""),
         ("versions", ", ".join(f"{k} {v}" for k, v in scored.summary["versions"].items())),
     ]

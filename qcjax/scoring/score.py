@@ -5,13 +5,14 @@ Several processes can each score a share of the masks (`score_share`); whichever
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qcjax.data.datasets.masks import find_masks
+from qcjax.data.datasets.masks import Images, find_masks
 from qcjax.data.mask_cohort import MaskCase
 from qcjax.inference.monitor import DESCRIPTION, WEIGHTS, Monitor
 from qcjax.labels import label_mapping
@@ -25,6 +26,7 @@ from qcjax.scoring.share import Share, claim, journal_path, share_of, shares_in
 from qcjax.scoring.stream import Stream, case_key
 from qcjax.scoring.table import Entry, ScoreJournal, output_paths, summarise, to_json, write_table
 
+UNCHECKED = ("without_image",)  # counts of cases of which a check that was asked for didn't happen
 MOVABLE = ("monitor",)  # settings that may differ when a run goes on: the same monitor in another place
 COPIED_AT_ONCE = 1000  # lines from one journal to another
 
@@ -38,10 +40,15 @@ class Scores:
     flagged: list[Entry]  # likewise; the most urgent first
     complete: bool = True  # False: masks of other shares are still to come
 
-    def fails(self, limit: str | None) -> bool:
-        """Whether any case is at least "suspicious" or "erroneous", as asked, or couldn't be scored; None: never."""
+    def fails(self, limit: str | None, without_images: bool = False) -> bool:
+        """Whether any case is at least "suspicious" or "erroneous", as asked, or couldn't be checked; None: never.
+
+        Args:
+          without_images: whether a mask may lack its image though images were given.
+        """
         counted = {"suspicious": ("suspicious", "erroneous", "errors"), "erroneous": ("erroneous", "errors")}
-        return limit is not None and any(self.summary[name] for name in counted[limit])
+        names = counted.get(limit or "", ())
+        return any(self.summary[n] for n in (*names, *(() if without_images or not names else UNCHECKED)))
 
 
 class Scoring:
@@ -53,7 +60,7 @@ class Scoring:
         files: Sequence[MaskCase],
         out: Path,
         settings: Mapping[str, Any],
-        images: Path | None,
+        images: Images | None,
         share: Share | None = None,
         left_out: Sequence[str] = (),
     ) -> None:
@@ -93,8 +100,11 @@ class Scoring:
         """
         part = Share(*share) if isinstance(share, tuple) else share
         masks, out = Path(masks).resolve(), Path(out)
-        if images is not None and not images.is_dir():
-            raise FileNotFoundError(f"{images}: found no such folder; expected one of images")
+        limits = {"--hd-limit-mm": hd_limit_mm, "--dc-limit": dc_limit, "--doubt-limit": doubt_limit}
+        for name, value in limits.items():
+            if math.isnan(value):
+                raise ValueError(f"{name}: nan found, expected a number")
+        pairs = None if images is None else Images(Path(images))
         labels = dict(labels or monitor.labels)
         label_mapping(monitor.structures, labels)
         own = (out / "maps").resolve()
@@ -104,6 +114,11 @@ class Scoring:
             say(sentence)
         if not files:
             raise ValueError(f"{masks}: found no masks but those in {own}; expected .nii or .nii.gz files")
+        if pairs is not None and not any(pairs.find(f.name, f.path) for f in files):
+            example = f"{files[0].name}.nii.gz or {files[0].name}_0000.nii.gz"
+            raise ValueError(
+                f"{images}: found no image of any of {len(files)} masks; expected names like {example}"
+            )
         settings = {
             "monitor": str(monitor.run.absolute()),
             "monitor_sha256": _sha256(monitor.run),
@@ -111,12 +126,12 @@ class Scoring:
             "labels": labels,
             "hd_limit_mm": hd_limit_mm,
             "dc_limit": dc_limit,
-            "images": None if images is None else str(images.resolve()),
+            "images": None if images is None else str(Path(images).resolve()),
             "doubt_limit": None if images is None else doubt_limit,
         }
         claim(out, part)
         _agree(out, settings)
-        return cls(monitor, files, out, settings, images, part, left_out)
+        return cls(monitor, files, out, settings, pairs, part, left_out)
 
     def run(self, pictures: int = 40) -> Scores:
         """Score what isn't scored yet; write `scores.csv`, `summary.json` and `report.html`.

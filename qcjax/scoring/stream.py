@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from qcjax import qc
-from qcjax.data.datasets.masks import read_image_of, read_mask
+from qcjax.data.datasets.masks import Images, read_mask
 from qcjax.data.findings import InvalidFile
 from qcjax.data.mask_cohort import MaskCase
 from qcjax.data.nifti import write_labels
@@ -55,7 +55,7 @@ class Stream:
         labels: Mapping[str, int],
         hd_limit_mm: float,
         dc_limit: float,
-        images: Path | None = None,
+        images: Images | None = None,
         doubt_limit: float = contrast.DOUBT_LIMIT,
     ) -> None:
         self.monitor, self.out, self.images = monitor, out, images
@@ -109,9 +109,12 @@ class Stream:
         if self.images is None:
             return None, ""
         try:
-            image = read_image_of(mask, self.images, name)
+            image = self.images.read(mask, name)
         except Exception as error:  # the mask itself can be judged all the same
             return None, _in_words(error)
+        lowest = image.array.min()
+        if lowest == image.array.max():
+            return None, f"found a constant image (every voxel is {lowest:g}); expected intensities that vary"
         return contrast.doubts(image.array, mask.array, self.monitor.structures), ""
 
     def _rebuilt(self, group: Sequence[Case]) -> Iterator[tuple[Case, np.ndarray | Line | None, float]]:

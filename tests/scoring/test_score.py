@@ -83,7 +83,7 @@ def test_the_summary_says_what_was_left_out(monitor: FakeMonitor, tmp_path: Path
     score(monitor, tmp_path / "masks", tmp_path / "out", images=tmp_path / "masks")
     assert {name for name, _ in rows_of(tmp_path / "out")} == {"a_seg", "b"}
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert summary["left_out"] == [f"{tmp_path / 'masks'}: left out, as no masks: 1 image"]
+    assert summary["left_out"] == [f"{tmp_path / 'masks'}: left out, as no masks: 1 image (a)"]
     assert summary["without_image"] == 1  # that of a_seg is a
 
 
@@ -193,7 +193,8 @@ def test_an_absence_is_no_doubt_of_the_image() -> None:
 
 def test_two_reasons_stand_beside_each_other(monitor: FakeMonitor, tmp_path: Path) -> None:
     save_mask(tmp_path / "masks" / "a.nii.gz", draw_mask(28))
-    save_mask(tmp_path / "images" / "a.nii.gz", np.ones((48, 40, 3), np.float32))
+    noise = np.random.default_rng(0).normal(100, 20, (48, 40, 3)).astype(np.float32)
+    save_mask(tmp_path / "images" / "a.nii.gz", noise)
     score(monitor, tmp_path / "masks", tmp_path / "out", images=tmp_path / "images")
     row = rows_of(tmp_path / "out")["a", "rv"]
     assert row["verdict"] == "suspicious" and "below 0.5; " in row["reason"]

@@ -4,7 +4,6 @@ A folder per patient, ``training/patient001`` and ``testing/patient101``, with `
 ``patient001_frame01[_gt].nii.gz``; compressed or not. Its masks number the structures 1 RV, 2 MYO, 3 LV.
 """
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qcjax.data.datasets.listing import Scan, aligned, counted, some
+from qcjax.data.datasets.listing import Scan, aligned, counted, left_out_findings, some
+from qcjax.data.files import LeftOut, stem_of, walk
 from qcjax.data.findings import Finding, InvalidFile
 from qcjax.data.nifti import write_labels
 from qcjax.data.splits import image_digests, shares
@@ -29,7 +29,7 @@ STORED_LABELS = {inside: stored for stored, inside in ACDC_LABELS.items()}
 
 _DEPTH = 4  # folders below the given one: ACDC/database/training/patient001/
 _PATIENT = re.compile(r"patient(\d+)")
-_FRAME = re.compile(r"(patient\d+)_(?:frame(\d+)(_gt)?|4d)\.nii(?:\.gz)?")
+_FRAME = re.compile(r"(patient\d+)_(?:frame(\d+)(_gt)?|4d)")
 _LAYOUT = "folders named like training/patient001, with Info.cfg and frames"
 
 
@@ -69,12 +69,14 @@ def scan(folder: Path) -> Scan:
     folder = Path(folder)
     findings: list[Finding] = []
     places: dict[str, tuple[Path, str]] = {}
-    for place in _patients(folder):
+    left_out = LeftOut()
+    for place in _patients(folder, left_out):
         code, part = place.name, _part(place, folder)
         other, other_part = places.setdefault(code, (place, part))
         if other != place:
             where = f"also in {other}" + (f": in {other_part} and in {part}" if other_part != part else "")
             findings.append(Finding("error", place, f"{code} {where}", "each subject once", code))
+    findings += left_out_findings(folder, left_out)
     if not places:
         found = "no such folder" if not folder.is_dir() else "no patients of ACDC"
         return Scan([], [Finding("error", folder, found, _LAYOUT)])
@@ -195,14 +197,14 @@ def find_predictions(folder: Path, cases: Sequence[Case]) -> Predictions:
     paths: dict[str, Path] = {}
     unknown = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        match = re.fullmatch(r"([^.].*?)\.nii(\.gz)?", path.name)
-        if match is None:
+        stem = stem_of(path.name)
+        if stem is None:
             continue
-        name = names.get(match[1])
+        name = names.get(stem)
         if name is None:
             unknown.append(path)
         elif name in paths:
-            raise ValueError(f"{path}: found beside {paths[name].name}; expected one mask of {match[1]}")
+            raise ValueError(f"{path}: found beside {paths[name].name}; expected one mask of {stem}")
         else:
             paths[name] = path
     if not paths:
@@ -214,18 +216,13 @@ def find_predictions(folder: Path, cases: Sequence[Case]) -> Predictions:
     return Predictions(paths, missing, tuple(unknown))
 
 
-def _patients(folder: Path) -> list[Path]:
-    """The folders of patients in and below a folder, sorted; links are followed, hidden folders left out."""
+def _patients(folder: Path, left_out: LeftOut) -> list[Path]:
+    """The folders of patients in and below a folder, sorted."""
     found = []
-    for text, folders, _ in os.walk(folder, followlinks=True):  # of limited depth: a loop of links ends
-        place = Path(text)
+    for place, folders, _ in walk(folder, left_out, _DEPTH):
         if _PATIENT.fullmatch(place.name):
             found.append(place)
             folders.clear()
-        elif len(place.relative_to(folder).parts) >= _DEPTH:
-            folders.clear()
-        else:
-            folders[:] = sorted(f for f in folders if not f.startswith("."))
     return found
 
 
@@ -248,7 +245,7 @@ def _subject(code: str, folder: Path, part: str) -> tuple[Subject, list[Finding]
     frames: dict[tuple[int, bool], Path] = {}  # (number, whether it's the mask)
     cine: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        match = _FRAME.fullmatch(path.name)
+        match = _FRAME.fullmatch(stem_of(path.name) or "")
         if match is None:
             continue
         if match[1] != code:

@@ -5,14 +5,14 @@ normal; beside the folders the clinical texts, ``Case P001.txt``. The test cases
 Slices run from the apex to the base.
 """
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from qcjax.data.datasets.listing import Scan, aligned, counted, some
+from qcjax.data.datasets.listing import Scan, aligned, counted, left_out_findings, some
+from qcjax.data.files import LeftOut, stem_of, walk
 from qcjax.data.findings import Finding, InvalidFile
 from qcjax.data.nifti import read_grid, write_labels
 from qcjax.data.splits import image_digests, shares
@@ -47,12 +47,14 @@ def scan(folder: Path) -> Scan:
     folder = Path(folder)
     findings: list[Finding] = []
     places: dict[str, Path] = {}
-    for place in _cases(folder):
+    left_out = LeftOut()
+    for place in _cases(folder, left_out):
         other = places.setdefault(place.name, place)
         if other != place:
             findings.append(
                 Finding("error", place, f"{place.name} also in {other}", "each subject once", place.name)
             )
+    findings += left_out_findings(folder, left_out)
     if not places:
         found = "no such folder" if not folder.is_dir() else "no cases of EMIDEC"
         return Scan([], [Finding("error", folder, found, _LAYOUT)])
@@ -196,18 +198,13 @@ def check_clinical(case: Case) -> list[Finding]:
     return [Finding("warning", path, found, "the same (the image's header counts)", case.subject)]
 
 
-def _cases(folder: Path) -> list[Path]:
-    """The folders of cases in and below a folder, sorted; links are followed, hidden folders left out."""
+def _cases(folder: Path, left_out: LeftOut) -> list[Path]:
+    """The folders of cases in and below a folder, sorted."""
     found = []
-    for text, folders, _ in os.walk(folder, followlinks=True):  # of limited depth: a loop of links ends
-        place = Path(text)
+    for place, folders, _ in walk(folder, left_out, _DEPTH):
         if IMAGES in folders or _CASE.fullmatch(place.name):
             found.append(place)
             folders.clear()
-        elif len(place.relative_to(folder).parts) >= _DEPTH:
-            folders.clear()
-        else:
-            folders[:] = sorted(f for f in folders if not f.startswith("."))
     return found
 
 
@@ -237,9 +234,12 @@ def _subject(code: str, folder: Path) -> tuple[Subject, list[Finding]]:
 def _volume(code: str, folder: Path, findings: list[Finding]) -> Path | None:
     """The one NIfTI file in a folder, or in a folder that some unpackers make of it, ``Case_P001.nii/``."""
     files = [
-        p for p in sorted(folder.rglob("*")) if p.is_file() and re.fullmatch(r"[^.].*\.nii(\.gz)?", p.name)
+        place / name
+        for place, _, names in walk(folder, LeftOut())
+        for name in names
+        if stem_of(name) is not None
     ]
-    named = [p for p in files if p.name.removesuffix(".gz").removesuffix(".nii") == code]
+    named = [p for p in files if stem_of(p.name) == code]
     if len(named) != 1 and len(files) > 1:
         names = ", ".join(p.name for p in files[:4])
         findings.append(Finding("error", folder, f"{len(files)} volumes: {names}", "one volume", code))

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from qcjax.data.files import LeftOut
 from qcjax.data.findings import Finding
 from qcjax.data.subject import Subject
 
@@ -27,6 +28,13 @@ class Scan:
             if finding.level == "error" and not finding.subject:
                 raise ValueError(str(finding))
         return self.subjects
+
+
+def left_out_findings(folder: Path, left_out: LeftOut) -> list[Finding]:
+    """A warning that counts and names what a reader left out; none where there is nothing."""
+    if not left_out.found:
+        return []
+    return [Finding("warning", folder, f"left out: {left_out}", "files of the data set alone")]
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -8,7 +8,6 @@ Two layouts are read, compressed or not: the public release (a folder per subjec
 import csv
 import gzip
 import io
-import os
 import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from qcjax.data.datasets.listing import Scan, aligned, counted, some
+from qcjax.data.datasets.listing import Scan, aligned, counted, left_out_findings, some
+from qcjax.data.files import LeftOut, stem_of, walk
 from qcjax.data.findings import Finding, InvalidFile
 from qcjax.data.nifti import encode_labels
 from qcjax.data.subject import PARTS, PHASES, VIEWS, Case, Subject, Volume
@@ -30,7 +30,7 @@ VENDOR_INFORMATION = "MNM2_vendor_information_training_set.csv"
 LAST_CODES = {"train": 160, "validation": 200, "test": 360}  # of the official split
 
 _DEPTH = 4  # folders below the given one: MnM2/dataset/001/
-_FILE = re.compile(r"(\d+)_(SA|LA)_(ED|ES|CINE)(_gt)?\.nii(\.gz)?")
+_FILE = re.compile(r"(\d+)_(SA|LA)_(ED|ES|CINE)(_gt)?")
 _LAYOUT = "files named like 001_SA_ED.nii.gz, in the folder or in dataset/001/"
 
 
@@ -53,16 +53,18 @@ def scan(folder: Path, split: Path | None = None) -> Scan:
     findings: list[Finding] = []
     files: dict[str, dict[str, Path]] = {}
     tables: dict[str, list[Path]] = {INFORMATION: [], VENDOR_INFORMATION: []}
-    for path in _walk(folder):
+    left_out = LeftOut()
+    for path in (p / n for p, _, names in walk(folder, left_out, _DEPTH) for n in names):
         if path.name in tables:
             tables[path.name].append(path)
-        elif match := _FILE.fullmatch(path.name):
+        elif match := _FILE.fullmatch(stem_of(path.name) or ""):
             code = f"{int(match[1]):03d}"
             key = f"{match[2]}_{match[3]}{match[4] or ''}"
             other = files.setdefault(code, {}).setdefault(key, path)
             if other != path:
                 found = f"the same volume of the same subject also as {other}"
                 findings.append(Finding("error", path, found, "each subject once", code))
+    findings += left_out_findings(folder, left_out)
     if not files:
         found = "no such folder" if not folder.is_dir() else "no images of M&Ms-2"
         return Scan([], [Finding("error", folder, found, _LAYOUT)], None)
@@ -216,14 +218,6 @@ def write_submission(predictions: Iterable[tuple[Case, np.ndarray, Volume]], out
     out_zip = Path(out_zip)
     write_whole(out_zip, content.getvalue())
     return out_zip
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """The files of a folder and of those below it, sorted, no deeper than a data set's layout goes."""
-    for place, folders, names in os.walk(folder):
-        depth = len(Path(place).relative_to(folder).parts)
-        folders[:] = sorted(f for f in folders if not f.startswith(".")) if depth < _DEPTH else []
-        yield from (Path(place, name) for name in sorted(names))
 
 
 def _subject(code: str, row: Mapping[str, str], part: str, files: Mapping[str, Path]) -> Subject:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qcjax.data.datasets.masks import find_image, find_masks, label_values, read_mask
+from qcjax.data.datasets.masks import Images, find_masks, label_values, read_mask
 
 Saver = Callable[..., None]
 
@@ -68,10 +68,16 @@ def test_masks_beside_their_images(tmp_path: Path) -> None:
         "two/b_gt",
         "two/b_pred",
     ]
-    assert told == [f"{folder}: left out, as no masks: 9 images"]
+    (sentence,) = told
+    assert sentence.startswith(
+        f"{folder}: left out, as no masks: 9 images (flat/patient103_frame01, m/001_SA_CINE, "
+    )
     for path in (folder / "testing/patient101").glob("*_pred.nii.gz"):
         path.unlink()
-    with pytest.raises(ValueError, match="found no masks, only 2 images; expected files that end in .nii"):
+    with pytest.raises(
+        ValueError,
+        match="found no masks, only 2 images .patient101/patient101_4d, .*expected files that end",
+    ):
         find_masks(folder / "testing")
 
 
@@ -118,26 +124,62 @@ def test_a_subject_that_is_not_found(tmp_path: Path, subject: str, message: str)
         find_masks(touch(tmp_path, "a/p1_ED.nii.gz"), subject=subject)
 
 
-def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
+def test_links_are_followed_once(tmp_path: Path) -> None:
     elsewhere = touch(tmp_path / "elsewhere", "p1.nii.gz", "more/p2.nii.gz")
     folder = tmp_path / "masks"
     folder.mkdir()
     (folder / "p1.nii.gz").symlink_to(elsewhere / "p1.nii.gz")
     (folder / "more").symlink_to(elsewhere / "more", target_is_directory=True)
-    with pytest.raises(ValueError, match="found no masks, only 2 links"):
-        find_masks(folder)
-    touch(folder, "p3.nii.gz")
-    (folder / "p4.nii.gz").symlink_to("p3.nii.gz")
-    assert [m.name for m in find_masks(folder)] == ["p3", "p4"]
+    told: list[str] = []
+    assert [m.name for m in find_masks(folder, told.append)] == ["more/p2", "p1"] and told == []
+    touch(folder, "z/p3.nii.gz")
+    (folder / "a").symlink_to("z", target_is_directory=True)
+    (folder / "again").symlink_to(elsewhere / "more", target_is_directory=True)
+    (folder / "z" / "loop").symlink_to(folder, target_is_directory=True)
+    (folder / "p5").symlink_to("nowhere")
+    (folder / "p6.nii.gz").symlink_to("nowhere.nii.gz")  # a mask that can't be read
+    assert [m.name for m in find_masks(folder, told.append)] == ["again/p2", "p1", "p6", "z/p3"]
+    assert "3 links to a folder that is read already (a, more, z/loop)" in told[0]
+    assert "1 link that leads nowhere (p5)" in told[0]
     (tmp_path / "link").symlink_to(folder, target_is_directory=True)
-    assert [m.name for m in find_masks(tmp_path / "link")] == ["p3", "p4"]
+    assert [m.name for m in find_masks(tmp_path / "link")] == ["again/p2", "p1", "p6", "z/p3"]
+
+
+def test_what_is_read_and_what_is_left_out(tmp_path: Path) -> None:
+    folder = touch(
+        tmp_path,
+        "a.NII.GZ", "b.Nii", "c.nrrd", "d.mha", "e.hdr", "e.img", "line\nbreak1.nii.gz", "f.dcm",
+        "__MACOSX/._a.nii.gz", "__MACOSX/a.nii.gz", "._a.nii.gz",
+        "old/maps/a_reconstruction.nii.gz", "old/score.json", "monitor/monitor.json", "monitor/x.nii.gz",
+        "run/predictions/p.nii.gz", "not_ours/p.nii.gz",
+    )  # fmt: skip
+    (folder / "run" / "config.json").write_text('{"versions": {"qcjax": "1"}}')
+    (folder / "not_ours" / "config.json").write_text('{"versions": "3"}')
+    told: list[str] = []
+    names = [m.name for m in find_masks(folder, told.append)]
+    assert names == ["a", "b", "c", "d", "e", "line\nbreak1", "not_ours/p"]
+    for part in (
+        "1 folder of an unpacker (__MACOSX)",
+        "3 folders of our own results (monitor, old, run)",
+        "1 file in a format that isn't read (f.dcm)",
+    ):
+        assert part in told[0]
+    assert [m.name for m in find_masks(folder / "run" / "predictions")] == ["p"]  # where it was asked for
+
+
+def test_images_of_nnunet_beside_their_masks(tmp_path: Path) -> None:
+    folder = touch(tmp_path, "case_1.nii.gz", "case_1_0000.nii.gz", "case_2_0000.nii.gz")
+    assert [m.name for m in find_masks(folder)] == ["case_1", "case_2_0000"]
 
 
 def test_folders_without_masks(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="absent: found no such folder"):
         find_masks(tmp_path / "absent")
-    with pytest.raises(ValueError, match=r"found no masks; expected files that end in \.nii or \.nii\.gz"):
-        find_masks(touch(tmp_path, "p1.mha"))
+    with pytest.raises(
+        ValueError,
+        match="found no masks, only 1 file in a format that isn't read .p1.mgz.; exp",
+    ):
+        find_masks(touch(tmp_path, "p1.mgz"))
     with pytest.raises(ValueError, match=r"p1\.nii: found also p1\.nii\.gz"):
         find_masks(touch(tmp_path / "twice", "p1.nii", "p1.nii.gz"))
 
@@ -188,18 +230,22 @@ def test_label_values(tmp_path: Path, save_nifti: Saver) -> None:
         ("p_pred", "p.nii.gz"),
         ("p_seg", "p_seg.nii"),
         ("a/p_seg", "a/p.nii.gz"),
+        ("case_12", "case_12_0000.nii.gz"),
+        ("b/case_12_seg", "b/case_12_0000.NII.GZ"),
+        ("p_seg", "p.Nii"),
+        ("p", "p.mha"),
     ],
 )
 def test_images_are_found_by_the_masks_name(tmp_path: Path, mask: str, image: str) -> None:
     touch(tmp_path / "images", image)
     path = tmp_path / "masks" / f"{mask}.nii.gz"
-    assert find_image(tmp_path / "images", mask, path) == tmp_path / "images" / image
-    assert find_image(tmp_path / "images", "q", path) is None
+    assert Images(tmp_path / "images").find(mask, path) == tmp_path / "images" / image
+    assert Images(tmp_path / "images").find("q", path) is None
 
 
 def test_a_mask_is_not_its_own_image(tmp_path: Path) -> None:
     touch(tmp_path, "p_gt.nii.gz")
-    assert find_image(tmp_path, "p_gt", tmp_path / "p_gt.nii.gz") is None
+    assert Images(tmp_path).find("p_gt", tmp_path / "p_gt.nii.gz") is None
     touch(tmp_path, "p.nii.gz")
-    assert find_image(tmp_path, "p_gt", tmp_path / "p_gt.nii.gz") == tmp_path / "p.nii.gz"
-    assert find_image(tmp_path, "p", tmp_path / "p.nii.gz") is None  # and p_gt is no image
+    assert Images(tmp_path).find("p_gt", tmp_path / "p_gt.nii.gz") == tmp_path / "p.nii.gz"
+    assert Images(tmp_path).find("p", tmp_path / "p.nii.gz") is None  # and p_gt is no image
