@@ -44,7 +44,7 @@ def damage_study(
     def one(numbered: tuple[int, Case]) -> tuple[Judgement, dict[str, Judgement]]:
         number, case = numbered
         assert case.label_path is not None
-        image = read_image(case.image_path)
+        image = read_image(case.image_path, monitor.orientation)
         truth = read_labels(case.label_path, ACDC_LABELS, like=image)
         stack = np.ascontiguousarray(truth.array.transpose(2, 1, 0))
         spacing_mm = truth.spacing_mm[::-1]

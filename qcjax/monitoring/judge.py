@@ -44,7 +44,7 @@ def judge_case(
     Raises:
       InvalidFile: an image or a mask that can't be used.
     """
-    image = read_image(case.image_path)
+    image = read_image(case.image_path, monitor.orientation)
     volumes = {m: read_labels(p, ACDC_LABELS, like=image) for m, p in masks.items()}
     stacks = [np.ascontiguousarray(v.array.transpose(2, 1, 0)) for v in volumes.values()]
     agreement = (

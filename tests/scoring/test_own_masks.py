@@ -14,7 +14,7 @@ from qcjax.config import AutoencoderConfig, MonitorConfig
 from qcjax.data.datasets.masks import SUBJECT
 from qcjax.data.mask_cohort import MaskCase
 from qcjax.inference.monitor import Monitor
-from qcjax.scoring.own_masks import FIRST_SUBJECT, split_by_subject, train_on_folder
+from qcjax.scoring.own_masks import split_by_subject, train_on_folder
 from tests.seeds import seed
 
 TINY = MonitorConfig(
@@ -123,20 +123,6 @@ def test_going_on_keeps_the_subjects(
     assert "subject = p([0-9]) (now p[0-9])" in capsys.readouterr().err
     assert train(masks, tmp_path / "other") == 0
     assert json.loads((tmp_path / "other" / "config.json").read_text())["subject"] == SUBJECT
-
-
-def test_a_run_begun_before_there_was_a_choice_keeps_its_subjects(
-    masks: Path, tmp_path: Path, begun: list[tuple[Any, ...]]
-) -> None:
-    out, path = tmp_path / "monitor", tmp_path / "monitor" / "config.json"
-    assert train(masks, out, "--subject", FIRST_SUBJECT) == 0
-    config = json.loads(path.read_text())
-    for name in ("subject", "left_out", "on_nonfinite"):
-        del config[name]
-    path.write_text(json.dumps(config))
-    assert train(masks, out) == train(masks, out) == 0
-    groups = {case.group for part in begun[-1][2:4] for case in part.cases}
-    assert groups == {f"p{i}/p{i}" for i in range(4)}
 
 
 def test_masks_with_errors_are_left_out_if_wanted(
