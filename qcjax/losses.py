@@ -29,7 +29,7 @@ class Sums(NamedTuple):
 
 
 def class_sums(probabilities: Probabilities, target: Probabilities, mask: Array | None = None) -> Sums:
-    """Per sample: (b, *space, k) twice -> sums of shape (b, k), over the voxels of `mask` (b, *space) if given."""
+    """The class sums of each sample: (b, *space, k) twice -> (b, k), over the voxels of `mask` (b, *space) if given."""
     axes = tuple(range(1, probabilities.ndim - 1))
     if mask is not None:
         probabilities, target = (jnp.where(mask[..., None], x, 0) for x in (probabilities, target))
@@ -37,7 +37,7 @@ def class_sums(probabilities: Probabilities, target: Probabilities, mask: Array 
 
 
 def batch_sums(sums: Sums, weight: Weights | None = None, axis_name: str | None = None) -> Sums:
-    """Over the samples (and devices): (b, k) -> (k,)."""
+    """The class sums of a batch, over its samples (and devices): (b, k) -> (k,)."""
     if weight is not None:
         sums = Sums(*(x * weight[:, None] for x in sums))
     return _over_devices(Sums(*(x.sum(0) for x in sums)), axis_name)
@@ -146,7 +146,9 @@ class SegmentationLoss:
         axis_name: str | None = None,
         mask: Array | None = None,
     ) -> Scalar:
-        """Of a batch: sums and means over all its pixels. logits (b, *space, k), label and mask (b, *space)."""
+        """The loss of a batch, from sums and means over all its pixels: logits (b, *space, k), label and mask
+        (b, *space) -> ().
+        """
         probabilities = jax.nn.softmax(logits)
         target = jax.nn.one_hot(label, logits.shape[-1])
         sums = batch_sums(class_sums(probabilities, target, mask), weight, axis_name)

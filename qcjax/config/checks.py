@@ -5,6 +5,7 @@ from typing import Any
 
 
 def at_least(least: int, options: Any, *names: str) -> None:
+    """Raises ValueError where an option of these names is set and below `least`."""
     for name in names:
         value = getattr(options, name)
         if value is not None and value < least:
@@ -12,6 +13,7 @@ def at_least(least: int, options: Any, *names: str) -> None:
 
 
 def positive(options: Any, *names: str) -> None:
+    """Raises ValueError where an option of these names, or a part of it, is set and isn't a finite number above 0."""
     for name in names:
         values = getattr(options, name)
         for value in values if isinstance(values, tuple) else (values,):
@@ -20,6 +22,7 @@ def positive(options: Any, *names: str) -> None:
 
 
 def share(options: Any, *names: str) -> None:
+    """Raises ValueError where an option of these names isn't between 0 and 1, both included."""
     for name in names:
         value = getattr(options, name)
         if not 0 <= value <= 1:
@@ -27,11 +30,13 @@ def share(options: Any, *names: str) -> None:
 
 
 def check_dropout(options: Any) -> None:
+    """Raises ValueError where the probability of dropout isn't at least 0 and below 1."""
     if not 0 <= options.dropout < 1:
         raise ValueError(f"--dropout: {options.dropout} found, expected at least 0 and below 1")
 
 
 def check_size(options: Any) -> None:
+    """Raises ValueError where the side of the networks' input isn't a multiple of 64 pixels."""
     if options.size < 64 or options.size % 64:
         raise ValueError(f"--size: {options.size} found, expected a multiple of 64")
 

@@ -75,12 +75,12 @@ class Orientation:
     nominal: bool = False  # of affines of unit steps, which compare only with each other
 
     def to_json(self) -> dict[str, Any]:
-        """For `from_json`."""
+        """The orientation as JSON, which `from_json` reads: three directions and whether they are nominal."""
         return {"directions": self.directions.round(6).tolist(), "nominal": self.nominal}
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any] | None) -> "Orientation | None":
-        """From the JSON of a description; None from None. Raises ValueError for anything else."""
+        """The orientation that a description holds as JSON; None from None. Raises ValueError for anything else."""
         if found is None:
             return None
         directions = np.asarray(found["directions"], float)

@@ -42,7 +42,7 @@ class Geometry:
 
     @property
     def stack_shape(self) -> tuple[int, int, int]:
-        """Of the prepared stack: (slices, h, w)."""
+        """The shape of the prepared stack: (slices, h, w)."""
         return self.box[2][1] - self.box[2][0], self.size, self.size
 
 

@@ -12,7 +12,7 @@ from qcjax.runtime.wording import count_of
 
 
 def image_digests(subjects: Sequence[Subject]) -> list[set[bytes]]:
-    """For each subject the digests of its images, of their voxels alone.
+    """The digests of every subject's images, of their voxels alone; a set for each subject, in their order.
 
     Raises:
       InvalidFile: an image that can't be read.

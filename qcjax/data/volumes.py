@@ -53,12 +53,12 @@ class VolumeGeometry:
 
     @property
     def stack_shape(self) -> tuple[int, int, int]:
-        """Of the prepared volume: (slices, h, w)."""
+        """The shape of the prepared volume: (slices, h, w)."""
         return self.depth, self.plane.size, self.plane.size
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
-        """Of the prepared volume: (slices, h, w)."""
+        """The spacing of the prepared volume, in mm: (slices, h, w)."""
         slice_mm, h_mm, w_mm = self.plane.spacing_mm
         return slice_mm * self.plane.stack_shape[0] / self.slices, h_mm, w_mm
 

@@ -22,7 +22,7 @@ from qcjax.typing import Array, PRNGKey, Variables
 
 
 class Evaluation(NamedTuple):
-    """Of labelled slices, per slice."""
+    """What a segmenter makes of labelled slices, per slice."""
 
     labels: np.ndarray  # (n, h, w) uint8, arg-max
     sums: losses.Sums  # each (n, k)
@@ -30,7 +30,7 @@ class Evaluation(NamedTuple):
 
 
 class Reconstruction(NamedTuple):
-    """Of an unlabelled case: the mask and R's version of it; M's probabilities stay on the devices until asked for."""
+    """M's mask of an unlabelled case and R's version of it; M's probabilities stay on the devices until asked for."""
 
     labels: np.ndarray  # (s, h, w) uint8
     rebuilt: np.ndarray  # (s, h, w) uint8

@@ -36,7 +36,7 @@ LOSS_TEXTS = {"failure": "share of failures accepted", "graded": "mean 1 − DC 
 
 
 def unit_of(results: Results) -> str:
-    """Of all distances; runs from before it was recorded measured in mm."""
+    """The unit of all distances; runs from before it was recorded measured in mm."""
     return str(results.get("distance_unit", "mm"))
 
 
@@ -235,6 +235,7 @@ def draw_damage(damage: Mapping[str, Mapping[str, Any]], path: Path) -> Path | N
 
 
 def damage_name(key: str) -> str:
+    """The key of a damage in words, for people: structures in capitals, underscores as spaces."""
     return " ".join(word.upper() if word in ("lv", "rv", "myo") else word for word in key.split("_"))
 
 

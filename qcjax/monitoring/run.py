@@ -59,9 +59,11 @@ class MonitoringRun(ExperimentRun[AcdcConfig]):
         self.unit = "voxels" if config.losses == "original" else "mm"  # of all distances
 
     def find(self, data: Path) -> tuple[list[Subject], list[Finding]]:
+        """The subjects of the data set in this folder, and what its validation found."""
         return acdc.scan(data).subjects, validate_acdc(data)
 
     def write_phantom(self, data: Path, on_subject: Callable[[Any], None]) -> None:
+        """Write the run's synthetic cohort to this folder; `on_subject` is called with each subject written."""
         train, test = self.config.subjects
         write_acdc(data, AcdcPhantomConfig(train, test, seed=self.config.seed), on_subject)
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from qcjax.data.subject import PHASES
 from qcjax.labels import CARDIAC
@@ -94,7 +95,8 @@ def worst_finite(rows: Sequence[MeasureRow], column: str) -> float | None:
     return float(values[np.isfinite(values)].max()) if np.isfinite(values).any() else None
 
 
-def column_of(rows: Sequence[MeasureRow], column: str) -> np.ndarray:
+def column_of(rows: Sequence[MeasureRow], column: str) -> Float[np.ndarray, " n"]:
+    """The values of a column in n rows, in their order; NaN where a measure is undefined."""
     return np.array([row[column] for row in rows], np.float64)
 
 

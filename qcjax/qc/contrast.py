@@ -24,7 +24,7 @@ DOUBT_LIMIT = 1.5
 def contrast(
     image: Real[np.ndarray, "*space"], blood: Bool[np.ndarray, "*space"], muscle: Bool[np.ndarray, "*space"]
 ) -> float:
-    """By how many standard deviations blood is brighter than muscle; NaN where either is nowhere.
+    """The number of standard deviations by which blood is brighter than muscle; NaN where either is nowhere.
 
     The difference of the mean intensities, over the root of the mean of both variances.
     """

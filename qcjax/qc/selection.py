@@ -25,7 +25,7 @@ class Thresholds(NamedTuple):
 
 @sendable
 class Selection(NamedTuple):
-    """For each case the two candidates whose probabilities are averaged; where they are equal it is one."""
+    """The two candidates of each of n cases whose probabilities are averaged; where they are equal it is one."""
 
     first: Int[np.ndarray, " n"]
     second: Int[np.ndarray, " n"]

@@ -18,7 +18,7 @@ from qcjax.typing import AnyArray, Array, PRNGKey, Probabilities, Variables
 
 
 class SliceSums(NamedTuple):
-    """Of some samples of each slice, sums over its pixels."""
+    """Sums over the pixels of each of b slices, of some samples of it."""
 
     pixels: AnyArray  # (b,) how many
     foreground: AnyArray  # (b,) how many aren't background in the mean's segmentation
@@ -32,7 +32,7 @@ class SliceSums(NamedTuple):
 
 
 class CaseMeasures(NamedTuple):
-    """Of a whole case."""
+    """The measures of uncertainty of a whole case."""
 
     variance: float  # mean over all of its slices (Eq. 4 of the uncertainty paper)
     variance_foreground: float  # mean over the foreground of the mean's segmentation; NaN where there is none
@@ -83,7 +83,7 @@ def draw_slices(
 
 
 def slice_sums(total: Moments, labels: Array) -> SliceSums:
-    """Of all samples of a batch: their moments, and their arg-maxes (n, b, h, w)."""
+    """The sums of b slices, from the moments of their n samples and the samples' arg-maxes, (n, b, h, w)."""
     found = maps(total)
     segmented = total.mean.argmax(-1)
     foreground = segmented > 0
@@ -110,7 +110,7 @@ def slice_sums(total: Moments, labels: Array) -> SliceSums:
 
 
 def case_measures(slices: SliceSums) -> CaseMeasures:
-    """Of the slices of one case, on the host."""
+    """The measures of one case from the sums of its slices, on the host."""
     whole = SliceSums(*(np.asarray(x, np.float64).sum(0) for x in slices))
     dice = _dice(whole.overlap)
     samples = dice[:, 1:, 1:]

@@ -95,7 +95,7 @@ class Reference:
 
     @classmethod
     def of(cls, measured: Sequence[np.ndarray]) -> "Reference":
-        """From the `features` of ground-truth masks; those with an absent structure don't count.
+        """A reference of the `features` of ground-truth masks; those with an absent structure don't count.
 
         Raises:
           ValueError: none is left.

@@ -32,7 +32,7 @@ class Moments(NamedTuple):
 
 
 class Uncertainty(NamedTuple):
-    """Of n samples of each image; maps are per voxel."""
+    """The mean of n samples of each image, and measures of how they differ; maps are per voxel."""
 
     mean: Array  # (b, *space, k) μ, Eq. 1
     variance: Array  # (b, *space) σ², Eq. 2, mean over the classes
@@ -103,7 +103,7 @@ def draw(model: nn.Module, variables: Variables, images: Array, keys: Array) -> 
 
 
 def moments(probabilities: Array) -> Moments:
-    """Of samples (n, b, *space, k)."""
+    """The moments of n samples of class probabilities, (n, b, *space, k)."""
     mean = probabilities.mean(0)
     return Moments(
         jnp.float32(probabilities.shape[0]),
@@ -114,7 +114,7 @@ def moments(probabilities: Array) -> Moments:
 
 
 def combine(a: Moments, b: Moments) -> Moments:
-    """Of the samples of both (Chan, Golub & LeVeque 1979)."""
+    """The moments of the samples of both (Chan, Golub & LeVeque 1979)."""
     n = a.n + b.n
     difference = b.mean - a.mean
     return Moments(
@@ -126,7 +126,7 @@ def combine(a: Moments, b: Moments) -> Moments:
 
 
 def maps(total: Moments) -> Maps:
-    """Per voxel, of all samples."""
+    """What differs between all samples, per voxel (Eq. 2 of the uncertainty paper for the variance)."""
     predictive = entropy(total.mean)
     return Maps(
         variance=(total.squares / total.n).mean(-1),

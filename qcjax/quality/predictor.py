@@ -45,7 +45,7 @@ class Bounded:
         subjects: Sequence[Hashable],
         coverage: float,
     ) -> "Bounded":
-        """From cases whose measure is known, transformed so that larger is worse.
+        """A predictor fitted to cases whose measure is known, transformed so that larger is worse.
 
         Predictions of the residuals are of subjects that were held out, and so are those of their spread, so that the
         bound is calibrated on what the regression hasn't seen.
@@ -110,7 +110,7 @@ class QualityPredictor:
         subjects: Sequence[Hashable],
         coverage: float = 0.9,
     ) -> "QualityPredictor":
-        """From masks of known quality, of subjects that the segmenter hasn't seen.
+        """A predictor fitted to masks of known quality, of subjects that the segmenter hasn't seen.
 
         Masks without a distance, where mask or truth lacks the structure, don't count: an absence is a case of its own.
 

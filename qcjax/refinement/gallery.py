@@ -14,6 +14,7 @@ from qcjax.report.run import FinishedRun
 
 
 def ablation_figures(run: FinishedRun) -> list[Picture]:
+    """Pictures of the ablation: each stage's measures of the RV, with their captions."""
     return drawn_pictures(
         (
             figures.draw_ablation(run.results, run.figure("ablation")),
@@ -29,6 +30,7 @@ def ablation_figures(run: FinishedRun) -> list[Picture]:
 
 
 def scatter_figures(run: FinishedRun) -> list[Picture]:
+    """Pictures of real against pseudo measures, per segmenter and view, with their captions."""
     drawn = []
     for segmenter in run.results["ablation"]:
         for view in present(run.rows, "view", VIEWS):
@@ -62,11 +64,13 @@ def _case(row: CaseRow) -> tuple[str, str]:
 
 
 def ood_figures(run: FinishedRun) -> list[Picture]:
+    """The picture of how many cases are out of distribution before and after each epoch, if there are any."""
     caption = "Out-of-distribution cases before refinement (k = 0) and after each of its epochs."
     return drawn_pictures((curves.draw_ood(run.results.get("ood") or {}, run.figure("ood")), caption))
 
 
 def refinement_figures(run: FinishedRun) -> list[Picture]:
+    """Pictures of the cases that refinement changed most, per segmenter and view, with their captions."""
     drawn = []
     for segmenter in run.results["ablation"]:
         for view in present(run.rows, "view", VIEWS):
@@ -82,6 +86,7 @@ def refinement_figures(run: FinishedRun) -> list[Picture]:
 
 
 def curve_figures(run: FinishedRun) -> list[Picture]:
+    """Pictures of the losses of every training, with their captions."""
     return drawn_pictures(
         (
             curves.draw_curves(run.lines, ["autoencoder"], run.figure("curves-autoencoder")),
@@ -99,6 +104,7 @@ def curve_figures(run: FinishedRun) -> list[Picture]:
 
 
 def flagged_cards(run: FinishedRun) -> dict[str, Any]:
+    """What the page shows of the flagged cases: a card with a picture for the first ones, and how many there are."""
     flagged = flags.flagged_cases(run.rows)
     caption = "Image, mask, its reconstruction and the inconsistency map, in the slice that differs most."
     cards = []

@@ -178,7 +178,7 @@ def refine(pool: Pool, stage: str, epochs: int, learn_from_ood: bool) -> Checkpo
 
 
 def describe_ood(arm: Arm, ood: np.ndarray) -> Record:
-    """For the journal: how many cases are OoD, and which."""
+    """How many cases are out of distribution, and their names, as the journal keeps it; `ood` is (n,) bool."""
     names = [case.name for case, is_ood in zip(arm.data.unlabelled.cases, ood, strict=True) if is_ood]
     return {"ood": len(names), "ood_cases": names}
 

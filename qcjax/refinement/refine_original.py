@@ -114,7 +114,7 @@ class Records:
         return qc.Selection(first, second)
 
     def thresholds(self) -> dict[str, dict[str, float]]:
-        """Of each phase."""
+        """The limits of each phase that has cases: of pDC `low`, of pHD `up_voxels`, in voxels."""
         limits = {p: qc_original.thresholds(self.records[p]) for p, cases in self.cases.items() if len(cases)}
         return {p: {"low": float(t.low), "up_voxels": float(t.up)} for p, t in limits.items()}
 

@@ -62,6 +62,7 @@ class RefinementRun(ExperimentRun[Mnms2Config]):
         super().__init__(config, folder)
 
     def check_options(self) -> None:
+        """Raises ValueError where options contradict each other or the weights to begin with."""
         config = self.config
         if config.init_from is None:
             return
@@ -72,14 +73,16 @@ class RefinementRun(ExperimentRun[Mnms2Config]):
         interop.from_torch_file(self.networks(config.segmenter[0]).segmenter, config.init_from)
 
     def find(self, data: Path) -> tuple[list[Subject], list[Finding]]:
+        """The subjects of the data set in this folder, and what its validation found."""
         return mnms2.find(data, self.config.split), validate_mnms2(data, self.config.split)
 
     def write_phantom(self, data: Path, on_subject: Callable[[Any], None]) -> None:
+        """Write the run's synthetic cohort to this folder; `on_subject` is called with each subject written."""
         train, validation, test = self.config.subjects
         write_mnms2(data, PhantomConfig(train, validation, test, seed=self.config.seed), on_subject)
 
     def views(self, subjects: Sequence[Subject]) -> list[str]:
-        """Those asked for that there is labelled data of.
+        """The views asked for that there is labelled data of.
 
         Raises ValueError where there are none, or where one has no cases that count as unlabelled.
         """

@@ -44,7 +44,7 @@ def draw_card(
 
 
 def drawn_pictures(*drawn: tuple[Path | None, str]) -> list[Picture]:
-    """Those of the figures that there was something to draw of, with their captions."""
+    """The figures that there was something to draw of, embedded, with their captions."""
     return [embed(path, caption) for path, caption in drawn if path]
 
 

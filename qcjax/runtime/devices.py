@@ -52,7 +52,7 @@ class Devices:
         return AXIS if self.mapped else None
 
     def alone(self) -> "Devices":
-        """Those of this process."""
+        """The devices of this process alone."""
         return Devices(len(self.devices), alone=True)
 
     def batch_size(self, total: int) -> int:

@@ -83,7 +83,7 @@ def peak_memory() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of qcjax and of what its numbers depend on."""
+    """The versions of qcjax and of the packages that its numbers depend on."""
     from importlib.metadata import version
 
     import qcjax

@@ -140,7 +140,7 @@ def stopping() -> bool:
 
 
 def begin_stopping() -> None:
-    """From now on what all processes of the run do together is done to its end."""
+    """Begin to stop: what all processes of the run do together from now on is done to its end."""
     global _stopping
     _stopping = True
 

@@ -34,14 +34,14 @@ class Share:
 
     @classmethod
     def parse(cls, text: str) -> "Share":
-        """From "2/8"; ValueError where it isn't of that form."""
+        """The share that a text such as "2/8" names. Raises ValueError where it isn't of that form."""
         found = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
         if found is None or not 1 <= int(found[1]) <= int(found[2]):
             raise ValueError(f"--share: {text!r} found, expected {EXPECTED}")
         return cls(int(found[1]), int(found[2]))
 
     def of(self, files: Sequence[MaskCase]) -> list[MaskCase]:
-        """Those of the masks that are in this share."""
+        """The masks that are in this share, in their order."""
         return [file for file in files if share_of(file.name, self.count) == self]
 
     def folder(self, out: Path) -> Path:

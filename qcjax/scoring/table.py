@@ -113,7 +113,10 @@ class ScoreJournal:
 
 
 def largest_doubt(line: Line) -> float:
-    """Of a case, by its image; NaN without one. Whether a structure may be absent is no matter of the image."""
+    """The largest doubt of a case's structures, by its image; NaN without one.
+
+    Whether a structure may be absent is no matter of the image.
+    """
     doubts = [from_json(found.get("doubt")) for found in line["structures"].values()]
     return max((doubt for doubt in doubts if math.isfinite(doubt)), default=math.nan)
 

@@ -76,7 +76,7 @@ def check_options(config: MonitorConfig, labels: Collection[str], reading: Readi
 
 
 class Masks(NamedTuple):
-    """Of a cohort."""
+    """The ground-truth masks of a cohort, slice by slice."""
 
     label: AnyArray  # (n, h, w) uint8
 

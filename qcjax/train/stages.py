@@ -85,10 +85,12 @@ class Arm:
 
     @property
     def devices(self) -> Devices:
+        """The devices that the arm's networks run on."""
         return self.networks.devices
 
     @property
     def seed(self) -> int:
+        """The seed of the run."""
         return self.networks.config.seed
 
     def identity(self, stage: str) -> Record:

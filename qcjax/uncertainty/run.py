@@ -45,9 +45,11 @@ class UncertaintyRun(ExperimentRun[EmidecConfig]):
         self._network = VolumeNetwork(self.config, self.devices)
 
     def find(self, data: Path) -> tuple[list[Subject], list[Finding]]:
+        """The subjects of the data set in this folder, and what its validation found."""
         return emidec.scan(data).subjects, validate_emidec(data)
 
     def write_phantom(self, data: Path, on_subject: Callable[[Any], None]) -> None:
+        """Write the run's synthetic cohort to this folder; `on_subject` is called with each subject written."""
         normal, pathological = self.config.subjects
         write_emidec(data, LgePhantomConfig(normal, pathological, seed=self.config.seed), on_subject)
 

@@ -28,7 +28,7 @@ REGIONS = tuple(tuple(sorted(r.ids)) for r in EMIDEC_REGIONS)
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one case, on the input file's own grid."""
+    """What is predicted of one case, on the input file's own grid, and its scores."""
 
     labels: np.ndarray  # (x, y, slices) uint8, of the deterministic prediction
     mean_labels: np.ndarray  # of the samples' mean
@@ -188,7 +188,7 @@ def _as_lists(found: Reliability) -> list[list[float]]:
 
 
 def pooled_reliability(cases: Sequence[dict[str, list[list[float]]]]) -> dict[str, dict[str, list[float]]]:
-    """Of several cases together: region -> mean confidence, frequency and count per bin."""
+    """The reliability of several cases together: region -> mean confidence, frequency and count per bin."""
     result = {}
     for region in EMIDEC_REGIONS:
         confidence, frequency, count = np.sum([case[region.key] for case in cases], axis=0)

@@ -25,6 +25,7 @@ class Quantity:
 
     @property
     def header(self) -> str:
+        """The name with its unit, if it has one: the head of a column."""
         return f"{self.name} ({self.unit})" if self.unit else self.name
 
 
@@ -58,6 +59,7 @@ SCORED = ("myocardium", "infarction", "no_reflow")
 
 
 def structure_name(key: str) -> str:
+    """The name of a structure for people; the key itself where it has none."""
     return STRUCTURE_NAMES.get(key, key)
 
 
@@ -87,6 +89,7 @@ def verdict(cell: Mapping[str, Any], quantity: Quantity) -> str:
 
 
 def difference(cell: Mapping[str, Any], quantity: Quantity) -> str:
+    """A paired difference with its interval, in the quantity's unit; a dash where there are no pairs."""
     return table.compared(cell, quantity.digits, quantity.better, quantity.scale) if cell["n"] else DASH
 
 

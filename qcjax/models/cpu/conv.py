@@ -166,7 +166,7 @@ def _gathered_taps(x: Array, grad: Array, rows: int, size: Pair, stride: Pair, p
 
 
 def largest_divisor(n: int, most: int) -> int:
-    """Of n, and at most `most`; 1 if need be."""
+    """The largest divisor of n that is at most `most`; 1 if need be."""
     return max(d for d in range(1, n + 1) if n % d == 0 and (d == 1 or d <= most))
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import lax
 
-from qcjax.typing import Array
+from qcjax.typing import Array, Float
 
 
 @struct.dataclass
@@ -23,17 +23,19 @@ class Activation:
     offset: Array
     slope: float = struct.field(pytree_node=False)
 
-    def value(self) -> Array:
+    def value(self) -> Float[Array, "b *space c"]:
+        """The activation itself, of the shape of `x`."""
         return jax.nn.leaky_relu(self.x * self.factor + self.offset, self.slope)
 
 
 @struct.dataclass
 class Concatenation:
-    """Of arrays and lazy ones of the same space, along the channels."""
+    """Arrays and lazy ones of the same space that will be one array, side by side along the channels."""
 
     parts: tuple["Lazy", ...]
 
-    def value(self) -> Array:
+    def value(self) -> Float[Array, "b *space c"]:
+        """The parts in one array: all of their channels, in their order."""
         return jnp.concatenate([value(part) for part in self.parts], -1)
 
 
@@ -52,12 +54,12 @@ def value(x: Lazy) -> Array:
 
 
 def shape(x: Lazy) -> tuple[int, ...]:
-    """Of its value."""
+    """The shape that its value will have; nothing is computed."""
     return jax.eval_shape(value, x).shape
 
 
 def astype(x: Lazy, dtype: Any) -> Lazy:
-    """With all that it is computed from in this type."""
+    """The same, with all that it is computed from in this type."""
     return jax.tree.map(lambda leaf: leaf.astype(dtype), x)
 
 
