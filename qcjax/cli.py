@@ -105,7 +105,7 @@ def report(run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN
     from qcjax.monitoring.page import write_monitoring_report
     from qcjax.refinement.page import write_report
     from qcjax.uncertainty.page import write_uncertainty_report
-    from qcjax.uncertainty.summary import is_uncertainty_table
+    from qcjax.uncertainty.table import is_uncertainty_table
 
     def write() -> None:
         table = next((run / n for n in ("measures.csv", "cases.csv") if (run / n).is_file()), None)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from qcjax.report.columns import Columns, Row
 
@@ -36,6 +35,7 @@ COLUMNS = (
 NUMBER_COLUMNS = ("dc", "hd", "pdc", "phd", "agreement", "rca_dc", "rca_hd", "suspicion")
 OPTIONAL_COLUMNS = ("doubt",)  # the image's; runs from before it was measured lack it
 _TABLE = Columns(COLUMNS, NUMBER_COLUMNS, ("n_rules",), IDENTITY_COLUMNS, "measure row", OPTIONAL_COLUMNS)
+write_measures, read_measures = _TABLE.write, _TABLE.read
 
 
 def has_truth(row: MeasureRow) -> bool:
@@ -59,21 +59,3 @@ def by_case(rows: Sequence[MeasureRow]) -> dict[tuple[str, str, str], list[Measu
     for row in rows:
         cases.setdefault(case_of(row), []).append(row)
     return cases
-
-
-def write_measures(path: Path, rows: Sequence[MeasureRow]) -> None:
-    """Write the table; what is missing or NaN becomes an empty field.
-
-    Raises:
-      ValueError: a row has a column that the table does not know, or lacks one that identifies it.
-    """
-    _TABLE.write(path, rows)
-
-
-def read_measures(path: Path) -> list[MeasureRow]:
-    """Read the table as `write_measures` wrote it; an empty number becomes NaN, an empty count 0.
-
-    Raises:
-      ValueError: columns are absent, or a number cannot be read; names file, line and column.
-    """
-    return _TABLE.read(path)

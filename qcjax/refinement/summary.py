@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from qcjax.data.subject import PHASES, VIEWS
 from qcjax.metrics.statistics import paired_bootstrap, pearson, spearman, summary
 from qcjax.refinement.clinical import clinical
 from qcjax.refinement.failures import summarise_failures
-from qcjax.refinement.table import STAGES, STRUCTURES, CaseRow, has_truth
-from qcjax.report.columns import present
+from qcjax.refinement.table import IDENTITY_COLUMNS, NUMBER_COLUMNS, STAGES, STRUCTURES, CaseRow, has_truth
+from qcjax.report.columns import groups, present
 from qcjax.runtime.files import without_nan
 
 MEASURES = {"dc": "dc_rv", "hd": "hd_rv_mm"}  # of the right ventricle: key in the results -> column
@@ -26,6 +27,7 @@ COMPARISONS = (  # (b, a): the difference is b - a
     ("refined", "selection"),
     ("refined", "control"),
 )
+PARTS_WITH_TRUTH = ("validation", "test")
 SCORED_PARTS = ("test", "validation")  # the first that has truth makes the headline
 
 
@@ -43,40 +45,33 @@ def summarise(rows: Sequence[CaseRow], *, n_resamples: int = 2000, seed: int = 0
       `qc[segmenter][view]`, `clinical[segmenter][stage]`; where dropout samples were drawn, also
       `failures[segmenter][view][structure]`.
     """
+    frame = pd.DataFrame(rows, columns=[*IDENTITY_COLUMNS, *NUMBER_COLUMNS])
     part = scored_part(rows)
-    scored = [row for row in rows if row["part"] == part and has_truth(row)]
-    segmenters = present(rows, "segmenter")
+    of = groups(frame, "segmenter")
+    scored = {name: own[_has_truth(own) & (own["part"] == part)] for name, own in of.items()}
 
-    def interval(a: Sequence[float], b: Sequence[float], groups: Sequence[str]) -> dict[str, Any]:
-        return dict(paired_bootstrap(a, b, groups, n_resamples=n_resamples, seed=seed))
+    def interval(a: np.ndarray, b: np.ndarray, subjects: Sequence[str]) -> dict[str, Any]:
+        return dict(paired_bootstrap(a, b, subjects, n_resamples=n_resamples, seed=seed))
+
+    def by_view(own: pd.DataFrame, tell: Callable[[pd.DataFrame], dict[str, Any]]) -> dict[str, Any]:
+        return {view: tell(cases) for view, cases in groups(own, "view", VIEWS).items()}
+
+    def errors(own: pd.DataFrame, name: str) -> dict[str, Any]:
+        short = scored[name][scored[name]["view"] == "SA"]
+        return {stage: clinical(short[short["stage"] == stage]) for stage in present(own, "stage", STAGES)}
 
     tables = {
         "scored_part": part,
         "ablation": {
-            segmenter: {
-                view: _by_stage(_of(rows, segmenter=segmenter, view=view), part, interval)
-                for view in present(_of(rows, segmenter=segmenter), "view", VIEWS)
-            }
-            for segmenter in segmenters
+            name: by_view(own, lambda cases: _by_stage(cases, part, interval)) for name, own in of.items()
         },
-        "average": {segmenter: _averages(_of(rows, segmenter=segmenter), part) for segmenter in segmenters},
-        "differences": {
-            segmenter: _differences(_of(scored, segmenter=segmenter), interval) for segmenter in segmenters
-        },
+        "average": {name: _averages(own, part) for name, own in of.items()},
+        "differences": {name: _differences(own, interval) for name, own in scored.items()},
         "qc": {
-            segmenter: {
-                view: qc_correlations(_of(rows, segmenter=segmenter, view=view, stage="segmenter"))
-                for view in present(_of(rows, segmenter=segmenter), "view", VIEWS)
-            }
-            for segmenter in segmenters
+            name: by_view(own, lambda cases: qc_correlations(cases[cases["stage"] == "segmenter"]))
+            for name, own in of.items()
         },
-        "clinical": {
-            segmenter: {
-                stage: clinical(_of(scored, segmenter=segmenter, stage=stage, view="SA"))
-                for stage in present(_of(rows, segmenter=segmenter), "stage", STAGES)
-            }
-            for segmenter in segmenters
-        },
+        "clinical": {name: errors(own, name) for name, own in of.items()},
     }
     failures = summarise_failures(rows, seed, n_resamples)
     return without_nan(tables | ({"failures": failures} if failures else {}))
@@ -88,46 +83,47 @@ def scored_part(rows: Iterable[CaseRow]) -> str | None:
     return next((part for part in SCORED_PARTS if part in parts), None)
 
 
-def qc_correlations(rows: Iterable[CaseRow]) -> dict[str, Any]:
+def qc_correlations(rows: pd.DataFrame) -> dict[str, Any]:
     """How well pseudo measures follow the real ones over the cases with truth.
 
     Returns:
       `dc` and `hd` of the RV, and per structure under `structures`, each `{pearson, spearman}: {r, n}`.
       A case whose pseudo or real distance is undefined is left out of `hd` (see its n).
     """
-    known = [row for row in rows if has_truth(row)]
+    known = rows[_has_truth(rows)]
     structures = {
         key: {
-            "dc": _correlation(known, f"pdc_{key}", f"dc_{key}"),
-            "hd": _correlation(known, f"phd_{key}_mm", f"hd_{key}_mm"),
+            "dc": _correlation(known[f"pdc_{key}"], known[f"dc_{key}"]),
+            "hd": _correlation(known[f"phd_{key}_mm"], known[f"hd_{key}_mm"]),
         }
         for key in STRUCTURES
     }
     return {**structures["rv"], "structures": structures}
 
 
-Interval = Callable[[Sequence[float], Sequence[float], Sequence[str]], dict[str, Any]]
+def _correlation(pseudo: pd.Series, real: pd.Series) -> dict[str, Any]:
+    x, y = pseudo.to_numpy(float), real.to_numpy(float)
+    return {"pearson": dict(pearson(x, y)), "spearman": dict(spearman(x, y))}
 
 
-def _of(rows: Iterable[CaseRow], **columns: str) -> list[CaseRow]:
-    return [row for row in rows if all(row[column] == value for column, value in columns.items())]
+Interval = Callable[[np.ndarray, np.ndarray, Sequence[str]], dict[str, Any]]
 
 
-def _by_stage(rows: list[CaseRow], part: str | None, interval: Interval) -> dict[str, Any]:
+def _has_truth(rows: pd.DataFrame) -> pd.Series:
+    return rows["dc_rv"].notna()
+
+
+def _by_stage(rows: pd.DataFrame, part: str | None, interval: Interval) -> dict[str, Any]:
     result = {}
-    for stage in present(rows, "stage", STAGES):
-        known = [row for row in _of(rows, stage=stage) if has_truth(row)]
-        headline = [row for row in known if row["part"] == part]
+    for stage, own in groups(rows, "stage", STAGES).items():
+        known = own[_has_truth(own)]
+        headline = known[known["part"] == part]
         result[stage] = {
             **_measures(headline, interval),
             "structures": {key: _measures(headline, columns=_columns(key)) for key in STRUCTURES},
-            "by_disease": {
-                name: _measures(_of(headline, disease=name)) for name in present(headline, "disease")
-            },
-            "by_vendor": {
-                name: _measures(_of(headline, vendor=name)) for name in present(headline, "vendor")
-            },
-            "by_part": {name: _measures(_of(known, part=name), interval) for name in ("validation", "test")},
+            "by_disease": {name: _measures(of) for name, of in groups(headline, "disease").items()},
+            "by_vendor": {name: _measures(of) for name, of in groups(headline, "vendor").items()},
+            "by_part": {name: _measures(known[known["part"] == name], interval) for name in PARTS_WITH_TRUTH},
         }
     return result
 
@@ -137,105 +133,91 @@ def _columns(structure: str) -> dict[str, str]:
 
 
 def _measures(
-    rows: list[CaseRow], interval: Interval | None = None, columns: dict[str, str] = MEASURES
+    rows: pd.DataFrame, interval: Interval | None = None, columns: dict[str, str] = MEASURES
 ) -> dict[str, dict[str, Any]]:
     """Per measure mean, sd, n, n_missing and, with `interval`, the mean's 95 % limits `low` and `high`."""
     result: dict[str, dict[str, Any]] = {}
     for measure, column in columns.items():
-        values = [row[column] for row in rows]
+        values = rows[column].to_numpy(float)
         result[measure] = dict(summary(values))
         if interval is not None:  # of the mean: its paired difference from 0
-            limits = interval([0.0] * len(rows), values, [row["subject"] for row in rows])
+            limits = interval(np.zeros_like(values), values, rows["subject"].tolist())
             result[measure] |= {"low": limits["low"], "high": limits["high"]}
     return result
 
 
-def _averages(rows: list[CaseRow], part: str | None) -> dict[str, Any]:
+def _averages(rows: pd.DataFrame, part: str | None) -> dict[str, Any]:
+    known = rows[_has_truth(rows)]
     return {
         stage: {
-            **_average(_of(rows, stage=stage), part),
-            "by_part": {name: _average(_of(rows, stage=stage), name) for name in ("validation", "test")},
+            **_average(known[known["stage"] == stage], part),
+            "by_part": {name: _average(known[known["stage"] == stage], name) for name in PARTS_WITH_TRUTH},
         }
         for stage in present(rows, "stage", STAGES)
     }
 
 
-def _average(rows: list[CaseRow], part: str | None) -> dict[str, Any]:
+def _average(known: pd.DataFrame, part: str | None) -> dict[str, Any]:
     """The challenge's average of the views' means; both None, with a reason, where a view has no truth."""
-    means = {
-        view: _measures(
-            [row for row in rows if row["view"] == view and row["part"] == part and has_truth(row)]
-        )
-        for view in VIEW_WEIGHTS
-    }
+    of_part = known[known["part"] == part]
+    means = {view: _measures(of_part[of_part["view"] == view]) for view in VIEW_WEIGHTS}
     lacking = [view for view in VIEW_WEIGHTS if means[view]["dc"]["n"] == 0]
     missing = sum(of_view["hd"]["n_missing"] for of_view in means.values())
     if lacking:
         reason = f"no scored cases of view {' and '.join(lacking)}"
         return {"dc": None, "hd": None, "n_missing": missing, "reason": reason}
     undefined = [view for view in VIEW_WEIGHTS if means[view]["hd"]["n"] == 0]
+    reason = f"every Hausdorff distance of view {' and '.join(undefined)} is undefined"
+
+    def weighted(measure: str) -> float:
+        return sum(weight * means[view][measure]["mean"] for view, weight in VIEW_WEIGHTS.items())
+
     return {
-        "dc": sum(weight * means[view]["dc"]["mean"] for view, weight in VIEW_WEIGHTS.items()),
-        "hd": None
-        if undefined
-        else sum(weight * means[view]["hd"]["mean"] for view, weight in VIEW_WEIGHTS.items()),
+        "dc": weighted("dc"),
+        "hd": None if undefined else weighted("hd"),
         "n_missing": missing,  # distances, over both views
-        "reason": f"every Hausdorff distance of view {' and '.join(undefined)} is undefined"
-        if undefined
-        else None,
+        "reason": reason if undefined else None,
     }
 
 
-def _differences(rows: list[CaseRow], interval: Interval) -> dict[str, Any]:
-    views = present(rows, "view", VIEWS)
-    result = {view: _compare(_of(rows, view=view), interval) for view in views}
+def _differences(rows: pd.DataFrame, interval: Interval) -> dict[str, Any]:
+    views = groups(rows, "view", VIEWS)
+    result = {view: _compare(own, interval) for view, own in views.items()}
     if set(VIEW_WEIGHTS) <= set(views):
         result["AVG"] = _compare(_subject_averages(rows), interval)
     return result
 
 
-def _compare(rows: list[CaseRow], interval: Interval) -> dict[str, Any]:
+def _compare(rows: pd.DataFrame, interval: Interval) -> dict[str, Any]:
     """Per pair of stages and measure: the paired difference b - a over the cases where both are defined."""
-    stages = {
-        stage: {(row["subject"], row["phase"]): row for row in _of(rows, stage=stage)}
-        for stage in present(rows, "stage", STAGES)
-    }
+    stages = {s: own.set_index(["subject", "phase"]) for s, own in groups(rows, "stage", STAGES).items()}
     result: dict[str, Any] = {}
     for b, a in COMPARISONS:
         if a not in stages or b not in stages:
             continue
-        shared = [key for key in stages[a] if key in stages[b]]
-        subjects = [subject for subject, _ in shared]
+        shared = stages[a].index[stages[a].index.isin(stages[b].index)]
+        first, second = stages[a].loc[shared], stages[b].loc[shared]
         result[f"{b} - {a}"] = {
             measure: interval(
-                [stages[a][key][column] for key in shared],
-                [stages[b][key][column] for key in shared],
-                subjects,
+                first[column].to_numpy(float),
+                second[column].to_numpy(float),
+                shared.get_level_values("subject").tolist(),
             )
             for measure, column in MEASURES.items()
         }
     return result
 
 
-def _subject_averages(rows: list[CaseRow]) -> list[CaseRow]:
+def _subject_averages(rows: pd.DataFrame) -> pd.DataFrame:
     """Per stage and subject that has both views, the weighted average of the views' means over phases."""
-    cells: dict[tuple[str, str, str], list[CaseRow]] = {}
-    for row in rows:
-        cells.setdefault((row["stage"], row["subject"], row["view"]), []).append(row)
-    averages: list[CaseRow] = []
-    for stage, subject in dict.fromkeys((stage, subject) for stage, subject, _ in cells):
-        if any((stage, subject, view) not in cells for view in VIEW_WEIGHTS):
-            continue
-        average: CaseRow = {"stage": stage, "subject": subject, "phase": " and ".join(PHASES)}
-        for column in MEASURES.values():
-            average[column] = sum(
-                weight * float(np.mean([case[column] for case in cells[stage, subject, view]]))
-                for view, weight in VIEW_WEIGHTS.items()
-            )
-        averages.append(average)
-    return averages
-
-
-def _correlation(rows: list[CaseRow], pseudo: str, real: str) -> dict[str, Any]:
-    x, y = [row[pseudo] for row in rows], [row[real] for row in rows]
-    return {"pearson": dict(pearson(x, y)), "spearman": dict(spearman(x, y))}
+    columns = list(MEASURES.values())
+    averages = []
+    for (stage, subject), own in rows.groupby(["stage", "subject"], sort=False):
+        means = {view: cases[columns].mean(skipna=False) for view, cases in groups(own, "view").items()}
+        if set(VIEW_WEIGHTS) <= set(means):
+            average = {
+                column: sum(weight * means[view][column] for view, weight in VIEW_WEIGHTS.items())
+                for column in columns
+            }
+            averages.append({"stage": stage, "subject": subject, "phase": " and ".join(PHASES)} | average)
+    return pd.DataFrame(averages, columns=["stage", "subject", "phase", *columns])

@@ -1,8 +1,6 @@
 """The table `cases.csv`: one row per segmenter, view, stage, subject and phase."""
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
 
 from qcjax.labels import CARDIAC
 from qcjax.report.columns import Columns, Row
@@ -48,6 +46,7 @@ UNCERTAINTY_COLUMNS = (  # of dropout samples, in a table of a run that drew som
 PATH_COLUMNS = ("image_path", "label_path", "prediction_path", "reconstruction_path")
 COLUMNS = (*IDENTITY_COLUMNS, *VERDICT_COLUMNS, *NUMBER_COLUMNS, *PATH_COLUMNS)
 _TABLE = Columns(COLUMNS, NUMBER_COLUMNS, ("ood",), IDENTITY_COLUMNS, "case row", UNCERTAINTY_COLUMNS)
+write_cases, read_cases = _TABLE.write, _TABLE.read
 
 
 def has_truth(row: CaseRow) -> bool:
@@ -58,21 +57,3 @@ def has_truth(row: CaseRow) -> bool:
 def case_name(row: CaseRow) -> str:
     """E.g. ``201_SA_ES``."""
     return f"{row['subject']}_{row['view']}_{row['phase']}"
-
-
-def write_cases(path: Path, rows: Sequence[CaseRow]) -> None:
-    """Write the table; what is missing or NaN becomes an empty field.
-
-    Raises:
-      ValueError: a row has a column that the table does not know, or lacks one that identifies it.
-    """
-    _TABLE.write(path, rows)
-
-
-def read_cases(path: Path) -> list[CaseRow]:
-    """Read the table as `write_cases` wrote it; an empty number becomes NaN.
-
-    Raises:
-      ValueError: columns are absent, or a number cannot be read; names file, line and column.
-    """
-    return _TABLE.read(path)

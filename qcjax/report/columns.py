@@ -1,13 +1,11 @@
 """Tables as csv with stable columns: texts, counts, and numbers whose empty field is NaN."""
 
-import csv
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qcjax.runtime.files import written_whole
+import pandas as pd
 
 Row = dict[str, Any]  # column -> str, int (counts) or float (numbers; NaN where undefined)
 
@@ -36,52 +34,61 @@ class Columns:
                 raise ValueError(
                     f"{self.row_name} {number}: unknown columns {unknown}, columns not given {lacking}"
                 )
-        names = (*self.names, *(column for column in self.optional if any(column in row for row in rows)))
-        with written_whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(names)
-            writer.writerows([self._to_field(column, row.get(column)) for column in names] for row in rows)
+        frame = pd.DataFrame(rows)
+        names = (*self.names, *(column for column in self.optional if column in frame))
+        frame = frame.reindex(columns=names)
+        for column in self.counts:
+            frame[column] = frame[column].fillna(0).astype(int)
+        for column in (*self.numbers, *(c for c in self.optional if c in names)):
+            frame[column] = frame[column].astype(float)
+        frame.to_csv(path, index=False, lineterminator="\r\n", encoding="utf-8")
 
     def read(self, path: Path) -> list[Row]:
-        """Read a table as `write` wrote it.
+        """Read a table as `write` wrote it; an empty number becomes NaN, an empty count 0.
 
         Raises:
           ValueError: columns are absent, or a number cannot be read; names file, line and column.
         """
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            absent = [column for column in self.names if column not in (reader.fieldnames or ())]
-            if absent:
-                raise ValueError(f"{path}: columns {absent} not found, expected {', '.join(self.names)}")
-            names = (*self.names, *(c for c in self.optional if c in (reader.fieldnames or ())))
-            return [self._parse(path, line, names, fields) for line, fields in enumerate(reader, start=2)]
-
-    def _to_field(self, column: str, value: Any) -> str:
-        if column in self.counts:
-            return str(int(value or 0))
-        if column in self.numbers or column in self.optional:
-            return "" if value is None or math.isnan(value) else repr(float(value))
-        return "" if value is None else str(value)
-
-    def _parse(self, path: Path, line: int, names: Sequence[str], fields: dict[str, str]) -> Row:
-        row: Row = {}
-        for column in names:
-            text = fields[column] or ""
-            try:
-                if column in self.counts:
-                    row[column] = int(text or 0)
-                elif column in self.numbers or column in self.optional:
-                    row[column] = float(text) if text else math.nan
-                else:
-                    row[column] = text
-            except ValueError:
-                raise ValueError(
-                    f"{path}, line {line}, column {column}: {text!r} found, expected a number"
-                ) from None
-        return row
+        try:
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False).fillna("")
+        except ValueError as error:
+            raise ValueError(f"{path}: a damaged file ({error}), expected a table") from None
+        absent = [column for column in self.names if column not in frame]
+        if absent:
+            raise ValueError(f"{path}: columns {absent} not found, expected {', '.join(self.names)}")
+        frame = frame[[*self.names, *(c for c in self.optional if c in frame)]]
+        kinds: dict[str, tuple[str, type]] = {c: ("nan", float) for c in (*self.numbers, *self.optional)}
+        kinds |= {column: ("0", int) for column in self.counts}
+        for column, (empty, kind) in kinds.items():
+            if column in frame:
+                frame = frame.assign(**{column: _parsed(frame[column].replace("", empty), kind, path)})
+        return records(frame)
 
 
-def present(rows: Iterable[Row], column: str, order: Sequence[str] = ()) -> list[str]:
+def _parsed(texts: pd.Series, kind: type, path: Path) -> list[Any]:
+    values = []
+    for line, text in enumerate(texts, start=2):
+        try:
+            values.append(kind(text))
+        except ValueError:
+            raise ValueError(
+                f"{path}, line {line}, column {texts.name}: {text!r} found, expected a number"
+            ) from None
+    return values
+
+
+def records(frame: pd.DataFrame) -> list[Row]:
+    """The rows of a table one by one."""
+    return [{str(column): value for column, value in row.items()} for row in frame.to_dict("records")]
+
+
+def groups(frame: pd.DataFrame, column: str, order: Sequence[str] = ()) -> dict[str, pd.DataFrame]:
+    """Each value of a text column, in the order of `present`, and its rows."""
+    return {value: frame[frame[column] == value] for value in present(frame, column, order)}
+
+
+def present(rows: Sequence[Row] | pd.DataFrame, column: str, order: Sequence[str] = ()) -> list[str]:
     """The values of a text column, those of `order` first, the others as they come; empty ones left out."""
-    found = dict.fromkeys(row[column] for row in rows if row[column])
+    values = rows[column] if isinstance(rows, pd.DataFrame) else [row[column] for row in rows]
+    found = [value for value in dict.fromkeys(values) if value]
     return [value for value in order if value in found] + [value for value in found if value not in order]

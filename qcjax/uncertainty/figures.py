@@ -16,7 +16,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from qcjax.report import style
 from qcjax.report.columns import Row
 from qcjax.uncertainty.qc_tables import FAILURE_NAMES
-from qcjax.uncertainty.summary import POSITIONS, has_truth, select
+from qcjax.uncertainty.table import POSITIONS, has_truth, select
 from qcjax.uncertainty.tables import COMPARISON_WORDS, SCORED, Tables, structure_name
 
 COMPARISON_COLOURS = {

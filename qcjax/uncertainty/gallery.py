@@ -16,7 +16,7 @@ from qcjax.uncertainty.pictures import (
     most_uncertain_slice,
     position_slices,
 )
-from qcjax.uncertainty.summary import has_truth, select
+from qcjax.uncertainty.table import has_truth, select
 from qcjax.uncertainty.tables import SCORED, structure_name
 
 PICTURED_ARMS = ("baseline", "proposed")  # as the paper's Fig. 3; any others where these aren't there

@@ -12,7 +12,8 @@ from qcjax.report.run import FinishedRun, read_run
 from qcjax.uncertainty import figures, published, qc_tables, tables
 from qcjax.uncertainty.gallery import example_cards, uncertain_cards
 from qcjax.uncertainty.pictures import DRAWN
-from qcjax.uncertainty.summary import read_cases, summarise_uncertainty
+from qcjax.uncertainty.summary import summarise_uncertainty
+from qcjax.uncertainty.table import read_cases
 from qcjax.uncertainty.tables import Tables
 from qcjax.uncertainty.words import findings, what_differs
 

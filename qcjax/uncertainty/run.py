@@ -30,7 +30,8 @@ from qcjax.train.autoencoder import MonitorTraining, check_options, prepare_both
 from qcjax.train.loop import stream
 from qcjax.typing import Variables
 from qcjax.uncertainty.scores import judge_volume, pooled_reliability
-from qcjax.uncertainty.summary import summarise_uncertainty, write_cases
+from qcjax.uncertainty.summary import summarise_uncertainty
+from qcjax.uncertainty.table import write_cases
 from qcjax.uncertainty.training import FoldTraining, VolumeNetwork, unpadded
 
 LABELS = {s.key: s.id for s in EMIDEC}

@@ -1,94 +1,33 @@
-"""The numbers of the uncertainty experiment: its table `cases.csv`, and all that is made of it for the page.
+"""The numbers of the uncertainty experiment, from the rows of `cases.csv`.
 
 Cited throughout: uncertainty paper (Arega et al., UNSURE 2021), sections 3.1 and 3.2.
 """
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from qcjax.labels import EMIDEC_REGIONS
-from qcjax.metrics import infarct
 from qcjax.metrics.failure_detection import MEASURES as FAILURE_MEASURES
 from qcjax.metrics.statistics import paired_bootstrap, summary
-from qcjax.report.columns import Columns, Row, present
+from qcjax.report.columns import Row, groups, present, records
 from qcjax.report.failures import detections
+from qcjax.uncertainty.table import (
+    ARMS,
+    CASE_MEASURES,
+    GROUPS,
+    IDENTITY_COLUMNS,
+    MEASURES,
+    POSITIONS,
+    STRUCTURES,
+)
 
-ARMS = ("baseline", "control", "proposed")
-GROUPS = ("normal", "pathological")
-POSITIONS = ("all", *infarct.POSITIONS)
-STRUCTURES = tuple(region.key for region in EMIDEC_REGIONS)
 COMPARISONS = (("proposed", "baseline"), ("control", "baseline"), ("proposed", "control"))
-
-IDENTITY_COLUMNS = ("arm", "fold", "subject", "group", "prediction", "position", "structure")
-MEASURES = (  # of one structure at one position
-    "dc",
-    "hd_mm",
-    "volume_ml",
-    "true_volume_ml",
-    "volume_error_ml",
-    "volume_error_percent",
-    "brier",
-    "brier_volume",
-    "dice_within_samples",
-    "pairwise_dice",
-    "pdc",
-    "phd_mm",
-)
-CASE_MEASURES = (  # of the whole case, repeated in its rows
-    "variance",
-    "variance_foreground",
-    "variance_interior",
-    "entropy",
-    "expected_entropy",
-    "mutual_information",
-    "ece",
-)
-PATH_COLUMNS = ("image_path", "label_path", "mask_path", "variance_path", "mean_path")
-COLUMNS = (*IDENTITY_COLUMNS, *MEASURES, *CASE_MEASURES, *PATH_COLUMNS)
 COMPARED = ("dc", "hd_mm", "volume_error_ml", "volume_error_percent", "brier", "brier_volume",
             "dice_within_samples", "pairwise_dice")  # fmt: skip
 BETWEEN_PREDICTIONS = ("dc", "hd_mm", "volume_error_ml", "brier")
 REFERENCE = "dice_within_samples"  # whose failure detection the others' is compared with
-_TABLE = Columns(COLUMNS, (*MEASURES, *CASE_MEASURES), ("fold",), IDENTITY_COLUMNS, "case row")
-
-
-def write_cases(path: Path, rows: Sequence[Row]) -> None:
-    """Write `cases.csv`: a row per arm, subject, prediction, position and structure; NaN becomes an empty field.
-
-    Raises:
-      ValueError: a row has a column that the table does not know, or lacks one that identifies it.
-    """
-    _TABLE.write(path, rows)
-
-
-def read_cases(path: Path) -> list[Row]:
-    """Read the table as `write_cases` wrote it; an empty number becomes NaN.
-
-    Raises:
-      ValueError: columns are absent, or a number cannot be read; names file, line and column.
-    """
-    return _TABLE.read(path)
-
-
-def is_uncertainty_table(path: Path) -> bool:
-    """Whether a `cases.csv` is this experiment's: its header names arms and positions."""
-    with path.open(encoding="utf-8") as file:
-        return {"arm", "position"} <= set(file.readline().strip().split(","))
-
-
-def has_truth(row: Row) -> bool:
-    """Whether the row was scored against ground truth: its Dice is then always defined."""
-    return math.isfinite(row["dc"])
-
-
-def select(rows: Iterable[Row], **wanted: str) -> list[Row]:
-    """The rows whose columns have these values."""
-    return [row for row in rows if all(row[column] == value for column, value in wanted.items())]
 
 
 def summarise_uncertainty(rows: Sequence[Row], seed: int = 0, n_resamples: int = 2000) -> dict[str, Any]:
@@ -110,173 +49,133 @@ def summarise_uncertainty(rows: Sequence[Row], seed: int = 0, n_resamples: int =
       `detection`: arm -> structure -> found and missed, and found where there is none;
       `failures`: structure -> arm -> what `metrics.failure_detection.failure_table` tells of each measure.
     """
-    rows = [dict.fromkeys((*MEASURES, *CASE_MEASURES), math.nan) | row for row in rows]  # as read back
-    known = [row for row in rows if has_truth(row)]
-    arms, structures = present(rows, "arm", ARMS), present(rows, "structure", STRUCTURES)
-    whole = _index(select(known, position="all"))
-    comparisons = [(b, a) for b, a in COMPARISONS if a in arms and b in arms]
+    frame = pd.DataFrame(rows, columns=[*IDENTITY_COLUMNS, *MEASURES, *CASE_MEASURES])
+    known = frame[np.isfinite(frame["dc"].astype(float))]
+    single = known[known["prediction"] == "deterministic"]
+    arms, structures = present(frame, "arm", ARMS), present(frame, "structure", STRUCTURES)
+    comparisons = {f"{b} - {a}": (a, b) for b, a in COMPARISONS if a in arms and b in arms}
     options = {"n_resamples": n_resamples, "seed": seed}
+
+    def whole(arm: str, key: str, prediction: str = "deterministic") -> pd.DataFrame:
+        return _of(known, position="all", arm=arm, prediction=prediction, structure=key)
+
     return {
         "arms": arms,
         "structures": structures,
-        "positions": present(rows, "position", POSITIONS),
-        "groups": present(rows, "group", GROUPS),
+        "positions": present(frame, "position", POSITIONS),
+        "groups": present(frame, "group", GROUPS),
         "n": {
-            "subjects": len({row["subject"] for row in rows}),
-            "with_truth": len({row["subject"] for row in known}),
+            "subjects": frame["subject"].nunique(),
+            "with_truth": known["subject"].nunique(),
             "by_group": {
-                group: len({row["subject"] for row in select(rows, group=group)})
-                for group in present(rows, "group", GROUPS)
+                name: own["subject"].nunique() for name, own in groups(frame, "group", GROUPS).items()
             },
         },
         "measures": _measures(known, options),
-        "by_group": _by_group(known),
-        "case": _case_measures(rows),
-        "differences": {
-            f"{b} - {a}": _differences(select(known, prediction="deterministic"), b, a, options)
-            for b, a in comparisons
+        "by_group": _by_group(single[single["position"] == "all"]),
+        "case": {
+            prediction: {arm: _summaries(_cases(frame, arm, prediction), CASE_MEASURES) for arm in arms}
+            for prediction in present(frame, "prediction")
         },
+        "differences": {name: _differences(single, *pair, options) for name, pair in comparisons.items()},
         "case_differences": {
-            f"{b} - {a}": {
-                column: _paired(_cases(rows, arm=a), _cases(rows, arm=b), column, options)
-                for column in CASE_MEASURES
-            }
-            for b, a in comparisons
+            name: _paired(_cases(frame, a), _cases(frame, b), CASE_MEASURES, options)
+            for name, (a, b) in comparisons.items()
         },
         "mean_prediction": {
             arm: {
-                key: {
-                    column: _paired(
-                        whole.get((arm, "deterministic", key), []), whole.get((arm, "mean", key), []),
-                        column, options,
-                    )
-                    for column in BETWEEN_PREDICTIONS
-                }
+                key: _paired(whole(arm, key), whole(arm, key, "mean"), BETWEEN_PREDICTIONS, options)
                 for key in structures
             }
             for arm in arms
         },
-        "detection": {
-            arm: {key: _detection(whole.get((arm, "deterministic", key), [])) for key in structures}
-            for arm in arms
-        },
+        "detection": {arm: {key: _detection(whole(arm, key)) for key in structures} for arm in arms},
         "failures": {
-            key: {arm: _failures(whole.get((arm, "deterministic", key), []), seed, n_resamples) for arm in arms}
-            for key in structures
+            key: {arm: _failures(whole(arm, key), seed, n_resamples) for arm in arms} for key in structures
         },
-    }  # fmt: skip
+    }
 
 
-def _index(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
-    """(arm, prediction, structure) -> its rows."""
-    found: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
-        found.setdefault((row["arm"], row["prediction"], row["structure"]), []).append(row)
-    return found
+def _of(rows: pd.DataFrame, **wanted: str) -> pd.DataFrame:
+    """The rows whose columns have these values."""
+    for column, value in wanted.items():
+        rows = rows[rows[column] == value]
+    return rows
 
 
-def _measures(rows: Sequence[Row], options: Mapping[str, int]) -> dict[str, Any]:
-    cells: dict[str, Any] = {}
-    order = sorted(rows, key=_place)
-    for place, own in groupby(order, key=_place):
-        chosen = list(own)
-        prediction, position, arm, key = place
-        summaries: dict[str, Any] = {column: dict(summary(_column(chosen, column))) for column in MEASURES}
+def _summaries(rows: pd.DataFrame, columns: Sequence[str]) -> dict[str, dict[str, Any]]:
+    return {column: dict(summary(rows[column].to_numpy(float))) for column in columns}
+
+
+def _measures(rows: pd.DataFrame, options: Mapping[str, int]) -> dict[str, Any]:
+    cells: dict[Any, Any] = {}
+    for (prediction, position, arm, key), own in rows.groupby(["prediction", "position", "arm", "structure"]):
+        found = _summaries(own, MEASURES)
         for column in ("dc", "dice_within_samples") if prediction == "deterministic" else ():
-            values = _column(chosen, column)
-            subjects = [row["subject"] for row in chosen]
-            limits = paired_bootstrap(np.zeros_like(values), values, subjects, **options)
-            summaries[column] |= {"low": limits["low"], "high": limits["high"]}
-        cells.setdefault(prediction, {}).setdefault(position, {}).setdefault(arm, {})[key] = summaries
+            values = own[column].to_numpy(float)
+            limits = paired_bootstrap(np.zeros_like(values), values, own["subject"].tolist(), **options)
+            found[column] |= {"low": limits["low"], "high": limits["high"]}
+        cells.setdefault(prediction, {}).setdefault(position, {}).setdefault(arm, {})[key] = found
     return cells
 
 
-def _place(row: Row) -> tuple[str, str, str, str]:
-    return row["prediction"], row["position"], row["arm"], row["structure"]
-
-
-def _by_group(rows: Sequence[Row]) -> dict[str, Any]:
-    cells: dict[str, Any] = {}
-    for row in select(rows, prediction="deterministic", position="all"):
-        if row["group"]:
-            groups = cells.setdefault(row["arm"], {}).setdefault(row["group"], {})
-            groups.setdefault(row["structure"], []).append(row)
+def _by_group(rows: pd.DataFrame) -> dict[str, Any]:
     return {
         arm: {
-            group: {
-                key: {column: dict(summary(_column(own, column))) for column in MEASURES}
-                for key, own in structures.items()
-            }
-            for group, structures in groups.items()
+            group: {key: _summaries(cases, MEASURES) for key, cases in groups(members, "structure").items()}
+            for group, members in groups(own, "group").items()
         }
-        for arm, groups in cells.items()
+        for arm, own in groups(rows[rows["group"] != ""], "arm").items()
     }
 
 
-def _case_measures(rows: Sequence[Row]) -> dict[str, Any]:
-    return {
-        prediction: {
-            arm: {
-                column: dict(summary(_column(_cases(rows, arm=arm, prediction=prediction), column)))
-                for column in CASE_MEASURES
-            }
-            for arm in present(rows, "arm", ARMS)
-        }
-        for prediction in present(rows, "prediction")
-    }
-
-
-def _cases(rows: Sequence[Row], arm: str, prediction: str = "deterministic") -> list[Row]:
+def _cases(rows: pd.DataFrame, arm: str, prediction: str = "deterministic") -> pd.DataFrame:
     """One row per subject, for what is measured of the whole case."""
-    own = select(rows, arm=arm, prediction=prediction)
-    return list({row["subject"]: row for row in reversed(own)}.values())[::-1]
+    return _of(rows, arm=arm, prediction=prediction).drop_duplicates("subject")
 
 
-def _differences(rows: Sequence[Row], b: str, a: str, options: Mapping[str, int]) -> dict[str, Any]:
-    cells: dict[str, Any] = {}
-    for position in present(rows, "position", POSITIONS):
-        at = select(rows, position=position)
-        for key in present(at, "structure", STRUCTURES):
-            first, second = (select(at, arm=arm, structure=key) for arm in (a, b))
-            cells.setdefault(position, {})[key] = {
-                column: _paired(first, second, column, options) for column in COMPARED
-            }
-    return cells
+def _differences(rows: pd.DataFrame, a: str, b: str, options: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        position: {
+            key: _paired(_of(own, arm=a), _of(own, arm=b), COMPARED, options)
+            for key, own in groups(at, "structure", STRUCTURES).items()
+        }
+        for position, at in groups(rows, "position", POSITIONS).items()
+    }
 
 
 def _paired(
-    first: Sequence[Row], second: Sequence[Row], column: str, options: Mapping[str, int]
+    first: pd.DataFrame, second: pd.DataFrame, columns: Sequence[str], options: Mapping[str, int]
 ) -> dict[str, Any]:
-    """Paired difference second - first over the subjects that both have."""
-    values = {row["subject"]: row[column] for row in first}
-    pairs = [
-        (row["subject"], values[row["subject"]], row[column]) for row in second if row["subject"] in values
-    ]
-    subjects, a, b = ([pair[i] for pair in pairs] for i in range(3))
-    return dict(paired_bootstrap(a, b, subjects, **options))
+    """Paired differences second - first over the subjects that both have, column by column."""
+    pairs = second.merge(first, on="subject", suffixes=("_b", "_a"))
+    subjects = pairs["subject"].tolist()
+    return {
+        c: dict(
+            paired_bootstrap(
+                pairs[f"{c}_a"].to_numpy(float), pairs[f"{c}_b"].to_numpy(float), subjects, **options
+            )
+        )
+        for c in columns
+    }
 
 
-def _detection(rows: Sequence[Row]) -> dict[str, Any]:
+def _detection(rows: pd.DataFrame) -> dict[str, Any]:
     """In how many cases a structure that is there is missed, and one that isn't is found, with its volume."""
-    without = [row for row in rows if row["true_volume_ml"] == 0]
-    false = [row["volume_ml"] for row in without if row["volume_ml"] > 0]
-    with_it = [row for row in rows if row["true_volume_ml"] > 0]
-    normal = select(rows, group="normal")
+    without, with_it = rows[rows["true_volume_ml"] == 0], rows[rows["true_volume_ml"] > 0]
+    false, normal = without.loc[without["volume_ml"] > 0, "volume_ml"], rows[rows["group"] == "normal"]
     return {
         "n_without": len(without),
         "n_false": len(false),
         "n_normal": len(normal),
-        "n_false_normal": sum(row["volume_ml"] > 0 for row in normal),
-        "false_ml": dict(summary(false)) | {"max": max(false, default=None)},
+        "n_false_normal": int((normal["volume_ml"] > 0).sum()),
+        "false_ml": dict(summary(false.to_numpy(float))) | {"max": max(false, default=None)},
         "n_with": len(with_it),
-        "n_missed": sum(row["volume_ml"] == 0 for row in with_it),
+        "n_missed": int((with_it["volume_ml"] == 0).sum()),
     }
 
 
-def _failures(rows: Sequence[Row], seed: int, n_resamples: int) -> dict[str, Any]:
+def _failures(rows: pd.DataFrame, seed: int, n_resamples: int) -> dict[str, Any]:
     """`failure_table` of the measures that the run took."""
-    return detections(rows, "dc", {name: name for name in FAILURE_MEASURES}, REFERENCE, seed, n_resamples)
-
-
-def _column(rows: Sequence[Row], column: str) -> np.ndarray:
-    return np.array([row[column] for row in rows], np.float64)
+    columns = {name: name for name in FAILURE_MEASURES}
+    return detections(records(rows), "dc", columns, REFERENCE, seed, n_resamples)

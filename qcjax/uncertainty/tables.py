@@ -8,7 +8,8 @@ from qcjax.labels import EMIDEC_REGIONS
 from qcjax.report import table
 from qcjax.report.table import DASH, NBSP, Table, judge, number
 from qcjax.uncertainty import published
-from qcjax.uncertainty.summary import BETWEEN_PREDICTIONS, CASE_MEASURES, COMPARED
+from qcjax.uncertainty.summary import BETWEEN_PREDICTIONS, COMPARED
+from qcjax.uncertainty.table import CASE_MEASURES
 
 Tables = Mapping[str, Any]  # what `summarise_uncertainty` returns
 

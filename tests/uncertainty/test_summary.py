@@ -6,14 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from qcjax.uncertainty.summary import (
-    COLUMNS,
-    REFERENCE,
-    is_uncertainty_table,
-    read_cases,
-    summarise_uncertainty,
-    write_cases,
-)
+from qcjax.uncertainty.summary import REFERENCE, summarise_uncertainty
+from qcjax.uncertainty.table import COLUMNS, is_uncertainty_table, read_cases, write_cases
 from qcjax.uncertainty.tables import QUANTITIES, difference, signed, table_1, table_2, told, verdict
 from tests.uncertainty.uncertainty_runs import make_case_row, make_rows
 

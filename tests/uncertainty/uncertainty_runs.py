@@ -10,7 +10,8 @@ import nibabel
 import numpy as np
 
 from qcjax.report.columns import Row
-from qcjax.uncertainty.summary import COLUMNS, PATH_COLUMNS, summarise_uncertainty, write_cases
+from qcjax.uncertainty.summary import summarise_uncertainty
+from qcjax.uncertainty.table import COLUMNS, PATH_COLUMNS, write_cases
 
 ARMS = ("baseline", "control", "proposed")
 STRUCTURES = ("myocardium", "infarction", "no_reflow")
