@@ -18,7 +18,7 @@ from qcjax.report.run import figure_path
 from qcjax.report.table import DASH, number
 
 MAX_UNFLAGGED_PICTURES = 4
-Case = Sequence[MeasureRow]  # the rows of one mask
+MaskRows = Sequence[MeasureRow]  # the rows of one mask
 
 
 def monitoring_cards(
@@ -41,31 +41,31 @@ def monitoring_cards(
     return cards, passed, [_cells(case) for case in rest]
 
 
-def sort_cases(rows: Sequence[MeasureRow]) -> tuple[list[Case], list[Case]]:
+def sort_cases(rows: Sequence[MeasureRow]) -> tuple[list[MaskRows], list[MaskRows]]:
     """The masks with a flag, erroneous first and then by falling suspicion, and those without, likewise."""
     cases = sorted(by_case(rows).values(), key=_urgency)
     return [c for c in cases if verdict(c)], [c for c in cases if not verdict(c)]
 
 
-def case_name(case: Case) -> str:
+def case_name(case: MaskRows) -> str:
     """E.g. ``patient101 ED, unet``."""
     return f"{case[0]['subject']} {case[0]['phase']}, {case[0]['method']}"
 
 
-def _urgency(case: Case) -> tuple[int, float, float]:
+def _urgency(case: MaskRows) -> tuple[int, float, float]:
     found, suspicion = verdict(case), case[0]["suspicion"]
     place = KINDS.index(found) if found else len(KINDS)
     return place, -suspicion if not math.isnan(suspicion) else 0.0, min(row["pdc"] for row in case)
 
 
-def _most_suspicious(flagged: Sequence[Case]) -> list[Case]:
+def _most_suspicious(flagged: Sequence[MaskRows]) -> list[MaskRows]:
     """Those that are pictured: the first of each kind of flag, so that many of one don't hide the other."""
     by_kind = [[case for case in flagged if verdict(case) == kind] for kind in KINDS]
     places = [max(MAX_FLAGGED_PICTURES // 2, MAX_FLAGGED_PICTURES - len(other)) for other in by_kind[::-1]]
     return [case for cases, n in zip(by_kind, places, strict=True) for case in cases[:n]]
 
 
-def _spread(cases: Sequence[Case]) -> list[Case]:
+def _spread(cases: Sequence[MaskRows]) -> list[MaskRows]:
     """The most and the least suspicious of the unflagged ones, and some between."""
     if len(cases) <= MAX_UNFLAGGED_PICTURES:
         return list(cases)
@@ -73,7 +73,7 @@ def _spread(cases: Sequence[Case]) -> list[Case]:
     return [cases[place] for place in places.tolist()]
 
 
-def _card(case: Case, mapping: Mapping[int, int], run_dir: Path, unit: str) -> Card:
+def _card(case: MaskRows, mapping: Mapping[int, int], run_dir: Path, unit: str) -> Card:
     first = case[0]
     path = figure_path(run_dir, f"case-{first['method']}-{first['subject']}-{first['phase']}")
     caption = (
@@ -121,7 +121,7 @@ def draw_case(row: MeasureRow, mapping: Mapping[int, int], run_dir: Path, path: 
     )
 
 
-def _describe(case: Case, unit: str) -> str:
+def _describe(case: MaskRows, unit: str) -> str:
     """What was measured of a mask and what is known of it."""
     reasons = "; ".join(dict.fromkeys(row["reason"] for row in case if row["reason"]))
     texts = [f"Reason: {reasons}."] if reasons else []
@@ -144,7 +144,7 @@ def _describe(case: Case, unit: str) -> str:
     return " ".join(texts)
 
 
-def _cells(case: Case) -> list[str]:
+def _cells(case: MaskRows) -> list[str]:
     real = min((row["dc"] for row in case if has_truth(row)), default=None)
     reasons = "; ".join(dict.fromkeys(row["reason"] for row in case if row["reason"]))
     return [

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from qcjax.metrics.statistics import bootstrap_weights, interval_95, spearman
@@ -35,52 +36,66 @@ def rank_methods(
       value is left; of the real distance over the rows of the first estimate), `n` rows of the first estimate and,
       for each name, `undefined[name]` rows; `r_s[name]` with `r`, `low`, `high` and `n`, the number of methods.
     """
-    methods = present(rows, "method")
-    everyone = {row["subject"] for row in rows}
-    shared = everyone.intersection(*({r["subject"] for r in rows if r["method"] == m} for m in methods))
-    rows = [row for row in rows if row["subject"] in shared]
-    values = {name: np.array([row[column] for row in rows], np.float64) for name, column in columns.items()}
-    undefined = {name: ~np.isfinite(v) for name, v in values.items()}
-    used = {name: np.full(len(rows), True) for name in columns}
-    if worst is None:
-        used = {name: ~undefined[name] & (v != 0) for name, v in values.items()}
-    else:
-        for name, column in columns.items():
-            replacement = worst.get(column)
-            values[name][undefined[name]] = np.nan if replacement is None else replacement
-    method = np.array([methods.index(row["method"]) for row in rows], np.intp)
-    subjects, subject = np.unique([row["subject"] for row in rows], return_inverse=True)
-    weights = bootstrap_weights(len(subjects), n_resamples, seed) if len(subjects) > 1 else None
-
-    def total(pairs: np.ndarray, of: np.ndarray) -> np.ndarray:
-        """(methods, subjects)"""
-        table = np.zeros((len(methods), len(subjects)))
-        np.add.at(table, (method[pairs], subject[pairs]), of[pairs])
-        return table
-
+    frame = pd.DataFrame(rows)
+    methods = present(frame, "method")
+    everyone = frame["subject"].unique()
+    n_methods = frame.groupby("subject")["method"].nunique()
+    frame = frame[frame["subject"].map(n_methods) == len(methods)]
+    values, undefined, used = _comparable(frame, columns, worst)
+    totals = _Totals(frame, methods)
+    weights = bootstrap_weights(totals.n_subjects, n_resamples, seed) if totals.n_subjects > 1 else None
     real, *estimates = columns
     means: dict[str, np.ndarray] = {}
     r_s = {}
     for name in estimates:
         pairs = used[real] & used[name]
-        n, of_real, of_it = (total(pairs, v) for v in (np.ones(len(rows)), values[real], values[name]))
+        n, of_real, of_it = (totals.of(pairs, v) for v in (np.ones(len(frame)), values[real], values[name]))
         mean, means[name] = (_ratio(s.sum(axis=1), n.sum(axis=1)) for s in (of_real, of_it))
         means.setdefault(real, mean)
         r_s[name] = dict(spearman(mean, means[name])) | _interval(of_real, of_it, n, weights)
     first = used[real] & used[estimates[0]]
     return {
-        "n_cases": len(subjects),
-        "n_left_out": len(everyone) - len(subjects),
+        "n_cases": totals.n_subjects,
+        "n_left_out": len(everyone) - totals.n_subjects,
         "methods": {
             name: {key: _json(means[key][i]) for key in columns}
             | {
-                "n": int((first & (method == i)).sum()),
-                "undefined": {key: int((undefined[key] & (method == i)).sum()) for key in columns},
+                "n": int((first & (totals.method == i)).sum()),
+                "undefined": {key: int((undefined[key] & (totals.method == i)).sum()) for key in columns},
             }
             for i, name in enumerate(methods)
         },
         "r_s": r_s,
     }
+
+
+def _comparable(
+    frame: pd.DataFrame, columns: Mapping[str, str], worst: Mapping[str, float | None] | None
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """For each name: its values, undefined ones replaced where `worst` says so; where it is undefined; what counts."""
+    values = {name: frame[column].to_numpy(np.float64, copy=True) for name, column in columns.items()}
+    undefined = {name: ~np.isfinite(v) for name, v in values.items()}
+    if worst is None:
+        return values, undefined, {name: ~undefined[name] & (v != 0) for name, v in values.items()}
+    for name, column in columns.items():
+        replacement = worst.get(column)
+        values[name][undefined[name]] = np.nan if replacement is None else replacement
+    return values, undefined, {name: np.full(len(frame), True) for name in columns}
+
+
+class _Totals:
+    """Sums per method and subject."""
+
+    def __init__(self, frame: pd.DataFrame, methods: Sequence[str]) -> None:
+        self.method = frame["method"].map(methods.index).to_numpy(np.intp)
+        subjects, self.subject = np.unique(frame["subject"].to_numpy(str), return_inverse=True)
+        self.n_methods, self.n_subjects = len(methods), len(subjects)
+
+    def of(self, pairs: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """(methods, subjects): the sums of the values where `pairs` is true."""
+        table = np.zeros((self.n_methods, self.n_subjects))
+        np.add.at(table, (self.method[pairs], self.subject[pairs]), values[pairs])
+        return table
 
 
 def _interval(

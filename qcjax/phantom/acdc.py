@@ -72,15 +72,9 @@ def write_acdc(
 ) -> Path:
     """Write a cohort: `out`/{training,testing}/patient001/{Info.cfg,patient001_frame01[_gt].nii.gz}.
 
-    Args:
-      out: a folder, made if need be.
-      on_subject: called after each subject is written.
-
-    Returns:
-      `out`.
+    The arguments and what comes back are those of `write_cohort`.
     """
-    write_cohort(out, config.subjects(), lambda subject: _files(subject, config.seed), on_subject)
-    return out
+    return write_cohort(out, config.subjects(), lambda subject: _files(subject, config.seed), on_subject)
 
 
 def _files(subject: PhantomSubject, seed: int) -> SubjectFiles:

@@ -101,15 +101,9 @@ def write_emidec(
 ) -> Path:
     """Write a cohort: `out`/Case_P001/{Images,Contours}/Case_P001.nii.gz and `out`/Case P001.txt.
 
-    Args:
-      out: a folder, made if need be.
-      on_subject: called after each subject is written.
-
-    Returns:
-      `out`.
+    The arguments and what comes back are those of `write_cohort`.
     """
-    write_cohort(out, config.subjects(), _files, on_subject)
-    return out
+    return write_cohort(out, config.subjects(), _files, on_subject)
 
 
 def _files(subject: LgeSubject) -> SubjectFiles:

@@ -46,12 +46,7 @@ def write_mnms2(
 ) -> Path:
     """Write a cohort: `out`/dataset_information.csv and `out`/dataset/001/001_{SA,LA}_{ED,ES}[_gt].nii.gz.
 
-    Args:
-      out: a folder, made if need be.
-      on_subject: called after each subject is written.
-
-    Returns:
-      `out`.
+    The arguments and what comes back are those of `write_cohort`.
     """
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")

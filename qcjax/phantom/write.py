@@ -30,8 +30,8 @@ def write_cohort(
     subjects: Iterable[S],
     files_of: Callable[[S], SubjectFiles],
     on_subject: Callable[[S], None] | None = None,
-) -> None:
-    """Write a cohort's subjects one after the other, with every folder that they need.
+) -> Path:
+    """Write a cohort's subjects one after the other, with every folder that they need; returns `out`.
 
     Args:
       out: a folder, made if need be.
@@ -49,6 +49,7 @@ def write_cohort(
             (out / path).write_bytes(text)
         if on_subject is not None:
             on_subject(subject)
+    return out
 
 
 def write_nifti(

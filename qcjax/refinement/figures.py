@@ -28,19 +28,7 @@ def draw_bars(results: Results, path: Path) -> Path | None:
 
     Bars per segmenter and official part; whiskers are the mean's 95 % interval over subjects.
     """
-    bars = []  # segmenter, part, group, measure -> mean, low, high, n
-    for segmenter, views in results["ablation"].items():
-        for part in ("validation", "test"):
-            cells: dict[str, dict[str, Any]] = {}
-            for view, stages in views.items():
-                cells[view] = stages[last_stage(stages)]["by_part"][part]
-            averages = results["average"][segmenter]
-            average = (
-                averages[last_stage(averages)]["by_part"][part] if averages else {"dc": None, "hd": None}
-            )
-            cells["AVG"] = {measure: {"mean": average[measure]} for measure in MEASURES}
-            if any(cell["dc"]["mean"] is not None for cell in cells.values()):
-                bars.append((segmenter, part, cells))
+    bars = _bars(results)
     if not bars:
         return None
     segmenters = list(results["ablation"])
@@ -87,6 +75,20 @@ def draw_bars(results: Results, path: Path) -> Path | None:
     ]
     figure.legend(handles=handles, loc="outside upper left", ncols=2)
     return style.save(figure, path)
+
+
+def _bars(results: Results) -> list[tuple[str, str, dict[str, dict[str, Any]]]]:
+    """Segmenter, part, and of each view and the average: measure -> mean, low, high, n; those with a mean."""
+    bars = []
+    for segmenter, views in results["ablation"].items():
+        averages = results["average"][segmenter]
+        for part in ("validation", "test"):
+            cells = {view: stages[last_stage(stages)]["by_part"][part] for view, stages in views.items()}
+            average = averages[last_stage(averages)]["by_part"][part] if averages else {}
+            cells["AVG"] = {measure: {"mean": average.get(measure)} for measure in MEASURES}
+            if any(cell["dc"]["mean"] is not None for cell in cells.values()):
+                bars.append((segmenter, part, cells))
+    return bars
 
 
 @matplotlib.rc_context(style.STYLE)

@@ -23,7 +23,7 @@ PICTURED_ARMS = ("baseline", "proposed")  # as the paper's Fig. 3; any others wh
 
 
 @dataclass(frozen=True)
-class Case:
+class SubjectRows:
     """The deterministic rows of one subject: arm -> structure -> row."""
 
     subject: str
@@ -42,24 +42,24 @@ class Case:
         return row["variance_foreground"] if math.isfinite(row["variance_foreground"]) else row["variance"]
 
 
-def cases_of(rows: Sequence[Row]) -> list[Case]:
+def cases_of(rows: Sequence[Row]) -> list[SubjectRows]:
     """The subjects, the most uncertain first and those without a measure of it last."""
     found: dict[str, dict[str, dict[str, Row]]] = {}
     for row in select(rows, prediction="deterministic", position="all"):
         found.setdefault(row["subject"], {}).setdefault(row["arm"], {})[row["structure"]] = row
     cases = [
-        Case(subject, next(iter(next(iter(arms.values())).values()))["group"], arms)
+        SubjectRows(subject, next(iter(next(iter(arms.values())).values()))["group"], arms)
         for subject, arms in found.items()
     ]
     return sorted(cases, key=lambda case: -case.uncertainty if math.isfinite(case.uncertainty) else math.inf)
 
 
-def examples(cases: Sequence[Case]) -> list[tuple[str, Case]]:
+def examples(cases: Sequence[SubjectRows]) -> list[tuple[str, SubjectRows]]:
     """The worst, the median and the best case, and the normal one in which most infarction is predicted.
 
     By the Dice of the infarction over the cases that have one; where none has, by that of the myocardium.
     """
-    chosen: dict[str, tuple[str, Case]] = {}  # subject -> what it is an example of; each subject once
+    chosen: dict[str, tuple[str, SubjectRows]] = {}  # subject -> what it is an example of; each subject once
     for key in ("infarction", "myocardium"):
         own = [case for case in cases if key in case.judged and has_truth(case.judged[key])]
         if key == "infarction":
@@ -77,7 +77,7 @@ def examples(cases: Sequence[Case]) -> list[tuple[str, Case]]:
     return list(chosen.values())
 
 
-def _false_ml(case: Case) -> float:
+def _false_ml(case: SubjectRows) -> float:
     return case.judged["infarction"]["volume_ml"] if "infarction" in case.judged else 0.0
 
 
@@ -99,7 +99,7 @@ def uncertain_cards(rows: Sequence[Row], run_dir: Path) -> tuple[list[Card], lis
     return cards, [_cells(case) for case in cases[MAX_FLAGGED_PICTURES:]]
 
 
-def _card(case: Case, run_dir: Path, name: str, by_position: bool, title: str) -> Card:
+def _card(case: SubjectRows, run_dir: Path, name: str, by_position: bool, title: str) -> Card:
     rows = {arm: next(iter(structures.values())) for arm, structures in case.arms.items()}
     pictured = {arm: row for arm, row in rows.items() if arm in PICTURED_ARMS} or rows
 
@@ -119,7 +119,7 @@ def _one_slice(volumes: CaseVolumes) -> dict[str, int]:
     return {"image": most_uncertain_slice(volumes)}
 
 
-def _describe(case: Case) -> str:
+def _describe(case: SubjectRows) -> str:
     """What was measured of a case in every arm."""
     texts = []
     for key in SCORED:
@@ -136,7 +136,7 @@ def _describe(case: Case) -> str:
     return " ".join(texts)
 
 
-def _cells(case: Case) -> list[str]:
+def _cells(case: SubjectRows) -> list[str]:
     infarction = case.judged.get("infarction", {"dice_within_samples": math.nan, "dc": math.nan})
     return [
         f"{case.subject}, {case.group}" if case.group else case.subject,
