@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Bool, Integer, Real, UInt8
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Region:
     ids: frozenset[int]  # label values of its structures
     colour: str  # hex
 
-    def inside(self, labels: np.ndarray) -> np.ndarray:
+    def inside(self, labels: Integer[np.ndarray, "*shape"]) -> Bool[np.ndarray, "*shape"]:
         """Where a label map lies in the region: bool, of the same shape."""
         return np.isin(labels, list(self.ids))
 
@@ -69,7 +70,7 @@ EMIDEC_REGIONS = (
 )
 
 
-def remap(labels: np.ndarray, mapping: dict[int, int]) -> np.ndarray:
+def remap(labels: Real[np.ndarray, "*shape"], mapping: dict[int, int]) -> UInt8[np.ndarray, "*shape"]:
     """Label values of a file -> qcjax's, uint8 of the same shape.
 
     Raises:

@@ -14,10 +14,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from qcjax.typing import AnyArray, Array, Bool, Labels, Logits, Probabilities, Scalar, Weights
+from qcjax.typing import AnyArray, Array, Bool, Float, Labels, Logits, Probabilities, Scalar, Shaped, Weights
 
 RV_WEIGHTS = (0.0, 0.25, 0.25, 0.5)  # background, LV, MYO, RV: favours the RV; the paper gives no figures
 TINY = 1e-8
+
+Mask = Bool[Array, "b *space"]  # the voxels that count
+Flag = Bool[Array, ""] | bool  # an array may decide, so that nothing is compiled twice
 
 
 class Sums(NamedTuple):
@@ -28,7 +31,7 @@ class Sums(NamedTuple):
     target: AnyArray  # Σ y
 
 
-def class_sums(probabilities: Probabilities, target: Probabilities, mask: Array | None = None) -> Sums:
+def class_sums(probabilities: Probabilities, target: Probabilities, mask: Mask | None = None) -> Sums:
     """The class sums of each sample: (b, *space, k) twice -> (b, k), over the voxels of `mask` (b, *space) if given."""
     axes = tuple(range(1, probabilities.ndim - 1))
     if mask is not None:
@@ -43,7 +46,7 @@ def batch_sums(sums: Sums, weight: Weights | None = None, axis_name: str | None 
     return _over_devices(Sums(*(x.sum(0) for x in sums)), axis_name)
 
 
-def generalised_dice_loss(sums: Sums, background: Array | bool = True) -> Array:
+def generalised_dice_loss(sums: Sums, background: Flag = True) -> Float[Array, "*batch"]:
     """Sudre et al. 2017: 1 − 2·Σ w·Σ p·y / Σ w·Σ (p + y), w = 1/(Σ y)²; (*batch, k) -> (*batch).
 
     A class without target gets the largest weight present. `background` False leaves class 0 out (the monitoring
@@ -60,7 +63,7 @@ def generalised_dice_loss(sums: Sums, background: Array | bool = True) -> Array:
     return 1 - (numerator + TINY) / (denominator + TINY)
 
 
-def weighted_dice_loss(sums: Sums, weights: tuple[float, ...] = RV_WEIGHTS) -> Array:
+def weighted_dice_loss(sums: Sums, weights: tuple[float, ...] = RV_WEIGHTS) -> Float[Array, "*batch"]:
     """L_WGD of the refinement paper's Eq. 2: generalised Dice with given class weights; (*batch, k) -> (*batch)."""
     w = jnp.asarray(weights)
     numerator = 2 * (w * sums.intersection).sum(-1)
@@ -87,7 +90,7 @@ def _soft_dice_per_class(sums: Sums) -> AnyArray:
     return -(2 * sums.intersection + 1e-5) / denominator
 
 
-def monitoring_dice_loss_original(sums: Sums, foreground_term: Array | bool = False) -> Array:
+def monitoring_dice_loss_original(sums: Sums, foreground_term: Flag = False) -> Float[Array, "*batch"]:
     """The monitoring code's L_GD: per sample 1 − 2·Σ p·y / (Σ p + Σ y + 1e-6), sums over all classes; (*batch).
 
     With `foreground_term` (its first ten epochs) the same over the foreground classes is added.
@@ -101,7 +104,10 @@ def monitoring_dice_loss_original(sums: Sums, foreground_term: Array | bool = Fa
 
 
 def pixel_mean(
-    values: Array, weight: Weights | None = None, axis_name: str | None = None, mask: Array | None = None
+    values: Float[Array, "b *space"],
+    weight: Weights | None = None,
+    axis_name: str | None = None,
+    mask: Mask | None = None,
 ) -> Scalar:
     """Mean over the samples that count and their pixels (those of `mask`, if given): (b, *space) -> ()."""
     weight = jnp.ones(values.shape[0]) if weight is None else weight
@@ -114,17 +120,17 @@ def pixel_mean(
     return total / jnp.maximum(count, 1)
 
 
-def cross_entropy(logits: Logits, target: Probabilities) -> Array:
+def cross_entropy(logits: Logits, target: Probabilities) -> Float[Array, "b *space"]:
     """−Σ_c y·log p, per pixel: (b, *space, k) -> (b, *space)."""
     return -(target * jax.nn.log_softmax(logits)).sum(-1)
 
 
-def cross_entropy_original(probabilities: Probabilities, target: Probabilities) -> Array:
+def cross_entropy_original(probabilities: Probabilities, target: Probabilities) -> Float[Array, "b *space"]:
     """−Σ_c y·log(p + 1e-6), per pixel, as the refinement code has it."""
     return -(target * jnp.log(probabilities + 1e-6)).sum(-1)
 
 
-def squared_error(probabilities: Probabilities, target: Probabilities) -> Array:
+def squared_error(probabilities: Probabilities, target: Probabilities) -> Float[Array, "b *space"]:
     """Mean over the classes of (p − y)², per pixel."""
     return jnp.square(probabilities - target).mean(-1)
 
@@ -144,7 +150,7 @@ class SegmentationLoss:
         label: Labels,
         weight: Weights | None = None,
         axis_name: str | None = None,
-        mask: Array | None = None,
+        mask: Mask | None = None,
     ) -> Scalar:
         """The loss of a batch, from sums and means over all its pixels: logits (b, *space, k), label and mask
         (b, *space) -> ().
@@ -155,7 +161,9 @@ class SegmentationLoss:
         entropy = self.entropy(logits, probabilities, target)
         return self.dice(sums) + pixel_mean(entropy, weight, axis_name, mask)
 
-    def per_sample(self, logits: Logits, label: Labels, mask: Array | None = None) -> tuple[Sums, Array]:
+    def per_sample(
+        self, logits: Logits, label: Labels, mask: Mask | None = None
+    ) -> tuple[Sums, Float[Array, " b"]]:
         """What the loss of a volume is made of: class sums (b, k) and mean cross-entropy (b,) of each sample."""
         probabilities = jax.nn.softmax(logits)
         target = jax.nn.one_hot(label, logits.shape[-1])
@@ -174,7 +182,7 @@ SUPERVISED = {
 SEGMENTATION = SegmentationLoss(soft_dice_loss, lambda logits, p, y: cross_entropy(logits, y))
 
 
-def log_mean(logits: Array) -> Array:
+def log_mean(logits: Float[Array, "n b *space k"]) -> Float[Array, "b *space k"]:
     """Logarithm of the mean of n samples' probabilities, μ in Eq. 1 of the uncertainty paper.
 
     logits (n, b, *space, k) -> (b, *space, k). As logits, it gives μ back, so that every loss takes it.
@@ -184,7 +192,9 @@ def log_mean(logits: Array) -> Array:
     return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0) - jnp.log(logits.shape[0])
 
 
-def sample_variance(probabilities: Array, over_classes: Literal["mean", "sum"] = "mean") -> Array:
+def sample_variance(
+    probabilities: Float[Array, "n b *space k"], over_classes: Literal["mean", "sum"] = "mean"
+) -> Float[Array, "b *space"]:
     """σ² over n samples, with 1/n (Eq. 2 of the uncertainty paper): (n, b, *space, k) -> (b, *space).
 
     The paper leaves open whether the classes' variances are averaged or summed.
@@ -203,11 +213,11 @@ def deep_supervision_weights(outputs: int) -> tuple[float, ...]:
 
 def deep_supervision(
     loss: SegmentationLoss,
-    scales: tuple[Array, ...],  # logits, each of its own resolution
+    scales: tuple[Float[Array, "b *_ k"], ...],  # logits, each of its own resolution
     label: Labels,
     weight: Weights | None = None,
     axis_name: str | None = None,
-    mask: Array | None = None,
+    mask: Mask | None = None,
 ) -> Scalar:
     """Weighted sum of the loss at every resolution, the finest first; targets and mask by nearest neighbour."""
     total = jnp.float32(0)
@@ -219,7 +229,7 @@ def deep_supervision(
     return total
 
 
-def downsample_label(label: Labels | Bool[Array, "b *space"], shape: tuple[int, ...]) -> Array:
+def downsample_label(label: Labels | Mask, shape: tuple[int, ...]) -> Shaped[Array, "b *shape"]:
     """Nearest neighbour to a shape that divides the label's: (b, *space) -> (b, *shape)."""
     factors = [n // m for n, m in zip(label.shape[1:], shape, strict=True)]
     return label[(slice(None), *(slice(f // 2, None, f) for f in factors))]
@@ -229,7 +239,7 @@ def autoencoder_loss(
     preset: str,
     logits: Logits,
     target: Probabilities,
-    early: Array | bool = False,
+    early: Flag = False,
     weight: Weights | None = None,
     axis_name: str | None = None,
 ) -> Scalar:

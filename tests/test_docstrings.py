@@ -8,6 +8,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent / "qcjax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 INCOMPLETE = re.compile(r"(Of|Those|Whose|From|Over|With|By|For|In)\b")  # a first sentence without a subject
+SHAPED = ("labels.py", "losses.py", "metrics", "models", "qc")  # where every array has its shape
+BARE = {"Array", "ndarray"}
 Public = ast.FunctionDef | ast.ClassDef
 
 
@@ -18,6 +20,29 @@ def public(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, Public
             yield prefix + node.name, node
             if isinstance(node, ast.ClassDef):
                 yield from public(node.body, f"{prefix}{node.name}.")
+
+
+def bare(annotation: ast.expr) -> bool:
+    """Whether an annotation names an array without a shape; in `Float[Array, "b k"]` it has one."""
+    if isinstance(annotation, ast.Subscript) and isinstance(annotation.slice, ast.Tuple):
+        _, *shape = annotation.slice.elts
+        if len(shape) == 1 and isinstance(shape[0], ast.Constant) and isinstance(shape[0].value, str):
+            return False
+    if isinstance(annotation, ast.Name | ast.Attribute):
+        return (annotation.id if isinstance(annotation, ast.Name) else annotation.attr) in BARE
+    return any(bare(child) for child in ast.iter_child_nodes(annotation) if isinstance(child, ast.expr))
+
+
+def shapeless(source: str) -> list[str]:
+    """The public functions with an array that doesn't say its shape."""
+    found = []
+    for name, node in public(ast.parse(source).body):
+        if isinstance(node, ast.FunctionDef):
+            arguments = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+            annotations = [node.returns, *(argument.annotation for argument in arguments)]
+            if any(annotation is not None and bare(annotation) for annotation in annotations):
+                found.append(name)
+    return found
 
 
 def complaints(source: str) -> list[str]:
@@ -35,6 +60,23 @@ def test_docstrings_say_what_comes_back() -> None:
     sources = {path.relative_to(PACKAGE).as_posix(): path.read_text(encoding="utf-8") for path in FILES}
     assert len(sources) > 100
     assert [f"{path}: {c}" for path, source in sources.items() for c in complaints(source)] == []
+
+
+def test_arrays_say_their_shapes() -> None:
+    files = {path.relative_to(PACKAGE).as_posix(): path for path in FILES}
+    shaped = {name: path for name, path in files.items() if name.split("/")[0] in SHAPED}
+    assert {name.split("/")[0] for name in shaped} == set(SHAPED)
+    assert [f"{n}: {f}" for n, p in shaped.items() for f in shapeless(p.read_text(encoding="utf-8"))] == []
+
+
+def test_an_array_without_a_shape_is_found() -> None:
+    source = """
+def takes(x: np.ndarray): pass
+def gives() -> tuple[int, Array | None]: pass
+def calls(f: Callable[[Array], float]): pass
+def shaped(x: Float[np.ndarray, "n k"] | None, y: list[Int[Array, " n"]]) -> Bool[Array, ""]: pass
+"""
+    assert shapeless(source) == ["takes", "gives", "calls"]
 
 
 def test_a_missing_and_an_incomplete_docstring_are_found() -> None:

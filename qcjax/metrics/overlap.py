@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Float, Integer, Shaped
 
 from qcjax.labels import CARDIAC, Structure
 
 
-def check_label_maps(a: np.ndarray, b: np.ndarray) -> None:
+def check_label_maps(a: Shaped[np.ndarray, "*a"], b: Shaped[np.ndarray, "*b"]) -> None:
     """Whether two label maps can be compared.
 
     Raises:
@@ -21,7 +21,7 @@ def check_label_maps(a: np.ndarray, b: np.ndarray) -> None:
             raise ValueError(f"{name} label map: dtype {labels.dtype} found, expected integers")
 
 
-def joint_box(a: np.ndarray, b: np.ndarray) -> tuple[slice, ...]:
+def joint_box(a: Shaped[np.ndarray, "*shape"], b: Shaped[np.ndarray, "*shape"]) -> tuple[slice, ...]:
     """The smallest box that holds every non-zero element of two arrays of one shape; empty if none is."""
     occupied = a | b if a.dtype == b.dtype == np.bool_ else (a != 0) | (b != 0)
     box = []

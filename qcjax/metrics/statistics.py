@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, TypedDict
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from scipy import stats
 
 
@@ -67,7 +67,7 @@ def summary(values: Values) -> Summary:
 def paired_bootstrap(
     a: Values,
     b: Values,
-    groups: Sequence[Any] | np.ndarray | None = None,
+    groups: Sequence[Any] | Shaped[np.ndarray, "..."] | None = None,
     n_resamples: int = 10_000,
     seed: int = 0,
 ) -> PairedDifference:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from qcjax.models.layers import BatchNorm, Conv, Dropout, max_pool, upsample
-from qcjax.typing import Array
+from qcjax.typing import Array, Float, Weights
 
 SLOPE = 0.01
 DROPOUT = 0.3
@@ -51,8 +51,12 @@ class AcdcUNet(nn.Module):
 
     @nn.compact
     def logits(
-        self, x: Array, batch_stats: bool = False, dropout: bool = False, weight: Array | None = None
-    ) -> tuple[Array, ...]:
+        self,
+        x: Float[Array, "b *space c"],
+        batch_stats: bool = False,
+        dropout: bool = False,
+        weight: Weights | None = None,
+    ) -> tuple[Float[Array, "b *_ k"], ...]:
         """As the call, but logits; a tuple of one, because there is one output."""
 
         def stage(x: Array, i: int, name: str) -> Array:

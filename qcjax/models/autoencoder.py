@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from qcjax.models.layers import BatchNorm, Conv, ConvTranspose, Dropout, he_normal, he_uniform
-from qcjax.typing import Array
+from qcjax.typing import Array, Float, Weights
 
 SLOPE = 0.2
 # (channels as a multiple of the width, kernel, stride)
@@ -37,8 +37,12 @@ class MaskAutoencoder(nn.Module):
 
     @nn.compact
     def logits(
-        self, x: Array, batch_stats: bool = False, dropout: bool = False, weight: Array | None = None
-    ) -> tuple[Array, ...]:
+        self,
+        x: Float[Array, "b *space c"],
+        batch_stats: bool = False,
+        dropout: bool = False,
+        weight: Weights | None = None,
+    ) -> tuple[Float[Array, "b *_ k"], ...]:
         """As the call, but logits; a tuple of one, as the segmenters have it.
 
         Raises ValueError where h or w is no multiple of 64, or the classes don't match.

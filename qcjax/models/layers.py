@@ -20,7 +20,7 @@ from jax.nn.initializers import Initializer
 
 from qcjax.models.cpu import conv, lazy, subpixel
 from qcjax.models.cpu.lazy import Lazy
-from qcjax.typing import Array
+from qcjax.typing import Array, Float, Weights
 
 
 def he_normal(slope: float = 0.0, transposed: bool = False) -> Initializer:
@@ -75,7 +75,7 @@ class Conv(nn.Module):
         return y if bias is None else y + bias
 
     @nn.compact
-    def apart(self, *inputs: Lazy) -> tuple[Array, Array | None]:
+    def apart(self, *inputs: Lazy) -> tuple[Float[Array, "b *out k"], Float[Array, " k"] | None]:
         """The sum without the bias, and the bias: see the class."""
         ndim, channels = len(self.kernel), [lazy.shape(x)[-1] for x in inputs]
         fan_in = sum(channels) * prod(self.kernel)
@@ -94,7 +94,9 @@ class Conv(nn.Module):
         return y, self.param("bias", init, (self.features,), jnp.float32).astype(self.dtype)
 
 
-def convolve(x: Lazy, kernel: Array, stride: tuple[int, ...], pads: tuple[int, ...]) -> Array:
+def convolve(
+    x: Lazy, kernel: Float[Array, "*size c k"], stride: tuple[int, ...], pads: tuple[int, ...]
+) -> Float[Array, "b *out k"]:
     """Convolution with symmetric padding, in the form that is fast on the backend at hand.
 
     x (b, *space, c), kernel (*size, c, k) -> (b, *space / stride, k).
@@ -128,7 +130,7 @@ class ConvTranspose(nn.Module):
         return y if bias is None else y + bias
 
     @nn.compact
-    def apart(self, x: Lazy) -> tuple[Array, Array | None]:
+    def apart(self, x: Lazy) -> tuple[Float[Array, "b *out k"], Float[Array, " k"] | None]:
         """The result without its bias, and the bias, (features,) or None."""
         ndim, channels = len(self.kernel), lazy.shape(x)[-1]
         shape = (*self.kernel, channels, self.features)
@@ -174,8 +176,12 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def factors(
-        self, x: Array, batch_stats: bool, weight: Array | None = None, bias: Array | None = None
-    ) -> tuple[Array, Array]:
+        self,
+        x: Float[Array, "b *space c"],
+        batch_stats: bool,
+        weight: Weights | None = None,
+        bias: Float[Array, " c"] | None = None,
+    ) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
         """Factor and offset: see the class."""
         c = x.shape[-1]
         added = 0.0 if bias is None else bias.astype(jnp.float32)
@@ -247,14 +253,14 @@ def _bits(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     return lax.bitcast_convert_type(words, dtype).reshape(-1)[:size].reshape(shape)
 
 
-def max_pool(x: Array) -> Array:
+def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h//2 w//2 c"]:
     """2×2 maximum, (b, h, w, c) -> (b, h/2, w/2, c); the gradient goes to the first of equal values."""
     a, b, c, d = x[:, ::2, ::2], x[:, ::2, 1::2], x[:, 1::2, ::2], x[:, 1::2, 1::2]
     top, bottom = jnp.where(a >= b, a, b), jnp.where(c >= d, c, d)
     return jnp.where(top >= bottom, top, bottom)
 
 
-def upsample(x: Array) -> Array:
+def upsample(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
     """Nearest neighbour, (b, h, w, c) -> (b, 2h, 2w, c)."""
     b, h, w, c = x.shape
     return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from qcjax.models.cpu import lazy
 from qcjax.models.cpu.lazy import Activation, Concatenation, Lazy
 from qcjax.models.layers import BatchNorm, Conv, ConvTranspose, Dropout, he_normal
-from qcjax.typing import Array
+from qcjax.typing import Array, Float, Weights
 
 SLOPE = 0.01
 
@@ -68,8 +68,12 @@ class NnUNet(nn.Module):
 
     @nn.compact
     def logits(
-        self, x: Array, batch_stats: bool = False, dropout: bool = False, weight: Array | None = None
-    ) -> tuple[Array, ...]:
+        self,
+        x: Float[Array, "b *space c"],
+        batch_stats: bool = False,
+        dropout: bool = False,
+        weight: Weights | None = None,
+    ) -> tuple[Float[Array, "b *_ k"], ...]:
         """As the call, but logits at every resolution, the finest first: (b, *space / 2^i, k), float32."""
         n, ndim = len(self.strides), len(self.strides[0])
         kernels = self.kernels or ((3,) * ndim,) * n

@@ -14,7 +14,7 @@ STAGES = 5  # of the uncertainty paper's network: 2 · 4 convolutions in the enc
 
 @dataclass(frozen=True)
 class UNetPlan:
-    """The kernels, strides and features of a U-Net per stage, the finest first, and per axis (s, h, w)."""
+    """The strides and kernels of a U-Net per stage, the finest first, and per axis (s, h, w)."""
 
     strides: tuple[tuple[int, ...], ...]
     kernels: tuple[tuple[int, ...], ...]

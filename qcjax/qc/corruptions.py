@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import wraps
 
 import numpy as np
+from jaxtyping import Float, Integer
 from scipy import ndimage
 
 from qcjax.labels import LV, MYO, RV
@@ -21,6 +22,8 @@ BLOB_DISTANCE_MM = 60.0  # from the blob's edge to the heart, in plane
 GAP_DEG = 60.0
 MARGIN_MM = 3.0  # by which the foreground is eroded or dilated
 
+Mask = Integer[np.ndarray, "s h w"]
+SpacingMm = Float[np.ndarray, "3"]
 Damage = Callable[[np.ndarray, Spacing, np.random.Generator], np.ndarray]
 
 DAMAGES: dict[str, Damage] = {}  # by name, in the order of this file
@@ -48,14 +51,14 @@ def _damage(function: Callable[[np.ndarray, np.ndarray, np.random.Generator], np
 
 
 @_damage
-def lv_removed(mask: np.ndarray, spacing_mm: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def lv_removed(mask: Mask, spacing_mm: SpacingMm, rng: np.random.Generator) -> Mask:
     """The left ventricle becomes background."""
     _needed("lv_removed", mask, LV.id)
     return np.where(mask == LV.id, 0, mask).astype(mask.dtype)
 
 
 @_damage
-def rv_removed_half(mask: np.ndarray, spacing_mm: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def rv_removed_half(mask: Mask, spacing_mm: SpacingMm, rng: np.random.Generator) -> Mask:
     """The right ventricle becomes background in half of the slices that have it, drawn at random.
 
     Of an odd number the larger half; of one slice it would be all, and that is refused.
@@ -70,7 +73,7 @@ def rv_removed_half(mask: np.ndarray, spacing_mm: np.ndarray, rng: np.random.Gen
 
 
 @_damage
-def swapped(mask: np.ndarray, spacing_mm: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def swapped(mask: Mask, spacing_mm: SpacingMm, rng: np.random.Generator) -> Mask:
     """The labels of the left and the right ventricle change places."""
     _needed("swapped", mask, LV.id, RV.id)
     damaged = mask.copy()
@@ -80,13 +83,13 @@ def swapped(mask: np.ndarray, spacing_mm: np.ndarray, rng: np.random.Generator) 
 
 
 @_damage
-def shifted(mask: np.ndarray, spacing_mm: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def shifted(mask: Mask, spacing_mm: SpacingMm, rng: np.random.Generator) -> Mask:
     """The whole mask moves by 20 mm in a random direction in plane, to whole pixels; what leaves is lost."""
     return _moved(mask, _random_shift(spacing_mm, rng))
 
 
 @_damage
-def structure_shifted(mask: np.ndarray, spacing_mm: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def structure_shifted(mask: Mask, spacing_mm: SpacingMm, rng: np.random.Generator) -> Mask:
     """The right ventricle alone moves by 20 mm in a random direction in plane, and covers what it lands on."""
     _needed("structure_shifted", mask, RV.id)
     landed = _moved(mask == RV.id, _random_shift(spacing_mm, rng))
@@ -95,13 +98,13 @@ def structure_shifted(mask: np.ndarray, spacing_mm: np.ndarray, rng: np.random.G
 
 
 @_damage
-def mirrored(mask: np.ndarray, spacing_mm: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def mirrored(mask: Mask, spacing_mm: SpacingMm, rng: np.random.Generator) -> Mask:
     """Left and right of the image are exchanged, as where a file's orientation is lost."""
     return mask[:, :, ::-1].copy()
 
 
 @_damage
-def blob(mask: np.ndarray, spacing_mm: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def blob(mask: Mask, spacing_mm: SpacingMm, rng: np.random.Generator) -> Mask:
     """A ball of 15 mm radius of a structure that is there, in the background far from the heart.
 
     In plane its edge is at least 60 mm from all foreground (of any slice); where no place in the image is so
@@ -127,7 +130,7 @@ def blob(mask: np.ndarray, spacing_mm: np.ndarray, rng: np.random.Generator) -> 
 
 
 @_damage
-def myo_opened(mask: np.ndarray, spacing_mm: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def myo_opened(mask: Mask, spacing_mm: SpacingMm, rng: np.random.Generator) -> Mask:
     """A sector of 60 degrees of the myocardial ring becomes background in half of the slices that have it.
 
     Slices are drawn at random (of an odd number the larger half). The sector points the same way in all of
@@ -153,7 +156,7 @@ def myo_opened(mask: np.ndarray, spacing_mm: np.ndarray, rng: np.random.Generato
 
 
 @_damage
-def slice_lost(mask: np.ndarray, spacing_mm: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def slice_lost(mask: Mask, spacing_mm: SpacingMm, rng: np.random.Generator) -> Mask:
     """One slice becomes background, drawn from the middle third (at least one) of those with foreground."""
     has = _slices_with(mask > 0)
     if len(has) < 3:
@@ -165,14 +168,14 @@ def slice_lost(mask: np.ndarray, spacing_mm: np.ndarray, rng: np.random.Generato
 
 
 @_damage
-def eroded(mask: np.ndarray, spacing_mm: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def eroded(mask: Mask, spacing_mm: SpacingMm, rng: np.random.Generator) -> Mask:
     """The foreground as a whole loses 3 mm of its edge in plane, to whole pixels."""
     depth = np.stack([_distance_mm(of_slice > 0, spacing_mm[1:]) for of_slice in mask])
     return np.where(depth > MARGIN_MM + _half_pixel_mm(spacing_mm), mask, 0).astype(mask.dtype)
 
 
 @_damage
-def dilated(mask: np.ndarray, spacing_mm: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def dilated(mask: Mask, spacing_mm: SpacingMm, rng: np.random.Generator) -> Mask:
     """The foreground as a whole gains 3 mm at its edge in plane, to whole pixels, of the nearest structure."""
     damaged = mask.copy()
     for i in _slices_with(mask > 0):

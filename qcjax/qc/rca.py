@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Shaped
 
 from qcjax.data.nifti import Grid
 from qcjax.data.subject import Volume
@@ -36,7 +37,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(
-    masks: Mapping[str, np.ndarray],
+    masks: Mapping[str, Shaped[np.ndarray, "..."]],
     test: Volume,
     references: Sequence[Reference],
     structures: Sequence[Structure] = CARDIAC,

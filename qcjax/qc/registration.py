@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Integer, UInt8
 from scipy import ndimage
 
 from qcjax.data.subject import Volume
@@ -104,7 +105,9 @@ def register(
     return sitk.CompositeTransform([affine, displacement])  # the last is applied first
 
 
-def carry(mask: np.ndarray, test: Volume, reference: Reference, transform: "sitk.Transform") -> np.ndarray:
+def carry(
+    mask: Integer[np.ndarray, "x y s"], test: Volume, reference: Reference, transform: "sitk.Transform"
+) -> UInt8[np.ndarray, "u v w"]:
     """A mask (x, y, slices) of the test image on the reference's grid, by nearest neighbour; uint8."""
     sitk = simpleitk()
     source = _image(sitk, mask.astype(np.uint8), test.spacing_mm)

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Integer
 
 from qcjax.qc.uncertainty import Moments, maps
-from qcjax.typing import AnyArray, Array, PRNGKey, Probabilities, Variables
+from qcjax.typing import AnyArray, Array, Float, PRNGKey, Shaped, Variables
 
 
 class SliceSums(NamedTuple):
@@ -38,8 +39,8 @@ class CaseMeasures(NamedTuple):
     variance_foreground: float  # mean over the foreground of the mean's segmentation; NaN where there is none
     entropy: float
     mutual_information: float
-    dice_within_samples: np.ndarray  # (structures,), Eq. 6
-    pairwise_dice: np.ndarray  # (structures,)
+    dice_within_samples: Float[np.ndarray, " structures"]  # Eq. 6
+    pairwise_dice: Float[np.ndarray, " structures"]
 
 
 def has_dropout(segmenter: nn.Module) -> bool:
@@ -48,7 +49,7 @@ def has_dropout(segmenter: nn.Module) -> bool:
     return bool(rate) and getattr(segmenter, "dropout_stages", None) != ()
 
 
-def slice_keys(key: PRNGKey, places: Array) -> Array:
+def slice_keys(key: PRNGKey, places: Integer[Array, "b numbers"]) -> Shaped[Array, "b ..."]:
     """A key for each slice from the numbers that tell it apart, (b, numbers) -> (b,)."""
 
     def one(numbers: Array) -> Array:
@@ -61,8 +62,12 @@ def slice_keys(key: PRNGKey, places: Array) -> Array:
 
 
 def draw_slices(
-    model: nn.Module, variables: Variables, images: Array, keys: Array, numbers: Array
-) -> Probabilities:
+    model: nn.Module,
+    variables: Variables,
+    images: Float[Array, "b *space c"],
+    keys: Shaped[Array, "b ..."],
+    numbers: Integer[Array, " n"],
+) -> Float[Array, "n b *space k"]:
     """The samples of these numbers, each slice (or volume) by a key of its own: (n, b, *space, k).
 
     So a slice's samples don't depend on what else is in the batch, nor on the device that it is on: they are those of
@@ -82,7 +87,7 @@ def draw_slices(
     return jax.vmap(jax.vmap(sample), (None, 0))(images, of_number)
 
 
-def slice_sums(total: Moments, labels: Array) -> SliceSums:
+def slice_sums(total: Moments, labels: Integer[Array, "n b h w"]) -> SliceSums:
     """The sums of b slices, from the moments of their n samples and the samples' arg-maxes, (n, b, h, w)."""
     found = maps(total)
     segmented = total.mean.argmax(-1)

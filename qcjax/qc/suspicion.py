@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Integer
 
 from qcjax.labels import Structure
 from qcjax.metrics.surface import Spacing
@@ -25,13 +26,13 @@ FALSE_ALARMS = 0.02  # share of the reference masks above suspicion 1
 
 
 def features(
-    mask: np.ndarray,
-    rebuilt: np.ndarray,
+    mask: Integer[np.ndarray, "s h w"],
+    rebuilt: Integer[np.ndarray, "s h w"],
     spacing_mm: Spacing,
-    pdc: np.ndarray,
-    phd_mm: np.ndarray,
+    pdc: Float[np.ndarray, " k"],
+    phd_mm: Float[np.ndarray, " k"],
     structures: Sequence[Structure],
-) -> np.ndarray:
+) -> Float[np.ndarray, "6 k"]:
     """The measures of a case that grow as mask and reconstruction part.
 
     Args:
@@ -94,7 +95,7 @@ class Reference:
     weights: Sequence[float] = (1.0,) * 6  # of the measures' squares
 
     @classmethod
-    def of(cls, measured: Sequence[np.ndarray]) -> "Reference":
+    def of(cls, measured: Sequence[Float[np.ndarray, "m k"]]) -> "Reference":
         """A reference of the `features` of ground-truth masks; those with an absent structure don't count.
 
         Raises:
@@ -110,7 +111,7 @@ class Reference:
         limit = float(np.quantile(_excess(table, median, spread, WEIGHTS), 1 - FALSE_ALARMS))
         return cls(median.tolist(), spread.tolist(), max(limit, 1.0), len(complete), list(WEIGHTS))
 
-    def suspicion(self, measured: np.ndarray) -> float:
+    def suspicion(self, measured: Float[np.ndarray, "m k"]) -> float:
         """0 at the reference's median, 1 at its limit; infinite where a structure is absent."""
         median, spread = np.array(self.median), np.array(self.spread)
         count = len(median)

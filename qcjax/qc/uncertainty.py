@@ -15,10 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Integer
 
-from qcjax.typing import Array, PRNGKey, Probabilities, Variables
+from qcjax.typing import Array, Bool, Float, PRNGKey, Shaped, Variables
 
 Regions = tuple[tuple[int, ...], ...]  # classes that make up each structure
+Membership = Bool[Array, "structures classes"]  # which classes make up a structure
 BORDER = 2  # voxels in plane: what lies as near to a border of the mean segmentation isn't away from borders
 
 
@@ -62,7 +64,7 @@ class Aggregates(NamedTuple):
 def mc_predict(
     model: nn.Module,
     variables: Variables,
-    images: Array,
+    images: Float[Array, "b *space c"],
     key: PRNGKey,
     samples: int,
     chunk: int | None = None,
@@ -93,7 +95,9 @@ def mc_predict(
     return _measured(regions)(total, jnp.concatenate(labels))
 
 
-def draw(model: nn.Module, variables: Variables, images: Array, keys: Array) -> Probabilities:
+def draw(
+    model: nn.Module, variables: Variables, images: Float[Array, "b *space c"], keys: Shaped[Array, "n ..."]
+) -> Float[Array, "n b *space k"]:
     """A dropout sample for each key: (n, b, *space, k). What lies before the first dropout is computed once."""
 
     def sample(key: PRNGKey) -> Array:
@@ -102,7 +106,7 @@ def draw(model: nn.Module, variables: Variables, images: Array, keys: Array) -> 
     return jax.vmap(sample)(keys)
 
 
-def moments(probabilities: Array) -> Moments:
+def moments(probabilities: Float[Array, "n b *space k"]) -> Moments:
     """The moments of n samples of class probabilities, (n, b, *space, k)."""
     mean = probabilities.mean(0)
     return Moments(
@@ -135,7 +139,9 @@ def maps(total: Moments) -> Maps:
     )
 
 
-def measure(total: Moments, labels: Array, regions: Regions | None = None) -> Uncertainty:
+def measure(
+    total: Moments, labels: Integer[Array, "n b *space"], regions: Regions | None = None
+) -> Uncertainty:
     """The measures of all samples: their moments, and their arg-maxes (n, b, *space), integers."""
     of_voxels = maps(total)
     k = total.mean.shape[-1]
@@ -153,12 +159,14 @@ def measure(total: Moments, labels: Array, regions: Regions | None = None) -> Un
     )
 
 
-def entropy(probabilities: Array) -> Array:
+def entropy(probabilities: Float[Array, "*batch k"]) -> Float[Array, "*batch"]:
     """−Σ p·log p in nats: (*batch, k) -> (*batch)."""
     return -jax.scipy.special.xlogy(probabilities, probabilities).sum(-1)
 
 
-def region_dice(a: Array, b: Array, membership: Array) -> Array:
+def region_dice(
+    a: Integer[Array, "b *space"], b: Integer[Array, "b *space"], membership: Membership
+) -> Float[Array, "b structures"]:
     """Dice of each structure of two label maps (b, *space), 1 where neither has it: (b, structures).
 
     membership: (structures, classes) bool, which classes make up a structure.
@@ -170,7 +178,9 @@ def region_dice(a: Array, b: Array, membership: Array) -> Array:
     return jnp.where(sizes > 0, both / jnp.maximum(sizes, 1), 1.0).T
 
 
-def pairwise_dice(labels: Array, membership: Array) -> Array:
+def pairwise_dice(
+    labels: Integer[Array, "n b *space"], membership: Membership
+) -> Float[Array, "b structures"]:
     """Mean Dice of all pairs of n samples (n, b, *space), 1 for a single sample: (b, structures)."""
     n = labels.shape[0]
     if n == 1:
@@ -181,7 +191,12 @@ def pairwise_dice(labels: Array, membership: Array) -> Array:
     return total / (n * (n - 1) / 2)
 
 
-def aggregate(values: Array, labels: Array, mask: Array | None = None, border: int = BORDER) -> Aggregates:
+def aggregate(
+    values: Float[Array, "b *space"],
+    labels: Integer[Array, "b *space"],
+    mask: Bool[Array, "b *space"] | None = None,
+    border: int = BORDER,
+) -> Aggregates:
     """Image-level uncertainty: means of a map over the whole image, the foreground, and away from borders.
 
     Args:

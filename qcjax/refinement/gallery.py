@@ -104,7 +104,7 @@ def curve_figures(run: FinishedRun) -> list[Picture]:
 
 
 def flagged_cards(run: FinishedRun) -> dict[str, Any]:
-    """What the page shows of the flagged cases: a card with a picture for the first ones, and how many there are."""
+    """What the page shows of the flagged cases: cards for the first ones, how many, a table of the rest."""
     flagged = flags.flagged_cases(run.rows)
     caption = "Image, mask, its reconstruction and the inconsistency map, in the slice that differs most."
     cards = []

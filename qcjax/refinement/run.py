@@ -62,7 +62,7 @@ class RefinementRun(ExperimentRun[Mnms2Config]):
         super().__init__(config, folder)
 
     def check_options(self) -> None:
-        """Raises ValueError where options contradict each other or the weights to begin with."""
+        """Raises ValueError where weights to begin with don't fit the one segmenter that is trained."""
         config = self.config
         if config.init_from is None:
             return

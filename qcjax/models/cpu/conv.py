@@ -19,7 +19,7 @@ from jax import lax
 
 from qcjax.models.cpu import lazy, subpixel
 from qcjax.models.cpu.lazy import Lazy
-from qcjax.typing import Array
+from qcjax.typing import Array, Float
 
 SPATIAL = {2: "HW", 3: "DHW"}
 MIN_FEATURES = 32  # of the output; with fewer the two gradients are equally fast on two threads
@@ -46,7 +46,9 @@ def pays(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def conv(x: Lazy, kernel: Array, stride: tuple[int, ...], pads: tuple[int, ...]) -> Array:
+def conv(
+    x: Lazy, kernel: Float[Array, "*size c k"], stride: tuple[int, ...], pads: tuple[int, ...]
+) -> Float[Array, "b *out k"]:
     """Convolution with symmetric padding: x (b, *space, c), kernel (*size, c, k) -> (b, *space / stride, k).
 
     Differentiable in reverse mode only. What is kept for the gradient of a lazy x is what it is computed from.
@@ -58,7 +60,12 @@ def _of_values(x: Array, kernel: Array, stride: tuple[int, ...], pads: tuple[int
     return (_fold_depth if len(stride) == 3 else plain)(x, kernel, stride, pads)
 
 
-def plain(x: Array, kernel: Array, stride: tuple[int, ...], pads: tuple[int, ...]) -> Array:
+def plain(
+    x: Float[Array, "b *space c"],
+    kernel: Float[Array, "*size c k"],
+    stride: tuple[int, ...],
+    pads: tuple[int, ...],
+) -> Float[Array, "b *out k"]:
     """The same as XLA does it, with XLA's gradients; 2-D or 3-D, on any backend."""
     sees_itself_alone = set(kernel.shape[:-2]) == set(stride) == {1} and not any(pads)
     if sees_itself_alone:
@@ -99,7 +106,9 @@ def _input_gradient(
     return grad_x
 
 
-def kernel_gradient(x: Lazy, grad: Array, size: Pair, stride: Pair, pads: Pair) -> Array:
+def kernel_gradient(
+    x: Lazy, grad: Float[Array, "b rows columns k"], size: Pair, stride: Pair, pads: Pair
+) -> Float[Array, "height width c k"]:
     """Gradient of the kernel from the input x (b, h, w, c) and the output's gradient (b, rows, columns, k).
 
     A strip is some rows of one image, or some whole images. Returns (*size, c, k), float32.

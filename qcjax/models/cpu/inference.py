@@ -8,13 +8,13 @@ import jax
 from jax import lax
 
 from qcjax.models.cpu.conv import largest_divisor
-from qcjax.typing import Array
+from qcjax.typing import Array, Shaped
 
 # of two images of 256×256; the networks then take .8 to .9 of the time of a batch of 20 at once
 PIXELS = 2**17
 
 
-def in_parts(function: Callable[[Array], Any], x: Array) -> Any:
+def in_parts(function: Callable[[Any], Any], x: Shaped[Array, "b *space c"]) -> Any:
     """function(x), where each row of what it gives depends on the same row of x alone.
 
     Args:

@@ -48,7 +48,7 @@ def is_computed(x: Lazy) -> bool:
     return not isinstance(x, Activation | Concatenation)
 
 
-def value(x: Lazy) -> Array:
+def value(x: Lazy) -> Float[Array, "b *space c"]:
     """As an array, (b, *space, c)."""
     return x.value() if isinstance(x, Activation | Concatenation) else x
 

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from math import prod
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
 
-from qcjax.typing import Array
+from qcjax.typing import Array, Float
 
 
-def transposed(convolve: Callable[..., Array], x: Array, w: Array) -> Array:
+def transposed(
+    convolve: Callable[..., Any], x: Float[Array, "b *space c"], w: Float[Array, "*size c k"]
+) -> Float[Array, "b *out k"]:
     """Transposed convolution with kernel 4, stride 2, padding 1 in every direction.
 
     Output 2j−1+p sees inputs j−1 and j, through taps 2+p and p (p = 0, 1).
@@ -36,7 +39,7 @@ def transposed(convolve: Callable[..., Array], x: Array, w: Array) -> Array:
     return y[(slice(None), *(slice(1, -1),) * ndim)]
 
 
-def depth_to_space(x: Array, factors: tuple[int, ...]) -> Array:
+def depth_to_space(x: Float[Array, "b *space fc"], factors: tuple[int, ...]) -> Float[Array, "b *out c"]:
     """(b, *space, factors·c) -> (b, *space · factors, c); the factors vary slowest within the channels."""
     b, *space, c = x.shape
     ndim = len(factors)
