@@ -76,12 +76,12 @@ def read_image(path: Path, orientation: Orientation | None = None) -> Volume:
       InvalidFile: unreadable, not 3-D, or with NaN or infinite intensities.
     """
     path = Path(path)
-    grid, header, stored = _read(path)
+    grid, header, stored = read_stored(path)
     array = stored.astype(np.float32)
     bad = array.size - int(np.count_nonzero(np.isfinite(array)))
     if bad:
         raise InvalidFile(path, f"{bad} NaN or infinite voxels of {array.size}", "finite intensities")
-    return _brought(path, grid, header, array, grid.axes(orientation))
+    return brought(path, grid, header, array, grid.axes(orientation))
 
 
 def read_labels(
@@ -114,7 +114,7 @@ def read_labels_checked(
 ) -> tuple[Volume, float]:
     """As `read_labels`, with the largest distance that a label was rounded by (0 where all were integers)."""
     path = Path(path)
-    grid, header, stored = _read(path)
+    grid, header, stored = read_stored(path)
     axes = grid.axes(orientation) if like is None else (_axes_as(grid, like), ())
     if like is not None:
         shape, affine = axes[0].reorder(grid.shape), axes[0].brought_affine(grid.affine, grid.shape)
@@ -122,7 +122,7 @@ def read_labels_checked(
         if difference:
             raise InvalidFile(path, *difference)
     labels, rounded_by = _integers(path, stored, mapping)
-    return _brought(path, grid, header, labels, axes), rounded_by
+    return brought(path, grid, header, labels, axes), rounded_by
 
 
 def on_grid_of(image: Volume, volume: Volume) -> Volume:
@@ -148,13 +148,14 @@ def _axes_as(grid: StoredGrid, like: Volume) -> Axes:
     return nearest_axes(unit, directions, range(3), like.axes)[0]
 
 
-def _brought(
+def brought(
     path: Path,
     grid: StoredGrid,
     header: nib.Nifti1Header,
     stored: np.ndarray,
     found: tuple[Axes, tuple[str, ...]],
 ) -> Volume:
+    """A volume of a stored array, its axes brought as `StoredGrid.axes` has found."""
     axes, notes = found
     affine = axes.brought_affine(grid.affine, grid.shape)
     spacing, notes = axes.reorder(grid.spacing_mm), (*grid.notes, *notes)
@@ -287,16 +288,18 @@ def _read_header(path: Path, file: IO[bytes]) -> nib.Nifti1Header:
 
 
 @_quietly
-def _read(path: Path) -> tuple[StoredGrid, nib.Nifti1Header, np.ndarray]:
-    """The stored grid, the header, and the scaled voxels as stored, in Fortran order."""
+def read_stored(path: Path, cine: bool = False) -> tuple[StoredGrid, nib.Nifti1Header, np.ndarray]:
+    """The stored grid, the header, and the scaled voxels as stored, in Fortran order; a cine may have an axis more."""
     if other_format(path):
         return read_itk(path)
     with _open(path) as file:
         header = _read_header(path, file)
         whole = header_shape(path, header)
-        if any(n > 1 for n in whole[3:]):
-            raise InvalidFile(path, f"a {len(whole)}-D volume of shape {whole}", "a 3-D volume")
-        grid, shape = stored_grid(path, header), whole[:3]
+        further = [n for n in whole[3:] if n > 1]
+        if len(further) > cine:
+            expected = "a 3-D volume or a cine" if cine else "a 3-D volume"
+            raise InvalidFile(path, f"a {len(whole)}-D volume of shape {whole}", expected)
+        grid, shape = stored_grid(path, header), (*whole[:3], *further)
         try:
             dtype = header.get_data_dtype()
         except (KeyError, nib.spatialimages.HeaderDataError):
