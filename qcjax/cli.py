@@ -25,7 +25,8 @@ from rich.text import Text
 from qcjax.config import MONITORS, Centre, DiceOfMasks
 from qcjax.labels import parse_labels
 from qcjax.runtime.exits import exit_code
-from qcjax.runtime.wording import count_of
+from qcjax.runtime.wording import count_of, printable
+from qcjax.segmentation.command import segment, train
 
 if TYPE_CHECKING:
     from qcjax.data.findings import Finding
@@ -199,7 +200,7 @@ def score(
     for entry in scores.flagged[:FLAGGED_LISTED]:
         measure = "suspicion" if images is None else "suspicion or doubt"
         text = f"{entry.status:<10}  {measure} {entry.suspicion:.2f}  {entry.name}"
-        console.print(_printable(text), markup=False)
+        console.print(printable(text), markup=False)
     if len(scores.flagged) > FLAGGED_LISTED:
         console.print(f"... and {len(scores.flagged) - FLAGGED_LISTED} more, in scores.csv")
     counts = ", ".join(f"{scores.summary[name]} {name}" for name in ("erroneous", "suspicious", "untouched"))
@@ -207,7 +208,7 @@ def score(
         f"{f'Share {share}: ' if share else ''}{count_of(scores.summary['cases'], 'mask')}: {counts}"
     )
     if scores.complete:
-        console.print(_printable(f"Report: {out / 'report.html'}"), markup=False)
+        console.print(printable(f"Report: {out / 'report.html'}"), markup=False)
     told = "says" if scores.complete else "will say"
     for name, what in (
         ("errors", f"couldn't be scored; scores.csv {told} why"),
@@ -300,16 +301,13 @@ def monitor(
 
 
 COMMANDS: dict[str, Callable[..., int]] = {
+    "segment": segment,
+    "train": train,
     "validate": validate,
     "report": report,
     "monitor": monitor,
     "score": score,
 }
-
-
-def _printable(text: str) -> str:
-    """With a question mark for what isn't text, as in a file's name of another encoding."""
-    return text.encode(errors="replace").decode()
 
 
 def _print_findings(findings: Sequence["Finding"], n_subjects: int, console: Console) -> int:

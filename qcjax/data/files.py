@@ -29,7 +29,8 @@ OTHER_VOLUMES = (
     ".npz",
 )
 JUNK = ("__MACOSX",)
-SCORES, RUN, MONITOR = "score.json", "config.json", "monitor.json"  # the markers of our own results
+SCORES, MASKS, RUN = "score.json", "segment.json", "config.json"  # the markers of our own results
+MONITOR, MODEL = "monitor.json", "model.json"
 NAMED = 3  # of what was left out, in a sentence
 
 _VOLUME = re.compile(rf"(?s)([^.].*?)({'|'.join(re.escape(e) for e in ENDINGS)})", re.IGNORECASE)
@@ -53,7 +54,7 @@ def other_format(path: Path) -> bool:
 
 def is_ours(folder: Path) -> bool:
     """Whether a run of ours made a folder and keeps its results there."""
-    if (folder / SCORES).is_file() or (folder / MONITOR).is_file():
+    if any((folder / name).is_file() for name in (SCORES, MASKS, MONITOR, MODEL)):
         return True
     try:
         found = json.loads((folder / RUN).read_text(encoding="utf-8"))

@@ -1,0 +1,1 @@
+"""A segmenter for anybody's images: trained by `qcjax train`, used by `qcjax segment`."""

@@ -1,0 +1,164 @@
+"""The subcommands `train` and `segment`; what they work with is imported when they run."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+
+from qcjax.config.segmentation import EFFORTS
+from qcjax.runtime.exits import exit_code
+from qcjax.runtime.wording import count_of, printable
+
+if TYPE_CHECKING:
+    from qcjax.segmentation.segment import Outcome
+
+FLAGGED_LISTED = 20  # on the terminal
+
+
+def train(
+    out: Annotated[Path, tyro.conf.arg(metavar="MODEL")],
+    data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
+    layout: Literal["auto", "acdc", "mnms2", "emidec", "nnunet"] = "auto",
+    images: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
+    masks: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
+    labels: Annotated[str | None, tyro.conf.arg(metavar="lv=1,myo=2,rv=3")] = None,
+    preset: Literal["fast", "full"] = "fast",
+    may_be_absent: tuple[str, ...] = (),
+    in_pieces: tuple[str, ...] = (),
+    folds: int | None = None,
+    epochs: int | None = None,
+    width: int | None = None,
+    size: int | None = None,
+    patch: int | None = None,
+    spacing_mm: float | None = None,
+    monitor_epochs: int | None = None,
+    keep: bool = False,
+    seed: int = 0,
+    devices: int | None = None,
+) -> int:
+    """Train a model on your own labelled images; `qcjax segment` then segments others with it.
+
+    The data are a data set's folder (--data), or a folder of images and one of masks (--images, --masks). The subjects
+    are split into folds; each fold's network learns from the others' subjects and is judged on its own, and the mean of
+    all networks is the model. A monitor is trained beside them. Started again on the same --out, training goes on.
+
+    Example: qcjax train --data data/ACDC --out model
+
+    Args:
+      out: The folder of the model: model.json, weights.safetensors, monitor, README.md, report.html; and training,
+        which holds what it takes to go on and can be deleted in the end.
+      data: The data set's folder.
+      layout: Of --data: ACDC, M&Ms-2 (its short axis), EMIDEC, or nnU-Net's raw layout; auto: whichever is recognised.
+      images: A folder of NIfTI images, in subfolders too; with --masks in place of --data.
+      masks: Their masks, at the images' own relative names, which may have the suffix _gt, _pred or _seg.
+      labels: With --masks, the structures and their values in the files; none: every value that occurs.
+      preset: fast: small 2-D networks, for a CPU. full: full sizes, for a GPU.
+      may_be_absent: Structures that a sound mask may lack, such as infarction: not having them is no error.
+      in_pieces: Structures that may be in several pieces; of all others only the largest piece of a mask is kept.
+      folds: How many networks, each trained without a fold of the subjects.
+      epochs: Passes of each network over its training slices.
+      width: Channels of the networks' first stage.
+      size: Height and width of the prepared slices in pixels.
+      patch: Height and width of what the networks train on, drawn from the slices.
+      spacing_mm: In-plane spacing of the prepared slices.
+      monitor_epochs: Passes of the monitor over the masks.
+      keep: Keep the masks and probabilities that each fold's network predicts for its own subjects, in held_out.
+      seed: Of the folds, the initial weights, the order and the augmentation.
+      devices: How many devices share each batch; default all.
+    """
+    from qcjax.runtime import jax_setup
+    from qcjax.segmentation.run import Training
+
+    def run() -> None:
+        given: dict[str, Any] = dict(
+            data=data, out=out, images=images, masks=masks, layout=layout, labels=labels, keep=keep, seed=seed,
+            may_be_absent=may_be_absent, in_pieces=in_pieces, devices=devices,
+        )  # fmt: skip
+        sizes = dict(folds=folds, epochs=epochs, width=width, size=size, patch=patch, spacing_mm=spacing_mm)
+        given |= {name: value for name, value in sizes.items() if value is not None}
+        config = replace(EFFORTS[preset], **given)
+        if monitor_epochs is not None:
+            options = replace(config.monitor.autoencoder, epochs=monitor_epochs)
+            config = replace(config, monitor=replace(config.monitor, autoencoder=options))
+        jax_setup.prepare()
+        Training(config).run()
+        print(f"{out}: segment images with qcjax segment --model {out}")
+
+    return exit_code(run)
+
+
+def segment(
+    images: Annotated[Path, tyro.conf.arg(metavar="DIR")],
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")],
+    model: Annotated[Path | None, tyro.conf.arg(metavar="MODEL")] = None,
+    pairs: Annotated[Path | None, tyro.conf.arg(metavar="FILE.csv")] = None,
+    fail_on: Literal["suspicious", "erroneous"] | None = None,
+    hd_limit_mm: float = 50.0,
+    dc_limit: float = 0.5,
+    pictures: int = 40,
+    devices: int | None = None,
+) -> int:
+    """Segment a folder of images, and tell which masks to distrust.
+
+    Without --model, the model that comes with qcjax segments short-axis cine MR: left ventricle, myocardium and right
+    ventricle. It was trained on ACDC and is for research only (CC BY-NC-SA 4.0), no medical device.
+
+    Written to --out: masks/ (on each image's own grid, with the label values that the model was trained with),
+    cases.csv (a row per image, frame and structure), subjects.csv (volumes and ejection fraction of pairs of ED and ES
+    and of cines), summary.json, and report.html with the most doubtful masks first. What can't be segmented becomes a
+    row with its reason. Started again, it goes on.
+
+    The exit code is 0, or 1 where it couldn't start or go on; with --fail-on it is 2 where a mask is flagged so, or an
+    image couldn't be segmented; 75 after SIGTERM and 130 after Ctrl-C: started again, it goes on.
+
+    Example: qcjax segment --images scans --out masks
+
+    Args:
+      images: The images, .nii or .nii.gz, in subfolders too: short-axis stacks, single slices, cines (every frame).
+        Masks beside them (*_gt, *_pred, *_seg) are left out. nnU-Net's channel _0000 is dropped from the names.
+      out: Where the results go.
+      model: The folder of a trained model; by default the one that comes with qcjax.
+      pairs: A csv with the columns subject, ed, es that names two images of each subject. By default pairs are found by
+        names with ED and ES, and by ACDC's Info.cfg.
+      fail_on: Exit with code 2 where a mask is at least so bad, or an image couldn't be segmented.
+      hd_limit_mm: A structure is suspicious where its pseudo Hausdorff distance is above this.
+      dc_limit: A structure is suspicious where its pseudo Dice is below this.
+      pictures: How many images are pictured in the report, the most doubtful first.
+      devices: How many devices to use; all by default.
+    """
+    from qcjax.runtime import jax_setup
+    from qcjax.segmentation.model import Model
+    from qcjax.segmentation.segment import Segmentation
+
+    jax_setup.prepare()
+    ended: list[Outcome] = []
+
+    def run() -> None:
+        loaded = Model.load(model, devices)
+        if loaded.description.get("licence"):
+            print(f"The model: {loaded.description['licence']}")
+        opened = Segmentation.open(loaded, images, out, pairs, hd_limit_mm, dc_limit)
+        ended.append(opened.run(pictures))
+
+    code = exit_code(run)
+    if code:
+        return code
+    outcome = ended[0]
+    console = Console(soft_wrap=True, highlight=False)
+    for entry in outcome.doubtful[:FLAGGED_LISTED]:
+        text = f"{entry.status:<10}  suspicion {entry.suspicion:.2f}  {entry.name}"
+        console.print(printable(text), markup=False)
+    if len(outcome.doubtful) > FLAGGED_LISTED:
+        console.print(f"... and {len(outcome.doubtful) - FLAGGED_LISTED} more, in cases.csv")
+    counts = ", ".join(
+        f"{outcome.summary[n]} {n.replace('_', ' ')}" for n in ("erroneous", "suspicious", "without_flag")
+    )
+    console.print(f"{count_of(outcome.summary['images'], 'image')}: {counts}")
+    console.print(printable(f"Report: {out / 'report.html'}"), markup=False)
+    if outcome.summary["errors"]:
+        lost = count_of(outcome.summary["errors"], "image")
+        print(f"{lost} couldn't be segmented; cases.csv says why", file=sys.stderr)
+    return 2 if outcome.fails(fail_on) else 0

@@ -1,0 +1,154 @@
+"""Which files of a folder are images to be segmented, and which of them are a subject's ED and ES."""
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qcjax.data.datasets import acdc
+from qcjax.data.datasets.masks import IMAGE_SUFFIXES
+from qcjax.data.files import ENDINGS, OTHER_VOLUMES, LeftOut, stem_of, walk
+from qcjax.data.findings import InvalidFile
+from qcjax.data.subject import PHASES
+
+_CHANNEL = re.compile(r"(.+)_(\d{4})")  # nnU-Net's names
+_LONG_AXIS = re.compile(r"\d+_LA_(ED|ES|CINE)")  # M&Ms-2's
+_FRAME = re.compile(r"(patient\d+)_frame(\d+)")  # ACDC's
+_PHASE = re.compile(r"(?<![A-Za-z])(ED|ES)(?![A-Za-z])")
+
+
+@dataclass(frozen=True)
+class Image:
+    """A file that is to be segmented."""
+
+    name: str  # its path in the folder without ending and channel, "/" between folders
+    path: Path
+    refused: str = ""  # why it can't be, as far as its name tells
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A subject's two phases, by their images' names."""
+
+    subject: str
+    ed: str
+    es: str
+
+
+def find_images(folder: Path, out: Path | None = None) -> tuple[list[Image], str]:
+    """The images in a folder and all below it, by name, and what was left out, in words; none is read.
+
+    Left out are masks beside their images (`*_gt`, `*_pred`, `*_seg`), hidden files, and folders that a run of ours
+    left.
+
+    Args:
+      out: a folder that isn't looked into.
+
+    Raises:
+      FileNotFoundError: no such folder.
+      ValueError: no image in it, or two of one name.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: found no such folder; expected one of images")
+    images: dict[str, Image] = {}
+    left_out = LeftOut()
+    for place, folders, names in walk(folder, left_out):
+        if out is not None:
+            folders[:] = [f for f in folders if (place / f).resolve() != out.resolve()]
+        stems = {stem: name for name in names if (stem := stem_of(name)) is not None}
+        for name in names:
+            if name.lower().endswith(OTHER_VOLUMES):
+                left_out.add("file of a format that isn't read", (place / name).relative_to(folder))
+        for stem, name in stems.items():
+            if _is_mask(stem, stems):
+                left_out.add("mask", (place / name).relative_to(folder))
+                continue
+            image = _image(folder, place, stem, name)
+            if image.name in images:
+                raise ValueError(
+                    f"{image.path}: found also {images[image.name].path.name}; expected one file of each image"
+                )
+            images[image.name] = image
+    if not images:
+        raise ValueError(f"{folder}: found no images; expected files that end in {', '.join(ENDINGS)}")
+    return [images[name] for name in sorted(images)], str(left_out)
+
+
+def _is_mask(stem: str, stems: dict[str, str]) -> bool:
+    bare = next((stem.removesuffix(s) for s in IMAGE_SUFFIXES if stem.endswith(s)), None)
+    return bare is not None and (bare in stems or f"{bare}_0000" in stems)
+
+
+def _image(folder: Path, place: Path, stem: str, name: str) -> Image:
+    refused, channel = "", _CHANNEL.fullmatch(stem)
+    if channel is not None:
+        stem = channel[1]
+        if channel[2] != "0000":
+            stem, refused = (
+                f"{stem}_{channel[2]}",
+                f"channel {int(channel[2])} found, expected one channel, 0000",
+            )
+    if _LONG_AXIS.fullmatch(stem):
+        refused = "a long-axis view by its name found, expected short-axis images"
+    return Image((place.relative_to(folder) / stem).as_posix(), place / name, refused)
+
+
+def find_pairs(images: Sequence[Image], table: Path | None = None) -> list[Pair]:
+    """The ED and ES images of subjects: as a table says, else as ACDC's Info.cfg or names with ED and ES tell.
+
+    Args:
+      table: csv with the columns subject, ed, es; the latter are images' names or paths as in `cases.csv`.
+
+    Raises:
+      ValueError: a table that lacks a column, or names an image that isn't there.
+    """
+    if table is not None:
+        return _read_pairs(table, {image.name for image in images})
+    found: dict[str, dict[str, str]] = {}
+    frames: dict[Path, dict[str, str]] = {}
+    for image in images:
+        if image.refused:
+            continue
+        place, stem = image.path.parent, Path(image.name).name
+        frame, phase = _FRAME.fullmatch(stem), _PHASE.search(stem)
+        if frame is not None:
+            phases = frames.setdefault(place, _phases(place))
+            named = phases.get(frame[2].lstrip("0"))
+            if named:
+                found.setdefault(frame[1], {})[named] = image.name
+        elif phase is not None:
+            subject = (stem[: phase.start()] + stem[phase.end() :]).strip("_- ") or place.name
+            key = (Path(image.name).parent / subject).as_posix()
+            found.setdefault(key, {})[phase[1]] = image.name
+    return [Pair(s, v["ED"], v["ES"]) for s, v in sorted(found.items()) if set(v) == set(PHASES)]
+
+
+def _phases(place: Path) -> dict[str, str]:
+    """Number of a frame -> its phase, by an Info.cfg."""
+    try:
+        said = acdc.read_information(place / acdc.INFORMATION)
+    except InvalidFile:
+        return {}
+    return {said[p.lower()].lstrip("0"): p for p in PHASES if p.lower() in said}
+
+
+def _read_pairs(table: Path, names: set[str]) -> list[Pair]:
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        absent = {"subject", "ed", "es"} - set(reader.fieldnames or ())
+        if absent:
+            raise ValueError(f"{table}: columns {sorted(absent)} not found, expected subject, ed, es")
+        pairs = []
+        for number, row in enumerate(reader, start=2):
+            stems = []
+            for column in ("ed", "es"):
+                stem = stem_of(row[column] or "") or row[column]
+                if stem not in names:
+                    raise ValueError(
+                        f"{table}, line {number}: {column} {stem!r} found, expected one of the images"
+                    )
+                stems.append(stem)
+            pairs.append(Pair(row["subject"], *stems))
+    return pairs

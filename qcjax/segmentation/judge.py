@@ -1,0 +1,110 @@
+"""What the folds' networks make of subjects that they haven't seen: measures of every case, and their summary."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qcjax.data.cohort import Cohort
+from qcjax.data.nifti import read_image, read_labels, write_labels
+from qcjax.data.preprocess import restore_labels
+from qcjax.inference.monitor import Monitor
+from qcjax.labels import Structure
+from qcjax.metrics.clinical import volume_ml
+from qcjax.metrics.statistics import bootstrap_weights, interval_95
+from qcjax.metrics.surface import case_metrics
+from qcjax.qc.components import keep_largest
+from qcjax.runtime.arrays import write_arrays
+
+RESAMPLES = 2000
+MEASURES = ("dice", "hd_mm", "hd95_mm", "pdc", "phd_mm", "volume_ml", "true_volume_ml")
+Record = dict[str, Any]
+
+
+def judge_case(
+    cohort: Cohort,
+    number: int,
+    probabilities: np.ndarray,
+    monitor: Monitor,
+    mapping: dict[int, int],
+    single: Sequence[Structure],
+    keep: Callable[[str], Path] | None = None,
+) -> Record:
+    """A case's measures against its truth, on the image's own grid, and what the monitor says without it.
+
+    Args:
+      probabilities: (slices, size, size, 1 + k), of a network that hasn't seen the case.
+      mapping: label value in the files -> id of the structure.
+      single: structures of which only the largest piece counts.
+      keep: a file's ending -> where mask and probabilities of this case are kept; None: nowhere.
+    """
+    case, structures = cohort.cases[number], monitor.structures
+    assert case.label_path is not None
+    image = read_image(case.image_path, monitor.orientation)
+    truth = read_labels(case.label_path, mapping, like=image)
+    mask = keep_largest(restore_labels(probabilities, cohort.geometries[number]), single)
+    spacing = image.spacing_mm
+    measured = case_metrics(mask, truth.array, spacing, structures)
+    score = monitor.score(mask, spacing)
+    record: Record = {"case": case.name, "subject": case.subject, "phase": case.phase, "structures": {}}
+    for i, s in enumerate(structures):
+        values = (measured[f"dc_{s.key}"], measured[f"hd_{s.key}_mm"], measured[f"hd95_{s.key}_mm"])
+        volumes = (volume_ml(x == s.id, spacing) for x in (mask, truth.array))
+        found = (*values, float(score.pdc[i]), float(score.phd_mm[i]), *volumes)
+        record["structures"][s.key] = {
+            k: None if not np.isfinite(v) else round(float(v), 5)
+            for k, v in zip(MEASURES, found, strict=True)
+        }
+    record["verdict"] = score.verdict
+    record["suspicion"] = float(score.suspicion) if np.isfinite(score.suspicion) else None
+    if keep is not None:
+        stored = {inside: value for value, inside in mapping.items()}
+        by_id = np.array([stored[i] for i in range(1 + len(structures))])
+        write_labels(keep(".nii.gz"), by_id[mask], image, 1)
+        write_arrays(keep(".safetensors"), {"probabilities": probabilities.astype(np.float16)})
+    return record
+
+
+def interval(values: Mapping[str, Sequence[float | None]]) -> Record:
+    """Mean of a measure over all cases with its 95 % interval by bootstrap over subjects, and how many lack it.
+
+    Args:
+      values: subject -> its cases' values; None where undefined.
+    """
+    sums = np.array([sum(v for v in of if v is not None) for of in values.values()], float)
+    counts = np.array([sum(v is not None for v in of) for of in values.values()], float)
+    missing = sum(v is None for of in values.values() for v in of)
+    if not counts.sum():
+        return {"mean": None, "low": None, "high": None, "n": 0, "n_missing": missing}
+    weights = bootstrap_weights(len(sums), RESAMPLES, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        low, high = interval_95((weights @ sums) / (weights @ counts))
+    mean = float(sums.sum() / counts.sum())
+    return {"mean": mean, "low": low, "high": high, "n": int(counts.sum()), "n_missing": missing}
+
+
+def bland_altman(found: Sequence[float], true: Sequence[float]) -> Record:
+    """Mean difference of two measurements of the same, and the limits of agreement: mean ± 1.96 sd."""
+    difference = np.asarray(found, float) - np.asarray(true, float)
+    sd = float(difference.std(ddof=1)) if difference.size > 1 else float("nan")
+    bias = float(difference.mean())
+    return {"bias": bias, "sd": sd, "low": bias - 1.96 * sd, "high": bias + 1.96 * sd, "n": difference.size}
+
+
+def summarise(records: Sequence[Record], keys: Sequence[str]) -> Record:
+    """Per structure: Dice, HD, HD95 and pDC with intervals, and how the volumes agree."""
+    found: Record = {}
+    for key in keys:
+        own: dict[str, list[Record]] = {}
+        for record in records:
+            own.setdefault(record["subject"], []).append(record["structures"][key])
+        every = [v for of in own.values() for v in of]
+        found[key] = {
+            m: interval({subject: [v[m] for v in of] for subject, of in own.items()})
+            for m in ("dice", "hd_mm", "hd95_mm", "pdc")
+        }
+        found[key]["volume_ml"] = bland_altman(
+            [v["volume_ml"] for v in every], [v["true_volume_ml"] for v in every]
+        )
+    return found

@@ -1,0 +1,289 @@
+"""A trained model: images in, masks out, each with what its monitor makes of it."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from qcjax.data.batches import in_batches
+from qcjax.data.cine import read_frames
+from qcjax.data.preprocess import Geometry, plan, prepare_image, restore_labels
+from qcjax.data.subject import Volume
+from qcjax.inference.monitor import Monitor, Score
+from qcjax.labels import Structure, label_mapping
+from qcjax.metrics.clinical import volume_ml
+from qcjax.models import NnUNet
+from qcjax.models.cpu.inference import in_parts
+from qcjax.qc import Flag
+from qcjax.qc.components import keep_largest
+from qcjax.runtime.arrays import read_arrays
+from qcjax.runtime.devices import REPLICATED, SHARDED, Devices
+from qcjax.typing import Array, Variables
+
+DESCRIPTION, WEIGHTS, MONITOR = "model.json", "weights.safetensors", "monitor"
+BUNDLED = Path(__file__).parent / "bundled"
+FORMAT = 1  # of model.json
+BATCH = 8  # slices on all devices at once
+MIRRORS = (
+    (),
+    (1,),
+    (2,),
+    (1, 2),
+)  # one after the other for the networks that were trained mirrored: costs nothing
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image on its way to the networks."""
+
+    volume: Volume
+    geometry: Geometry
+    stack: np.ndarray  # (slices, size, size) float32
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is known of one structure of one mask without ground truth."""
+
+    volume_ml: float
+    pdc: float  # pseudo Dice, of mask and reconstruction
+    phd_mm: float  # pseudo Hausdorff distance; NaN where either lacks the structure
+    worst_slice: int | None  # counted from 0; None where no slice has the structure
+    flag: str  # "", "suspicious" or "erroneous"
+    reason: str  # of the flag, in words
+
+
+@dataclass(frozen=True)
+class Result:
+    """A segmented image."""
+
+    labels: np.ndarray  # (x, y, slices), the values of the files that the model was trained with
+    measures: Mapping[str, Measures]  # by the structures' keys
+    flags: Sequence[Flag]
+    score: Score  # all that the monitor says
+    volume: Volume  # the image, its axes as `labels` has them
+    _probabilities: Callable[[], np.ndarray]
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """Of background and each structure: (slices, size, size, 1 + k) float16, on the networks' grid."""
+        return self._probabilities()
+
+    @property
+    def verdict(self) -> str:
+        """The worst of the flags: "erroneous", "suspicious" or ""."""
+        return self.score.verdict
+
+
+class Model:
+    """Segmenters whose mean probabilities make a mask, and the monitor that judges it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        description: Mapping[str, Any],
+        weights: Sequence[Variables],
+        monitor: Monitor,
+        devices: Devices,
+    ) -> None:
+        """Use `load`."""
+        self.folder, self.description, self.monitor, self.devices = folder, description, monitor, devices
+        self.structures: tuple[Structure, ...] = monitor.structures
+        self.labels: dict[str, int] = description["labels"]
+        self.size, self.spacing_mm = int(description["size"]), float(description["spacing_mm"])
+        self.single = tuple(s for s in self.structures if s.key not in description["in_pieces"])
+        self.orientation = monitor.orientation  # what the axes of files are brought to
+        self.batch = devices.batch_size(BATCH)
+        self._values = np.zeros(1 + len(self.structures), np.min_scalar_type(max(self.labels.values())))
+        for value, label in label_mapping(self.structures, self.labels).items():
+            self._values[label] = value
+        network = network_of(description)
+        mirrors = tuple(islice(cycle(MIRRORS if description["mirror"] else MIRRORS[:1]), len(weights)))
+        self._variables = devices.replicate(tuple(weights))
+
+        def segment(variables: tuple[Variables, ...], image: Array) -> Array:
+            def mean(x: Array) -> Array:
+                def seen(variables: Any, axes: tuple[int, ...]) -> Array:
+                    found: Any = network.apply(variables, jnp.flip(x, axes))
+                    return jnp.flip(found, axes)
+
+                return jnp.stack([seen(*one) for one in zip(variables, mirrors, strict=True)]).mean(0)
+
+            return in_parts(mean, image).astype(jnp.float16)
+
+        self._segment = devices.compile(segment, (REPLICATED, SHARDED))
+
+    @classmethod
+    def load(cls, folder: Path | str | None = None, devices: int | None = None) -> "Model":
+        """The model in a folder, or without one the model that comes with qcjax.
+
+        Raises:
+          FileNotFoundError: the folder holds none.
+          ValueError: one that can't be used (says why), or more devices than there are.
+        """
+        folder = BUNDLED if folder is None else Path(folder)
+        path = folder / DESCRIPTION
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{folder}: found no {DESCRIPTION}; expected the folder of a trained model"
+            )
+        placed = Devices(devices)
+        try:
+            description = json.loads(path.read_text(encoding="utf-8"))
+            if description.get("format") != FORMAT:
+                raise ValueError(f"format {description.get('format')} found, expected {FORMAT}")
+            weights = _read_weights(folder / WEIGHTS, description)
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise ValueError(
+                f"{folder}: {error!s}; expected a trained model's {DESCRIPTION} and {WEIGHTS}"
+            ) from error
+        monitor = Monitor.load(folder / MONITOR, devices)
+        if [s.key for s in monitor.structures] != list(description["labels"]):
+            raise ValueError(
+                f"{folder}: a monitor of {', '.join(s.key for s in monitor.structures)} found, expected one of "
+                f"{', '.join(description['labels'])}"
+            )
+        return cls(folder, description, weights, monitor, placed)
+
+    def segment(self, image: np.ndarray, spacing_mm: Sequence[float]) -> Result:
+        """The mask of one image, with what the monitor makes of it.
+
+        Args:
+          image: (x, y, slices), intensities of any scale. The networks take axes that are flipped or swapped in plane,
+            but the monitor judges best what lies as the files that it learnt from, `orientation`.
+          spacing_mm: of its voxels, in the order of the axes.
+
+        Raises:
+          ValueError: another number of axes, intensities that aren't finite or all alike, or a spacing that isn't
+            positive.
+        """
+        return self.segment_volumes([_volume(image, spacing_mm)])[0]
+
+    def segment_file(self, path: Path | str) -> list[Result]:
+        """The mask of an image's file, or of each frame of a cine's, in their order.
+
+        Raises:
+          FileNotFoundError: no such file.
+          InvalidFile: one that can't be read.
+          ValueError: an image of one intensity.
+        """
+        return self.segment_volumes(read_frames(Path(path), self.orientation))
+
+    def segment_volumes(self, volumes: Sequence[Volume]) -> list[Result]:
+        """The masks of some images, slices of all of them in common batches; errors as of `prepare`."""
+        prepared = [self.prepare(volume) for volume in volumes]
+        found = self.predict(prepared)
+        masks = [self.restore(p, x) for p, x in zip(prepared, found, strict=True)]
+        judged = [self.monitor.prepare(m, p.volume.spacing_mm) for m, p in zip(masks, prepared, strict=True)]
+        rebuilt = self.monitor.reconstruct(judged)
+        scores = [self.monitor.assess(j, r) for j, r in zip(judged, rebuilt, strict=True)]
+        parts = zip(prepared, masks, scores, found, strict=True)
+        return [self.result(p.volume, mask, score, lambda x=x: x) for p, mask, score, x in parts]  # type: ignore[misc]
+
+    def prepare(self, volume: Volume) -> Prepared:
+        """The host's part before the networks.
+
+        Raises:
+          ValueError: an image of zeros, or of one intensity.
+        """
+        geometry = plan(volume, (self.spacing_mm, self.spacing_mm), self.size)
+        return Prepared(volume, geometry, prepare_image(volume, geometry))
+
+    def predict(self, prepared: Sequence[Prepared]) -> list[np.ndarray]:
+        """The networks' part: mean probabilities, (slices, size, size, 1 + k) float16, of each image."""
+        if not prepared:
+            return []
+        slices = np.concatenate([p.stack for p in prepared])
+        waiting = [self._segment(self._variables, self.devices.shard(x)) for x in self._batches(slices)]
+        found = np.concatenate([self.devices.gather(x) for x in waiting])[: len(slices)]
+        return np.split(found, np.cumsum([len(p.stack) for p in prepared])[:-1])
+
+    def _batches(self, slices: np.ndarray) -> Iterator[np.ndarray]:
+        for indices in in_batches(np.arange(len(slices)), self.batch).indices:
+            yield slices[indices][..., None]
+
+    def restore(self, prepared: Prepared, probabilities: np.ndarray) -> np.ndarray:
+        """The host's part after the networks: ids of structures on the image's own grid, (x, y, slices) uint8.
+
+        Of every structure that isn't in pieces, only the largest one is kept.
+        """
+        mask = restore_labels(probabilities, prepared.geometry)
+        return keep_largest(mask, self.single)
+
+    def result(
+        self, volume: Volume, mask: np.ndarray, score: Score, probabilities: Callable[[], np.ndarray]
+    ) -> Result:
+        """What is known of a mask, ids of structures, once the monitor has judged it."""
+        measures = {}
+        worst = score.worst_slice
+        for i, structure in enumerate(self.structures):
+            own = [flag for flag in score.flags if flag.structure == structure.key]
+            kinds = {flag.kind for flag in own}
+            measures[structure.key] = Measures(
+                volume_ml(mask == structure.id, volume.spacing_mm),
+                float(score.pdc[i]),
+                float(score.phd_mm[i]),
+                int(worst[i]) if worst[i] >= 0 else None,
+                "erroneous" if "erroneous" in kinds else "suspicious" if kinds else "",
+                "; ".join(flag.reason for flag in own),
+            )
+        return Result(self._values[mask], measures, score.flags, score, volume, probabilities)
+
+
+def network_of(description: Mapping[str, Any]) -> NnUNet:
+    """The segmenter that a model's description tells of."""
+    sizes = description["network"]
+    strides = ((1, 1), *((2, 2),) * (int(sizes["stages"]) - 1))
+    return NnUNet(
+        classes=1 + len(description["labels"]),
+        width=int(sizes["width"]),
+        max_width=int(sizes["max_width"]),
+        strides=strides,
+    )
+
+
+def _read_weights(path: Path, description: Mapping[str, Any]) -> list[Variables]:
+    """A network's variables per fold, float32. Raises ValueError where they don't fit the description."""
+    network, size = network_of(description), int(description["size"])
+    expected = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, size, size, 1))))
+    shapes = {k: v.shape for k, v in traverse_util.flatten_dict(dict(expected), sep="/").items()}
+    arrays = read_arrays(path)
+    found = []
+    for i in range(int(description["networks"])):
+        flat = {k: np.asarray(arrays[f"{i}/{k}"], np.float32) for k in shapes if f"{i}/{k}" in arrays}
+        if {k: v.shape for k, v in flat.items()} != shapes:
+            raise ValueError(f"{path.name} doesn't fit the network in {DESCRIPTION}")
+        found.append(traverse_util.unflatten_dict(flat, sep="/"))
+    return found
+
+
+def packed_weights(networks: Sequence[Variables]) -> dict[str, np.ndarray]:
+    """The variables of some networks as they are stored: float16, by name."""
+    packed = {}
+    for i, variables in enumerate(networks):
+        for name, value in traverse_util.flatten_dict(variables, sep="/").items():
+            packed[f"{i}/{name}"] = np.asarray(value, np.float16)
+    return packed
+
+
+def _volume(image: np.ndarray, spacing_mm: Sequence[float]) -> Volume:
+    image = np.asarray(image)
+    if image.ndim != 3 or not (np.issubdtype(image.dtype, np.number) or image.dtype == np.bool_):
+        raise ValueError(
+            f"image of shape {image.shape} and type {image.dtype} found, expected numbers (x, y, slices)"
+        )
+    if not np.isfinite(image).all():
+        raise ValueError("image with NaN or infinite intensities found, expected finite ones")
+    spacing = tuple(float(s) for s in spacing_mm)
+    if len(spacing) != 3 or not all(0 < s < np.inf for s in spacing):
+        raise ValueError(f"spacing {tuple(spacing_mm)} found, expected three positive lengths in mm")
+    affine = np.diag([*spacing, 1.0])
+    return Volume(image.astype(np.float32), (spacing[0], spacing[1], spacing[2]), affine, Path("image"))

@@ -1,0 +1,168 @@
+"""`qcjax segment`: which images of a folder are there, which are done already, and what is left behind in the end."""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qcjax.data.files import MASKS
+from qcjax.runtime import jax_setup
+from qcjax.runtime.files import read_object, write_whole
+from qcjax.runtime.line_journal import LineJournal
+from qcjax.runtime.lock import lock_folder
+from qcjax.runtime.progress import bar, say
+from qcjax.segmentation.inputs import Image, Pair, find_images, find_pairs
+from qcjax.segmentation.model import DESCRIPTION, WEIGHTS, Model
+from qcjax.segmentation.page import Segmented, write_segments_page
+from qcjax.segmentation.stream import Stream
+from qcjax.segmentation.subjects import subject_rows, write_subjects
+from qcjax.segmentation.table import Entry, mask_path, summarise, write_table
+
+MOVABLE = ("model",)  # settings that may differ when a run goes on: the same model in another place
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run leaves."""
+
+    folder: Path  # with masks/, cases.csv, subjects.csv, summary.json, report.html
+    summary: dict[str, Any]
+    doubtful: list[Entry]  # those with flags, the most urgent first
+
+    def fails(self, limit: str | None) -> bool:
+        """Whether any image is at least so bad, "suspicious" or "erroneous", or couldn't be segmented; None: never."""
+        counted = {"suspicious": ("suspicious", "erroneous", "errors"), "erroneous": ("erroneous", "errors")}
+        return limit is not None and any(self.summary[name] for name in counted[limit])
+
+
+class Segmentation:
+    """One folder of images, one model, one folder of results."""
+
+    def __init__(
+        self,
+        model: Model,
+        images: Sequence[Image],
+        pairs: Sequence[Pair],
+        out: Path,
+        settings: Mapping[str, Any],
+        left_out: str,
+    ) -> None:
+        """Use `open`."""
+        self.model, self.images, self.pairs, self.out = model, images, pairs, out
+        self.settings, self.left_out = settings, left_out
+        self.journal: LineJournal[Entry] = LineJournal(out / "cases.jsonl", Entry.of)
+
+    @classmethod
+    def open(
+        cls,
+        model: Model,
+        images: Path,
+        out: Path,
+        pairs: Path | None = None,
+        hd_limit_mm: float = 50.0,
+        dc_limit: float = 0.5,
+    ) -> "Segmentation":
+        """Find the images and make the folder of results, or go on with what is in it.
+
+        Args:
+          pairs: csv with the columns subject, ed, es (`find_pairs`).
+          hd_limit_mm, dc_limit: of the flag "suspicious".
+
+        Raises:
+          FileNotFoundError: no such folder of images.
+          ValueError: no images, a table of pairs that doesn't fit, results of other settings, or another process at
+            work in the folder.
+        """
+        images, out = Path(images).resolve(), Path(out)
+        found, left_out = find_images(images, out)
+        paired = find_pairs(found, pairs)
+        if left_out:
+            say(f"{images}: left out: {left_out}")
+        settings = {
+            "model": str(model.folder.absolute()),
+            "model_sha256": _sha256(model.folder),
+            "images": str(images),
+            "hd_limit_mm": str(hd_limit_mm),
+            "dc_limit": str(dc_limit),
+        }
+        out.mkdir(parents=True, exist_ok=True)
+        lock_folder(out)
+        _agree(out, settings)
+        return cls(model, found, paired, out, settings, left_out)
+
+    def run(self, pictures: int = 40) -> Outcome:
+        """Segment what isn't segmented yet; write `cases.csv`, `subjects.csv`, `summary.json` and `report.html`.
+
+        Args:
+          pictures: of images in the report, at most, the most doubtful first.
+        """
+        todo = [image for image in self.images if not self._stands(image)]
+        if len(todo) < len(self.images):
+            say(f"Going on: {len(self.images) - len(todo)} of {len(self.images)} images are done")
+        limits = float(self.settings["hd_limit_mm"]), float(self.settings["dc_limit"])
+        stream = Stream(self.model, self.out, *limits)
+        started = time.monotonic()
+        with bar("Images segmented", len(todo)) as advance:
+            for line in stream.lines(todo):
+                self.journal.append(line)
+                advance()
+        wall = time.monotonic() - started
+        return self._write(len(todo), wall, pictures)
+
+    def _write(self, count: int, wall: float, pictures: int) -> Outcome:
+        entries = sorted((self.journal.entries[image.name] for image in self.images), key=lambda e: e.name)
+        offsets, keys = [entry.offset for entry in entries], [s.key for s in self.model.structures]
+        write_table(self.out / "cases.csv", self.journal.lines(offsets), Path(self.settings["images"]))
+        rows = subject_rows(self.journal.lines(offsets), self.pairs)
+        write_subjects(self.out / "subjects.csv", rows)
+        summary = summarise(entries, self.journal.lines(offsets), keys) | {
+            "images_in_this_run": count,
+            "seconds_in_this_run": round(wall, 3),
+            "seconds_per_image_in_this_run": round(wall / count, 4) if count else None,
+            "pairs": len(self.pairs),
+            "left_out": self.left_out,
+            "labels": self.model.labels,
+            "settings": dict(self.settings),
+            "versions": jax_setup.versions(),
+        }
+        write_whole(self.out / "summary.json", json.dumps(summary, indent=2) + "\n")
+        made = Segmented(self.out, self.model, self.settings, summary, self.journal, entries, rows)
+        write_segments_page(made, pictures)
+        doubtful = [entry for entry in entries if entry.status in ("erroneous", "suspicious")]
+        return Outcome(self.out, summary, sorted(doubtful, key=lambda entry: entry.urgency))
+
+    def _stands(self, image: Image) -> bool:
+        """Whether the journal's line is of the image's file as it is now, and its mask is there."""
+        entry = self.journal.entries.get(image.name)
+        if entry is None or entry.retry or entry.path != str(image.path):
+            return False
+        try:
+            stat = image.path.stat()
+            found = stat.st_size, stat.st_mtime_ns
+        except OSError:
+            found = -1, -1
+        if found != (entry.size, entry.mtime_ns):
+            return False
+        return entry.status == "error" or (self.out / mask_path(image.name)).is_file()
+
+
+def _agree(out: Path, settings: Mapping[str, Any]) -> None:
+    """Keep the settings in `segment.json`; ValueError where other ones are there."""
+    path = out / MASKS
+    if path.exists():
+        theirs = read_object(path, "the settings of `qcjax segment`")
+        keys = [k for k in settings if k not in MOVABLE and settings[k] != theirs.get(k)]
+        if keys:
+            found = ", ".join(f"{k} = {theirs.get(k)} (now {settings[k]})" for k in keys)
+            raise ValueError(f"{out}: holds masks with {found}; choose another --out, or the same options")
+    write_whole(path, json.dumps(settings, indent=2) + "\n")
+
+
+def _sha256(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for name in (DESCRIPTION, WEIGHTS):
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()

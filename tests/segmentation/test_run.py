@@ -1,0 +1,90 @@
+"""A training from end to end: what it leaves, that it goes on, and what it refuses."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from qcjax.config.segmentation import SegmentationConfig
+from qcjax.data.subject import Volume
+from qcjax.runtime.arrays import read_arrays
+from qcjax.segmentation.dataset import find_labelled
+from qcjax.segmentation.model import Model, network_of
+from qcjax.segmentation.run import Training
+
+
+def test_the_folder_holds_a_model_its_card_and_its_page(
+    model_folder: Path, config: SegmentationConfig
+) -> None:
+    assert config.data is not None
+    found = json.loads((model_folder / "model.json").read_text())
+    assert found["labels"] == {"lv": 3, "myo": 2, "rv": 1}
+    assert found["networks"] == 2
+    assert found["trained"]["subjects"] == 4
+    assert found["cross_validated"]["rv"]["dice"]["n"] == 8
+    card = (model_folder / "README.md").read_text()
+    page = (model_folder / "report.html").read_text()
+    assert "4 subjects, 8 labelled images" in card
+    assert "By fold" in page
+    # what is handed on names no subject and no place
+    for text in (card, json.dumps(found), (model_folder / "monitor" / "monitor.json").read_text()):
+        assert not re.search(r"patient\d", text)
+        assert str(config.data) not in text
+
+
+def test_weights_are_float16_and_no_subject_is_in_two_folds(model_folder: Path) -> None:
+    weights = read_arrays(model_folder / "weights.safetensors")
+    assert {x.dtype for x in weights.values()} == {np.dtype(np.float16)}
+    folds = json.loads((model_folder / "training" / "folds.json").read_text())["record"]
+    assert sorted(folds[0] + folds[1]) == [f"patient00{i}" for i in range(1, 5)]
+
+
+def test_held_out_masks_are_on_the_images_grid_with_the_files_values(
+    model_folder: Path, phantoms: Path
+) -> None:
+    image = nib.load(next((phantoms / "training" / "patient001").glob("*frame01.nii.gz")))
+    mask = nib.load(model_folder / "held_out" / "patient001_SA_ED.nii.gz")
+    assert mask.shape == image.shape
+    assert np.array_equal(mask.affine, image.affine)
+    assert set(np.unique(mask.dataobj)) <= {0, 1, 2, 3}
+
+
+def test_started_again_it_trains_nothing_and_leaves_the_same(
+    model_folder: Path, config: SegmentationConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (model_folder / "weights.safetensors").read_bytes()
+    monkeypatch.setattr("qcjax.segmentation.fold.run_steps", lambda *args: pytest.fail("a step was taken"))
+    Training(replace(config, keep=False)).run()
+    assert (model_folder / "weights.safetensors").read_bytes() == before
+
+
+def test_the_model_is_the_mean_of_its_networks_each_of_which_sees_another_mirror_image(
+    model_folder: Path,
+) -> None:
+    model, image = Model.load(model_folder, 1), np.random.default_rng(0).normal(size=(64, 48, 2))
+    volume = Volume(image.astype(np.float32), (3.6, 3.6, 8), np.eye(4), Path("image"))
+    prepared = model.prepare(volume)
+    network, stack = network_of(model.description), prepared.stack[..., None]
+    first, second = model._variables
+    each = [network.apply(first, stack), np.flip(network.apply(second, np.flip(stack, 1)), 1)]
+    assert np.abs(each[0] - each[1]).max() > 0.01
+    assert model.predict([prepared])[0].astype(np.float64) == pytest.approx(np.mean(each, 0), abs=2e-3)
+
+
+def test_options_that_name_unknown_structures_are_refused(config: SegmentationConfig) -> None:
+    with pytest.raises(ValueError, match="--may-be-absent: scar found, expected some of lv, myo, rv"):
+        find_labelled(replace(config, may_be_absent=("scar",)))
+
+
+def test_fewer_subjects_than_folds_are_refused(config: SegmentationConfig) -> None:
+    with pytest.raises(ValueError, match="4 labelled subjects found, expected at least 5"):
+        find_labelled(replace(config, folds=5))
+
+
+def test_data_and_two_folders_together_are_refused(config: SegmentationConfig) -> None:
+    with pytest.raises(ValueError, match="expected one of these"):
+        find_labelled(replace(config, images=config.data, masks=config.data))
