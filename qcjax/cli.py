@@ -213,6 +213,7 @@ def score(
     for name, what in (
         ("errors", f"couldn't be scored; scores.csv {told} why"),
         ("without_image", f"judged without an image, of which none could be used; scores.csv {told} why"),
+        ("seem_swapped", "with rv within the myocardium and lv beside it: lv and rv seem swapped (--labels)"),
         ("with_unusual_geometry", f"of unusual geometry; the column geometry of scores.csv {told} how"),
     ):
         if scores.summary[name]:

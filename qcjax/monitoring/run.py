@@ -32,6 +32,7 @@ from qcjax.monitoring.methods import (
 from qcjax.monitoring.summary import summarise_monitoring
 from qcjax.monitoring.table import MeasureRow, write_measures
 from qcjax.phantom import AcdcPhantomConfig, write_acdc
+from qcjax.qc.label_order import Swap, better_swapped, swap_in_words
 from qcjax.qc.registration import simpleitk
 from qcjax.report.experiment import ExperimentRun
 from qcjax.runtime import hosts
@@ -88,13 +89,20 @@ class MonitoringRun(ExperimentRun[AcdcConfig]):
                     f"{name}: {count_of(len(found.paths), 'mask')} found; {len(found.missing)} of the test cases have "
                     f"none, and {count_of(len(found.unknown), 'file')} belong to no test case"
                 )
+        swaps: dict[str, list[Swap | None]] = {name: [] for name in given}
         with bar("Checking given masks of cases", len(cases) if given else 0) as advance:
             for case in cases if given else ():
                 image = read_image(case.image_path)
-                for found in given.values():
+                for name, found in given.items():
                     if case.name in found.paths:
-                        read_labels(found.paths[case.name], ACDC_LABELS, like=image)
+                        mask = read_labels(found.paths[case.name], ACDC_LABELS, like=image)
+                        if case.label_path is not None:
+                            truth = read_labels(case.label_path, ACDC_LABELS, like=image)
+                            swaps[name].append(better_swapped(mask.array, truth.array))
                 advance()
+        for name, found_swaps in swaps.items():
+            if sentence := swap_in_words(found_swaps):
+                say(f"warning: {name}: {sentence}")
 
     def monitor(self, split: acdc.Split) -> Monitor:
         """The monitor, trained on the ground truth of the training subjects."""

@@ -24,6 +24,7 @@ from qcjax.data.subject import Volume
 from qcjax.inference.monitor import Monitor, Prepared
 from qcjax.labels import label_mapping
 from qcjax.qc import contrast
+from qcjax.qc.label_order import seems_swapped
 from qcjax.scoring.table import Line, error_line, output_paths, score_line
 
 GROUP = 8  # cases whose slices share the device's batches
@@ -173,7 +174,8 @@ class Stream:
         volumes = self._values[score.reconstruction], differs.astype(np.uint8)
         for path, volume in zip(output_paths(case.file.name), volumes, strict=True):
             write_labels(self.out / path, volume, case.mask, GZIP_LEVEL)
-        return score_line(score, flags, case.doubts, case.image_error, case.mask.axes, case.mask.notes)
+        line = score_line(score, flags, case.doubts, case.image_error, case.mask.axes, case.mask.notes)
+        return line | {"seems_swapped": seems_swapped(case.mask.array, score.structures)}
 
     def _remove_outputs(self, name: str) -> None:
         with suppress(OSError, ValueError):  # a name that is refused has none

@@ -218,10 +218,11 @@ def summarise(entries: Sequence[Entry], lines: Iterable[Line], keys: Sequence[st
     scored = len(status) - status.count("error")
     beyond = sum(entry.status == "" and entry.suspicion > 1 for entry in entries)
     counts = {key: {"erroneous": 0, "suspicious": 0} for key in keys}
-    without_image = unusual = 0
+    without_image = unusual = swapped = 0
     for line in lines:
         without_image += bool(line.get("image_error"))
         unusual += bool(line.get("geometry"))
+        swapped += bool(line.get("seems_swapped"))
         for key, found in line["structures"].items():
             if found["verdict"]:
                 counts[key][found["verdict"]] += 1
@@ -237,6 +238,7 @@ def summarise(entries: Sequence[Entry], lines: Iterable[Line], keys: Sequence[st
         "untouched_with_suspicion_above_1": beyond,  # or with a doubt
         "without_image": without_image,
         "with_unusual_geometry": unusual,
+        "seem_swapped": swapped,  # the right ventricle within the myocardium, the left one beside it
         "structures": counts,
         "seconds_median": median,
         "seconds_p95": p95,

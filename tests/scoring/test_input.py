@@ -145,3 +145,13 @@ def test_where_left_and_right_are_not_known_it_is_said(
     assert "1 mask of unusual geometry" in capsys.readouterr().err
     assert "left and right" in rows_of(tmp_path / "out")["a", "lv"]["geometry"]
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["with_unusual_geometry"] == 1
+
+
+def test_masks_in_another_label_order_are_told_of(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_mask(tmp_path / "masks" / "a.nii.gz", draw_mask())
+    save_mask(tmp_path / "masks" / "b.nii.gz", draw_mask(lv=3, rv=1))
+    assert command("out") == 0
+    assert "1 mask with rv within the myocardium and lv beside it" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["seem_swapped"] == 1

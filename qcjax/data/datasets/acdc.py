@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qcjax.data.datasets.listing import Scan, aligned, counted, left_out_findings, some
+from qcjax.data.datasets.listing import Scan, aligned, counted, left_out_findings, read_text, some
 from qcjax.data.files import LeftOut, stem_of, walk
 from qcjax.data.findings import Finding, InvalidFile
 from qcjax.data.nifti import write_labels
@@ -94,10 +94,7 @@ def read_information(path: Path) -> dict[str, str]:
     Raises:
       InvalidFile: unreadable.
     """
-    try:
-        text = Path(path).read_bytes().decode("utf-8-sig", errors="replace")
-    except OSError as error:
-        raise InvalidFile(path, f"no readable file ({error.strerror})", "lines of key: value") from None
+    text = read_text(path, "lines of key: value")
     pairs = (line.partition(":") for line in text.splitlines() if ":" in line)
     return {key.strip().lower(): value.strip() for key, _, value in pairs}
 

@@ -5,6 +5,7 @@ normal; beside the folders the clinical texts, ``Case P001.txt``. The test cases
 Slices run from the apex to the base.
 """
 
+import codecs
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,7 +98,8 @@ def read_clinical(path: Path) -> dict[str, str]:
     except OSError as error:
         raise InvalidFile(path, f"no readable file ({error.strerror})", "lines of key: value") from None
     try:
-        text = data.decode("utf-8-sig")
+        utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = data.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError:  # as published: a lone byte 0xA0, the no-break space, before some colons
         text = data.decode("latin-1")
     pairs = (line.partition(":") for line in text.splitlines() if ":" in line)

@@ -1,12 +1,13 @@
 """What lies in a data set's folder: subjects and what is wrong with names and tables; lists for people."""
 
+import codecs
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from qcjax.data.files import LeftOut
-from qcjax.data.findings import Finding
+from qcjax.data.findings import Finding, InvalidFile
 from qcjax.data.subject import Subject
 
 
@@ -35,6 +36,23 @@ def left_out_findings(folder: Path, left_out: LeftOut) -> list[Finding]:
     if not left_out.found:
         return []
     return [Finding("warning", folder, f"left out: {left_out}", "files of the data set alone")]
+
+
+def read_text(path: Path, what: str) -> str:
+    """The text of a table or a list, in UTF-8 or, with its mark, UTF-16.
+
+    Raises:
+      InvalidFile: no readable file, or no text; says what was expected.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InvalidFile(path, f"no readable file ({error.strerror})", what) from None
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", errors="replace")
+    if b"\0" in data:
+        raise InvalidFile(path, "bytes of value 0, as in UTF-16 without its mark", f"{what}, in UTF-8")
+    return data.decode("utf-8-sig", errors="replace")
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

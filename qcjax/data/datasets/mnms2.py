@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qcjax.data.datasets.listing import Scan, aligned, counted, left_out_findings, some
+from qcjax.data.datasets.listing import Scan, aligned, counted, left_out_findings, read_text, some
 from qcjax.data.files import LeftOut, stem_of, walk
 from qcjax.data.findings import Finding, InvalidFile
 from qcjax.data.nifti import encode_labels
@@ -91,6 +91,10 @@ def scan(folder: Path, split: Path | None = None) -> Scan:
             lacking = sorted(set(files) - set(parts))
             if lacking:
                 raise InvalidFile(Path(split), f"no PART for {some(lacking)}", f"all {len(files)} subjects")
+            unknown = sorted(set(parts) - set(files))
+            if unknown:
+                found = f"a PART for {some(unknown)}, {len(unknown)} in all, without files"
+                findings.append(Finding("warning", Path(split), found, "the subjects in the folder"))
     except InvalidFile as error:
         findings.append(error.finding())
 
@@ -244,12 +248,9 @@ def _read_information(path: Path) -> dict[str, dict[str, str]]:
 
 def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """(code, those columns) of each row that isn't blank."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig", errors="replace")
-    except OSError as error:
-        raise InvalidFile(path, f"no readable file ({error.strerror})", "a csv") from None
+    text = read_text(path, "a csv")
     first = text.split("\n", 1)[0]
-    delimiter = ";" if first.count(";") > first.count(",") else ","
+    delimiter = max(",;\t", key=first.count)
     try:
         lines = list(csv.reader(io.StringIO(text, newline=None), delimiter=delimiter))
     except csv.Error as error:

@@ -174,3 +174,43 @@ def test_the_real_subject_001() -> None:
     assert (only.code, only.part, len(only.cases)) == ("001", "train", 4)
     assert all(c.label_path is not None for c in only.cases)
     assert len(read_grid(only.cine["LA"]).shape) == 4
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_tables_in_other_encodings_and_with_tabs(make_cohort: Callable[..., Path], encoding: str) -> None:
+    root = make_cohort(codes=(1,))
+    table = root / mnms2.INFORMATION
+    table.write_bytes("SUBJECT_CODE\tDISEASE\tVENDOR\n1\tHCM\tGE\n".encode(encoding))
+    if encoding == "utf-16-le":  # without its mark it is no text
+        findings = mnms2.scan(root).findings
+        assert any("bytes of value 0" in f.found and "UTF-8" in f.expected for f in findings)
+    else:
+        (subject,) = mnms2.find(root)
+        assert (subject.disease, subject.vendor) == ("HCM", "GE")
+
+
+def test_a_split_that_names_subjects_without_files_is_told_of(
+    make_cohort: Callable[..., Path], tmp_path: Path
+) -> None:
+    split = tmp_path / "split.csv"
+    split.write_text("SUBJECT_CODE,PART\n1,train\n7,test\n")
+    findings = mnms2.scan(make_cohort(codes=(1,)), split).findings
+    (found,) = [f for f in findings if "without files" in f.found]
+    assert found.level == "warning" and "subject 007, 1 in all" in found.found
+
+
+def test_endings_in_any_case_and_what_is_left_out(make_cohort: Callable[..., Path]) -> None:
+    root = make_cohort(codes=(1,))
+    folder = root / "dataset" / "001"
+    (folder / "001_SA_ED_gt.nii.gz").rename(folder / "001_SA_ED_gt.NII.GZ")
+    (root / "__MACOSX" / "001").mkdir(parents=True)
+    (root / "__MACOSX" / "001" / "001_SA_ED.nii.gz").write_bytes(b"")
+    (root / "scores").mkdir()
+    (root / "scores" / "score.json").write_text("{}")
+    (root / "scores" / "001_SA_ED.nii.gz").write_bytes(b"")
+    scan = mnms2.scan(root)
+    (subject,) = scan.subjects
+    assert all(case.label_path is not None for case in subject.cases)
+    (finding,) = [f for f in scan.findings if "left out" in f.found]
+    assert "folder of an unpacker (__MACOSX)" in finding.found
+    assert "folder of our own results (scores)" in finding.found
