@@ -23,6 +23,7 @@ BETWEEN_SLICES_MM = (0.05, 100.0)
 SAME_STEPS = 1e-3  # relative: affine and pixdim that differ by less agree
 LONGEST_MM = 500.0  # a stack of slices of a heart
 FAR_APART = 1.5  # a spacing so many times larger than the next one is that of slices
+CLOSEST = 0.7072  # cosine of nearly 45 degrees: less far away, no other axes are nearer
 COMPARABLE = (
     0.5  # cosine of the angle between a file's axes and an orientation: beyond 60 degrees they don't compare
 )
@@ -189,6 +190,10 @@ def nearest_axes(
       plain: what is taken where others are no better.
     """
     same_hand = np.linalg.det(directions)
+    there = unit[:, list(plain.order)]
+    cosine = (float((there * directions).sum()) - 1) / 2
+    if plain.flipped == Axes().flipped and cosine > CLOSEST and np.linalg.det(there) * same_hand > 0:
+        return plain, cosine
     best, most = plain, -4.0
     orders = [plain.order, *(o for o in permutations(range(3)) if o[2] in slices and o != plain.order)]
     for order in orders:

@@ -113,9 +113,9 @@ class Stream:
             image = self.images.read(mask, name)
         except Exception as error:  # the mask itself can be judged all the same
             return None, _in_words(error)
-        lowest = image.array.min()
-        if lowest == image.array.max():
-            return None, f"found a constant image (every voxel is {lowest:g}); expected intensities that vary"
+        first = image.array.flat[0]
+        if not np.any(image.array != first):
+            return None, f"found a constant image (every voxel is {first:g}); expected intensities that vary"
         return contrast.doubts(image.array, mask.array, self.monitor.structures), ""
 
     def _rebuilt(self, group: Sequence[Case]) -> Iterator[tuple[Case, np.ndarray | Line | None, float]]:
