@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from qcjax.runtime.messages import sendable
 
+
+@sendable
 @dataclass(frozen=True)
 class Finding:
     """One thing that is wrong (error) or suspicious (warning) in a data set."""

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from qcjax.data.findings import InvalidFile
+from qcjax.data.findings import Finding, InvalidFile
 from qcjax.data.subject import Case, Subject
 from qcjax.runtime.messages import error_of, error_parts, pack, sendable, unpack
 from qcjax.train.checksums import DamagedCheckpoint
@@ -98,10 +98,11 @@ def test_text_that_is_no_text_and_the_rarer_arrays():
     unpack(pack(strided))[0] = 1  # one's own
 
 
-def test_subjects_come_back():
+def test_subjects_and_findings_come_back():
     case = Case("001", "SA", "ED", Path("a.nii"), None)
     subject = Subject("001", "DCM", "", "train", (case,), {"SA": Path("c.nii")})
-    assert unpack(pack([subject])) == [subject]
+    finding = Finding("error", Path("a.nii"), "this", "that", "001")
+    assert unpack(pack([subject, finding])) == [subject, finding]
 
 
 @pytest.mark.parametrize(
