@@ -11,12 +11,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from inspect import getdoc
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
 import tyro
 from rich.console import Console
@@ -27,9 +26,6 @@ from qcjax.labels import parse_labels
 from qcjax.runtime.exits import exit_code
 from qcjax.runtime.wording import count_of, printable
 from qcjax.segmentation.command import segment, train
-
-if TYPE_CHECKING:
-    from qcjax.data.findings import Finding
 
 FLAGGED_LISTED = 20  # on the terminal
 DESCRIPTION = (
@@ -65,6 +61,7 @@ def validate(
     from rich.progress import Progress
 
     from qcjax.data.datasets import acdc, emidec, mnms2
+    from qcjax.data.findings import print_findings
     from qcjax.data.validate import validate_acdc, validate_emidec, validate_mnms2
 
     console = Console(soft_wrap=True, highlight=False)
@@ -87,7 +84,7 @@ def validate(
     if subjects:
         describe = {"mnms2": mnms2, "acdc": acdc, "emidec": emidec}[dataset].describe
         console.print(Text(describe(subjects)))
-    return _print_findings(findings, len(subjects), console)
+    return 1 if print_findings(findings, len(subjects), console) else 0
 
 
 def report(run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]) -> int:
@@ -309,26 +306,6 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "monitor": monitor,
     "score": score,
 }
-
-
-def _print_findings(findings: Sequence["Finding"], n_subjects: int, console: Console) -> int:
-    """Print findings and their count; the exit code."""
-    styles = {"error": "bold red", "warning": "yellow"}
-    for finding in findings:
-        heading = Text.assemble((f"\n{finding.level}", styles[finding.level]), f"  {finding.path}")
-        if finding.subject:
-            heading.append(f"  (subject {finding.subject})")
-        console.print(heading)
-        console.print(Text(f"  found     {finding.found}\n  expected  {finding.expected}"))
-    count = Counter(f.level for f in findings)
-    bad = len({f.subject for f in findings if f.level == "error" and f.subject})
-    console.print(
-        Text(
-            f"\n{count_of(n_subjects, 'subject')} checked: {count_of(count['error'], 'error')} "
-            f"(in {count_of(bad, 'subject')}), {count_of(count['warning'], 'warning')}."
-        )
-    )
-    return 1 if count["error"] else 0
 
 
 def in_short(command: Callable[..., int]) -> str:
