@@ -20,8 +20,8 @@ class RunConfig:
     out: Path | None = None
     """Folder of the results; started again on the same one, a run goes on. Default: runs/<experiment>-<time>."""
     preset: Preset = "paper"
-    """demo: synthetic data, minutes. small: real data on a CPU. paper: the paper, literally. original: what the
-    authors' public code does. Every other option overrides its preset."""
+    """demo: synthetic data, minutes. small: real data on a CPU. paper: the paper, and our choices where it says nothing
+    (docs/results). original: what the authors' public code does. Every other option overrides its preset."""
     seed: int = 0
     """Of the split or the folds, the initial weights, the order, augmentation and dropout."""
     devices: int | None = None
@@ -120,7 +120,7 @@ class AcdcConfig(RunConfig):
     none: a field of methods is trained here."""
     rca: int = 0
     """Reverse classification accuracy (RCA) beside the monitor: how many reference subjects for each image; 0: none.
-    Needs the extra rca (SimpleITK), and seconds per reference."""
+    Seconds per reference."""
     rca_subjects: int | None = None
     """Of how many test subjects RCA judges the masks; None: all."""
     size: int = 256

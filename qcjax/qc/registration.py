@@ -2,8 +2,6 @@
 
 Slices lie 5 to 10 mm apart, pixels 1 to 2 mm: resolution is changed in plane only. Axes are taken as parallel and
 a volume's middle as its origin, since the position and the orientation in files are often wrong.
-
-Needs SimpleITK (the extra ``rca``).
 """
 
 from collections.abc import Sequence
