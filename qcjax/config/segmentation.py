@@ -40,6 +40,8 @@ class SegmentationConfig:
     """Structures that a sound mask may lack, such as infarction."""
     in_pieces: tuple[str, ...] = ()
     """Structures that may be in several pieces; of every other one only the largest is kept."""
+    licence: str = ""
+    """What the model may be used for, in a sentence; it stands in its card, and `qcjax segment` says it."""
     keep: bool = False
     """Keep the masks and probabilities of the held-out subjects."""
     folds: int = 4

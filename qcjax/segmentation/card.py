@@ -103,6 +103,8 @@ def command_of(options: Mapping[str, Any], layout: str) -> str:
     """The command line that trains such a model."""
     data = "--images IMAGES --masks MASKS" if layout == "folders" else "--data DATA"
     text = f"qcjax train {data} --out MODEL --preset {options['preset']} --seed {options['seed']}"
+    if options["licence"]:
+        text += f' --licence "{options["licence"]}"'
     for name in ("may_be_absent", "in_pieces"):
         if options[name]:
             text += f" --{name.replace('_', '-')} {' '.join(options[name])}"

@@ -35,6 +35,7 @@ def train(
     patch: int | None = None,
     spacing_mm: float | None = None,
     monitor_epochs: int | None = None,
+    licence: str = "",
     keep: bool = False,
     seed: int = 0,
     devices: int | None = None,
@@ -65,6 +66,7 @@ def train(
       patch: Height and width of what the networks train on, drawn from the slices.
       spacing_mm: In-plane spacing of the prepared slices.
       monitor_epochs: Passes of the monitor over the masks.
+      licence: What the model may be used for, in a sentence: it stands in its card, and qcjax segment says it.
       keep: Keep the masks and probabilities that each fold's network predicts for its own subjects, in held_out.
       seed: Of the folds, the initial weights, the order and the augmentation.
       devices: How many devices share each batch; default all.
@@ -74,8 +76,8 @@ def train(
 
     def run() -> None:
         given: dict[str, Any] = dict(
-            data=data, out=out, images=images, masks=masks, layout=layout, labels=labels, keep=keep, seed=seed,
-            may_be_absent=may_be_absent, in_pieces=in_pieces, devices=devices,
+            data=data, out=out, images=images, masks=masks, layout=layout, labels=labels, licence=licence,
+            keep=keep, seed=seed, may_be_absent=may_be_absent, in_pieces=in_pieces, devices=devices,
         )  # fmt: skip
         sizes = dict(folds=folds, epochs=epochs, width=width, size=size, patch=patch, spacing_mm=spacing_mm)
         given |= {name: value for name, value in sizes.items() if value is not None}

@@ -45,7 +45,7 @@ class Training:
         assert config.out is not None
         self.config, self.out, self.work = config, config.out, config.out / WORK
         self.set = find_labelled(config)
-        open_folder(replace(config, keep=False), self.work)
+        open_folder(replace(config, keep=False, licence=""), self.work)
         self.devices = Devices(config.devices)
         # that of the monitor, which has the same masks
         orientation = common_orientation(true_masks(self.set.subjects), lambda sentence: None)
@@ -138,6 +138,7 @@ class Training:
         write_arrays(self.out / WEIGHTS, packed_weights(networks))
         description: Record = {
             "format": FORMAT,
+            "licence": config.licence,
             "labels": dict(self.set.labels),
             "may_be_absent": list(self.set.may_be_absent),
             "in_pieces": list(self.set.in_pieces),

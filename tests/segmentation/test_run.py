@@ -2,12 +2,14 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 
 from qcjax.config.segmentation import SegmentationConfig
 from qcjax.data.subject import Volume
@@ -15,6 +17,8 @@ from qcjax.runtime.arrays import read_arrays
 from qcjax.segmentation.dataset import find_labelled
 from qcjax.segmentation.model import Model, network_of
 from qcjax.segmentation.run import Training
+from qcjax.segmentation.segment import Segmentation
+from tests.segmentation.conftest import TINY
 
 
 def test_the_folder_holds_a_model_its_card_and_its_page(
@@ -88,3 +92,28 @@ def test_fewer_subjects_than_folds_are_refused(config: SegmentationConfig) -> No
 def test_data_and_two_folders_together_are_refused(config: SegmentationConfig) -> None:
     with pytest.raises(ValueError, match="expected one of these"):
         find_labelled(replace(config, images=config.data, masks=config.data))
+
+
+def test_a_model_of_nnunets_layout_whose_masks_another_program_reads(phantoms: Path, tmp_path: Path) -> None:
+    data = tmp_path / "Dataset001_Heart"
+    for part in ("imagesTr", "labelsTr", "imagesTs"):
+        (data / part).mkdir(parents=True)
+    for mask in sorted((phantoms / "training").glob("*/*_gt.nii.gz")):
+        name = mask.name.removesuffix("_gt.nii.gz")
+        shutil.copy(mask, data / "labelsTr" / f"{name}.nii.gz")
+        shutil.copy(mask.with_name(f"{name}.nii.gz"), data / "imagesTr" / f"{name}_0000.nii.gz")
+    shutil.copy(data / "imagesTr" / f"{name}_0000.nii.gz", data / "imagesTs" / "new_0000.nii.gz")
+    labels = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
+    information = {"channel_names": {"0": "MR"}, "labels": labels, "file_ending": ".nii.gz"}
+    (data / "dataset.json").write_text(json.dumps(information))
+    Training(replace(TINY, data=data, out=tmp_path / "model")).run()
+    model = Model.load(tmp_path / "model", 1)
+    assert model.labels == {"rv": 1, "myo": 2, "lv": 3}
+    Segmentation.open(model, data / "imagesTs", tmp_path / "out").run(0)
+    image = SimpleITK.ReadImage(data / "imagesTs" / "new_0000.nii.gz")
+    mask = SimpleITK.ReadImage(tmp_path / "out" / "masks" / "new.nii.gz")
+    for ours, theirs in ((mask.GetOrigin(), image.GetOrigin()), (mask.GetSpacing(), image.GetSpacing())):
+        assert ours == pytest.approx(theirs)
+    assert mask.GetDirection() == pytest.approx(image.GetDirection())
+    assert mask.GetSize() == image.GetSize()
+    assert set(np.unique(SimpleITK.GetArrayFromImage(mask))) <= {0, 1, 2, 3}
