@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import cycle, islice
 from pathlib import Path
@@ -26,6 +26,7 @@ from qcjax.qc import Flag
 from qcjax.qc.components import keep_largest
 from qcjax.runtime.arrays import read_arrays
 from qcjax.runtime.devices import REPLICATED, SHARDED, Devices
+from qcjax.segmentation.turns import quarter_turns, rv_direction
 from qcjax.typing import Array, Variables
 
 DESCRIPTION, WEIGHTS, MONITOR = "model.json", "weights.safetensors", "monitor"
@@ -101,6 +102,8 @@ class Model:
         self.size, self.spacing_mm = int(description["size"]), float(description["spacing_mm"])
         self.single = tuple(s for s in self.structures if s.key not in description["in_pieces"])
         self.orientation = monitor.orientation  # what the axes of files are brought to
+        direction = description["rv_direction"]  # of the training masks
+        self._direction = None if direction is None else complex(*direction)
         self.batch = devices.batch_size(BATCH)
         self._values = np.zeros(1 + len(self.structures), np.min_scalar_type(max(self.labels.values())))
         for value, label in label_mapping(self.structures, self.labels).items():
@@ -182,9 +185,7 @@ class Model:
         prepared = [self.prepare(volume) for volume in volumes]
         found = self.predict(prepared)
         masks = [self.restore(p, x) for p, x in zip(prepared, found, strict=True)]
-        judged = [self.monitor.prepare(m, p.volume.spacing_mm) for m, p in zip(masks, prepared, strict=True)]
-        rebuilt = self.monitor.reconstruct(judged)
-        scores = [self.monitor.assess(j, r) for j, r in zip(judged, rebuilt, strict=True)]
+        scores = [self.judge(m, p.volume.spacing_mm) for m, p in zip(masks, prepared, strict=True)]
         parts = zip(prepared, masks, scores, found, strict=True)
         return [self.result(p.volume, mask, score, lambda x=x: x) for p, mask, score, x in parts]  # type: ignore[misc]
 
@@ -217,6 +218,18 @@ class Model:
         """
         mask = restore_labels(probabilities, prepared.geometry)
         return keep_largest(mask, self.single)
+
+    def judge(self, mask: np.ndarray, spacing_mm: Sequence[float]) -> Score:
+        """What the monitor makes of a mask, turned to how its training masks lie.
+
+        Args:
+          mask: (x, y, slices), ids of structures.
+        """
+        turns = quarter_turns(rv_direction(mask, self.structures), self._direction)
+        x_mm, y_mm, slice_mm = spacing_mm
+        turned_mm = (y_mm, x_mm, slice_mm) if turns % 2 else (x_mm, y_mm, slice_mm)
+        score = self.monitor.score(np.ascontiguousarray(np.rot90(mask, turns, (0, 1))), turned_mm)
+        return replace(score, reconstruction=np.rot90(score.reconstruction, -turns, (0, 1)))
 
     def result(
         self, volume: Volume, mask: np.ndarray, score: Score, probabilities: Callable[[], np.ndarray]

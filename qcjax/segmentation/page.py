@@ -107,7 +107,7 @@ def _draw(made: Segmented, line: Line, frame: Line, path: Path) -> str:
     volume = read_frames(Path(line["path"]), model.orientation)[(frame["frame"] or 1) - 1]
     prepared = model.prepare(volume)
     mask = model.restore(prepared, model.predict([prepared])[0])
-    rebuilt = model.monitor.score(mask, volume.spacing_mm).reconstruction
+    rebuilt = model.judge(mask, volume.spacing_mm).reconstruction
     flagged = [v for v in frame["structures"].values() if v["flag"] and v["worst_slice"]]
     worst = min(flagged, key=lambda v: v["pdc"], default=None)
     shown = worst["worst_slice"] - 1 if worst else most_changed(mask, rebuilt)

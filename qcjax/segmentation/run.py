@@ -29,6 +29,7 @@ from qcjax.segmentation.fold import Fold, Recipe
 from qcjax.segmentation.judge import Record, judge_case, summarise
 from qcjax.segmentation.model import DESCRIPTION, FORMAT, MONITOR, WEIGHTS, packed_weights
 from qcjax.segmentation.training_page import write_training_page
+from qcjax.segmentation.turns import mean_direction, rv_direction
 from qcjax.train.autoencoder import MonitorTraining, prepare_both
 from qcjax.train.loop import Journal
 from qcjax.typing import Variables
@@ -147,6 +148,7 @@ class Training:
             "network": {"width": config.width, "max_width": config.max_width, "stages": config.stages},
             "networks": len(networks),
             "mirror": config.mirror > 0,
+            "rv_direction": self.rv_direction(),
             "trained": about,
             "cross_validated": summarise(records, keys),
             "versions": jax_setup.versions(),
@@ -156,6 +158,13 @@ class Training:
         write_training_page(self.out / "report.html", description, records, self.set, self.work)
         for line in in_short(description["cross_validated"]):
             say(line)
+
+    def rv_direction(self) -> list[float] | None:
+        """Where the RV mostly lies as seen from the LV, in plane: (x, y); None where the masks don't say."""
+        cohort = self.cohort
+        masks = (cohort.slices.label[cohort.rows(i)].T for i in range(len(cohort.cases)))
+        mean = mean_direction(rv_direction(mask, self.set.structures) for mask in masks)
+        return None if mean is None else [round(mean.real, 4), round(mean.imag, 4)]
 
     def about(self, records: Sequence[Record]) -> Record:
         """How the model was trained, without paths and names."""

@@ -117,12 +117,11 @@ class Stream:
         }
 
     def _judged(self, case: Case, probabilities: Sequence[np.ndarray]) -> Line:
-        model, monitor = self.model, self.model.monitor
+        model = self.model
         masks = [model.restore(f, p) for f, p in zip(case.frames, probabilities, strict=True)]
         lines, labels = [], []
         for number, (frame, mask) in enumerate(zip(case.frames, masks, strict=True), start=1):
-            judged = monitor.prepare(mask, frame.volume.spacing_mm)
-            score = monitor.assess(judged, monitor.reconstruct([judged])[0])
+            score = model.judge(mask, frame.volume.spacing_mm)
             result = model.result(frame.volume, mask, score, lambda: np.empty(0))
             flags = qc.flags(score.pdc, score.phd_mm, score.structures, *self.limits, score.unit)
             labels.append(result.labels)

@@ -208,3 +208,16 @@ def test_models_that_do_not_fit_are_refused_in_words(model_folder: Path, tmp_pat
     (other / "model.json").write_text(json.dumps(description | {"format": 99}))
     with pytest.raises(ValueError, match="format 99 found, expected 1"):
         Model.load(other)
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_the_monitor_judges_a_turned_mask_as_the_mask_itself(
+    model: Model, turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = np.zeros((40, 48, 2), np.uint8)
+    mask[18:30, 16:30], mask[20:28, 18:28], mask[9:17, 18:27] = 2, 1, 3
+    monkeypatch.setattr(model, "_direction", -1 + 0j)
+    spacing = (3.6, 3.6, 8.0)
+    first, turned = model.judge(mask, spacing), model.judge(np.rot90(mask, turns, (0, 1)), spacing)
+    assert turned.pdc == pytest.approx(first.pdc)
+    assert np.array_equal(turned.reconstruction, np.rot90(first.reconstruction, turns, (0, 1)))
