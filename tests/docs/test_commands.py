@@ -125,3 +125,25 @@ def test_every_command_has_its_place_in_the_how_to() -> None:
 def test_python_of_the_pages_compiles(page: str) -> None:
     for block in blocks(TEXTS[page], "python"):
         compile(block, page, "exec")
+
+
+def test_python_of_the_pages_imports_what_there_is() -> None:
+    lines = [
+        line for text in TEXTS.values() for block in blocks(text, "python") for line in block.splitlines()
+    ]
+    imports = sorted({line for line in lines if re.match(r"(from|import) ", line)})
+    assert "import qcjax" in imports
+    exec("\n".join(imports), {})
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_what_python_of_the_pages_takes_from_qcjax_exists(page: str) -> None:
+    """Names with a dot after qcjax, model or monitor, in the blocks."""
+    import qcjax
+
+    owners = {"qcjax": qcjax, "model": qcjax.Model, "monitor": qcjax.Monitor}
+    text = "\n".join(block for block in blocks(TEXTS[page], "python") if "import qcjax\n" in block)
+    used = re.findall(r"(?<![\w.])(qcjax|model|monitor)\.(\w+)\(", text)
+    assert used
+    for owner, name in used:
+        assert callable(getattr(owners[owner], name))
