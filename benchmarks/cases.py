@@ -18,7 +18,7 @@ from qcjax.data.preprocess import restore_labels
 from qcjax.inference.monitor import Monitor
 from qcjax.labels import CARDIAC, N_CLASSES
 from qcjax.losses import downsample_label
-from qcjax.train.stages import validate_segmenter
+from qcjax.train.segmenter import validate_segmenter
 from qcjax.train.state import from_variables
 
 LEAST = f"{OURS}, Dice and HD alone"

@@ -19,9 +19,10 @@ from benchmarks.workload import VIEW
 from qcjax.data.subject import PHASES
 from qcjax.refinement.best_predictions import BestPredictions
 from qcjax.refinement.refine_original import Records, case_batches, case_sizes, measure_and_keep
-from qcjax.train.loop import run_steps
-from qcjax.train.stages import Arm, validate_segmenter
+from qcjax.train.arm import Arm
+from qcjax.train.segmenter import validate_segmenter
 from qcjax.train.state import TrainState, from_variables
+from qcjax.train.steps import run_steps
 
 EPOCH, EPOCHS = 200, 250  # the epoch from which the notebook refines, and the last
 PARTS = ("train", "validate", "detect", "refine")
@@ -124,10 +125,10 @@ def our_epoch(ours: Ours, folder: Path) -> Clock:
 
     started = time.perf_counter()
     with clock.part("train"):
-        state, _ = arm.run_steps(networks.supervised_step, state, labelled())
+        state = run_steps(networks.supervised_step, state, labelled()).state
     evaluate(state, 0)
     with clock.part("refine"):
-        state, _ = run_steps(networks.original_refinement_step, state, unlabelled())
+        state = run_steps(networks.original_refinement_step, state, unlabelled()).state
     evaluate(state, 1)
     checkpoints.wait()
     jax.block_until_ready(state)

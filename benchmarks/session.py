@@ -15,9 +15,9 @@ from benchmarks.workload import VIEW, Workload, config
 from qcjax import interop
 from qcjax.data.batches import Batch, cycled
 from qcjax.runtime.devices import Devices
-from qcjax.train.loop import Journal
+from qcjax.train.arm import Arm
+from qcjax.train.journal import Journal
 from qcjax.train.networks import Networks
-from qcjax.train.stages import Arm
 from qcjax.train.state import TrainState, adam, create
 from qcjax.train.updates import make_supervised_update
 from qcjax.typing import Variables

@@ -19,7 +19,7 @@ from qcjax.data.preprocess import median_spacing
 from qcjax.data.subject import PHASES, Case, Subject
 from qcjax.phantom import PhantomConfig, write_mnms2
 from qcjax.runtime.devices import Devices
-from qcjax.train.stages import ViewData
+from qcjax.train.arm import ViewData
 
 VIEW = "SA"
 

@@ -8,11 +8,13 @@ from experiments.presets import PRESETS
 from qcjax.config import Mnms2Config
 from qcjax.data.datasets import mnms2
 from qcjax.data.subject import Subject
+from qcjax.refinement.autoencoder import train_autoencoder
 from qcjax.refinement.page import write_report
 from qcjax.refinement.run import RefinementRun, StageResult
 from qcjax.runtime import hosts
 from qcjax.runtime.progress import say
-from qcjax.train.stages import Arm, train_autoencoder, train_segmenter
+from qcjax.train.arm import Arm
+from qcjax.train.segmenter import train_segmenter
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -29,8 +29,8 @@ install_import_hook(SHAPES_CHECKED, "beartype.beartype")
 
 
 if TYPE_CHECKING:
+    from qcjax.train.arm import Arm
     from qcjax.train.networks import Networks
-    from qcjax.train.stages import Arm
 
 
 # files of minutes: begun first, so that no process is left with one of them when the others have nothing to do

@@ -15,7 +15,7 @@ from qcjax.data.preprocess import prepare_mask, to_square
 from qcjax.data.subject import Volume
 from qcjax.inference.monitor import Monitor
 from qcjax.runtime.devices import Devices
-from qcjax.train.autoencoder import MonitorTraining
+from qcjax.train.monitor import MonitorTraining
 from qcjax.typing import Array, Variables
 from tests.seeds import seed
 

@@ -21,9 +21,10 @@ from qcjax.monitoring import classical
 from qcjax.runtime import hosts
 from qcjax.runtime.devices import Devices
 from qcjax.runtime.progress import bar
-from qcjax.train.loop import Journal
+from qcjax.train.arm import Arm, ViewData
+from qcjax.train.journal import Journal
 from qcjax.train.networks import Networks
-from qcjax.train.stages import Arm, ViewData, train_segmenter
+from qcjax.train.segmenter import train_segmenter
 
 VIEW = "SA"
 THRESHOLDING = "thresholding"  # the method without learning

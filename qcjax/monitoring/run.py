@@ -40,8 +40,8 @@ from qcjax.runtime.files import version_of
 from qcjax.runtime.progress import bar, say
 from qcjax.runtime.records import kept_record
 from qcjax.runtime.wording import count_of
-from qcjax.train.autoencoder import MonitorTraining, check_options, prepare_both
-from qcjax.train.loop import Journal
+from qcjax.train.journal import Journal
+from qcjax.train.monitor import MonitorTraining, check_options, prepare_both
 
 LABELS = {s.key: acdc.STORED_LABELS[s.id] for s in CARDIAC}
 

@@ -28,7 +28,7 @@ from qcjax.refinement.table import (
 from qcjax.runtime import hosts
 from qcjax.runtime.files import write_whole
 from qcjax.runtime.folder import beside
-from qcjax.train.stages import Arm
+from qcjax.train.arm import Arm
 from qcjax.typing import Variables
 
 CASES_AT_ONCE = 8  # bounds the memory that probabilities take

@@ -8,7 +8,7 @@ from contextlib import closing
 import numpy as np
 
 from qcjax.runtime import hosts
-from qcjax.train.stages import Arm
+from qcjax.train.arm import Arm
 from qcjax.typing import Variables
 
 Measures = tuple[np.ndarray, np.ndarray]  # pDC and pHD, (k,) each

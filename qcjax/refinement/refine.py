@@ -1,6 +1,6 @@
 """Detection of out-of-distribution (OoD) cases and semi-supervised refinement (refinement paper, sections 2.2, 2.3)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -11,9 +11,11 @@ from qcjax.data.batches import Plan, cycled, padded
 from qcjax.labels import CARDIAC, RV
 from qcjax.refinement.measuring import measure_cases
 from qcjax.runtime.messages import sendable
-from qcjax.train.checkpoint import LOSS, Candidate, Checkpoints
-from qcjax.train.loop import Record, fit
-from qcjax.train.stages import Arm, validate_segmenter
+from qcjax.train.arm import Arm
+from qcjax.train.checkpoint import Candidate, Checkpoints
+from qcjax.train.loop import fit
+from qcjax.train.segmenter import validate_segmenter
+from qcjax.train.stage import LOSS, Record, Stage
 from qcjax.train.state import TrainState
 from qcjax.typing import Variables
 
@@ -102,78 +104,83 @@ def measure_unlabelled(
     return measure_cases(arm, variables, autoencoder, measure)
 
 
-def refine(pool: Pool, stage: str, epochs: int, learn_from_ood: bool) -> Checkpoints:
-    """Refine the best candidate; the models enter the pool's contest. Returns the stage's checkpoints.
+class RefinementStage(Stage):
+    """Refinement of the pool's best candidate ("refined"), or the same steps without the OoD cases ("control").
 
-    Stage "refined": epoch k learns from labelled slices and from those of the cases that are OoD after k − 1, with
-    α = 1/k, until no case is OoD. Stage "control" (`learn_from_ood` False): the same steps from the same start with
-    α = 0 and without the OoD slices, which is what more supervised training alone would have done.
+    Epoch k of "refined" learns from labelled slices and from those of the cases that are OoD after k − 1, with α = 1/k
+    (Eq. 2), until no case is OoD. "control" has α = 0 and no OoD slices, which is what more supervised training alone
+    would have done.
     """
+
+    def __init__(self, pool: Pool, stage: str, epochs: int, learn_from_ood: bool) -> None:
+        arm = pool.arm
+        self.pool, self.arm, self.stage, self.learn_from_ood = pool, arm, stage, learn_from_ood
+        self.identity, self.epochs = arm.identity(stage), epochs
+        self.config = arm.networks.config.refinement
+        self.rate = np.float32(self.config.learning_rate_factor * arm.networks.initial_rate)
+        self.start = pool.candidates()[0]
+        self.taken = _nothing(0, 0)  # which slices each step of the running epoch takes
+
+    def init(self) -> TrainState:
+        checkpoints = next(c for c in self.pool.stages if c.stage == self.start.stage)
+        return checkpoints.restore(self.start.epoch, state=self.arm.template())["state"]
+
+    def source(self, epoch: int) -> Any:
+        return self.arm.data.slices
+
+    def step(self, epoch: int) -> Callable[..., Any]:
+        return self.arm.networks.refinement_step
+
+    def batches(self, epoch: int) -> Iterable[tuple[Any, ...]]:
+        config, arm = self.config, self.arm
+        labelled = arm.plan(config.steps, config.labelled, epoch)
+        steps, unlabelled = len(labelled.indices), arm.data.unlabelled
+        if self.learn_from_ood:
+            ood = np.flatnonzero(self.pool.detect(self.pool.candidates())[0])
+            slices = arm.data.unlabelled_indices[unlabelled.slices_of(ood)]
+            other = cycled(slices, config.unlabelled, steps, arm.seed, epoch)
+        else:
+            other = _nothing(steps, config.unlabelled)
+        joint = _side_by_side(labelled, other, arm.networks.multiple)
+        self.taken = Plan(joint[0], joint[1] + joint[2])
+        return self._made(epoch, joint)
+
+    def _made(
+        self, epoch: int, joint: tuple[np.ndarray, np.ndarray, np.ndarray]
+    ) -> Iterator[tuple[Any, ...]]:
+        arm, alpha = self.arm, np.float32(1 / epoch if self.learn_from_ood else 0)
+        for i, rows in enumerate(zip(*joint, strict=True)):
+            indices, is_labelled, is_ood = arm.devices.shard(rows)
+            batch = arm.networks.take(arm.data.slices, indices, is_labelled)
+            key = arm.step_key(self.stage, epoch, i)
+            yield batch, is_ood, alpha, self.pool.autoencoder, key, self.rate
+
+    def validate(self, state: TrainState, epoch: int) -> Record:
+        record = {"k": epoch} | validate_segmenter(self.arm, state)
+        if self.learn_from_ood:
+            candidate = Candidate(self.stage, epoch, record[LOSS])
+            candidates = self.pool.candidates((candidate,))
+            if candidate in candidates:
+                self.pool.measure(candidate, state.variables)
+            record |= describe_ood(self.arm, self.pool.detect(candidates)[0])
+        return record
+
+    def names(self, epoch: int, step: int) -> Sequence[str]:
+        return self.arm.data.names(self.taken, step)
+
+    def finished(self, record: Record) -> bool:
+        return self.learn_from_ood and record["ood"] == 0
+
+
+def refine(pool: Pool, stage: str, epochs: int, learn_from_ood: bool) -> Checkpoints:
+    """Run a `RefinementStage`, or go on; the models enter the pool's contest. Returns the stage's checkpoints."""
     arm = pool.arm
-    networks, devices, config = arm.networks, arm.devices, arm.networks.config.refinement
-    rate = np.float32(config.learning_rate_factor * networks.initial_rate)
-    start = pool.candidates()[0]
-    state = next(c for c in pool.stages if c.stage == start.stage).restore(start.epoch, state=arm.template())[
-        "state"
-    ]
     checkpoints = arm.checkpoints(stage, pool.m_best)
     if learn_from_ood and checkpoints.latest() is None and not pool.detect(pool.candidates())[0].any():
         epochs = 0
+    refinement = RefinementStage(pool, stage, epochs, learn_from_ood)
     pool.stages.append(checkpoints)
-    step = networks.refinement_step
-    taken: dict[int, Plan] = {}
-
-    def batches(epoch: int, ood: np.ndarray) -> Iterator[tuple[Any, ...]]:
-        labelled = arm.plan(config.steps, config.labelled, epoch)
-        steps, count = len(labelled.indices), config.unlabelled if learn_from_ood else 0
-        slices = arm.data.unlabelled_indices[arm.data.unlabelled.slices_of(np.flatnonzero(ood))]
-        other = (
-            cycled(slices, config.unlabelled, steps, arm.seed, epoch)
-            if count
-            else _nothing(steps, config.unlabelled)
-        )
-        joint = _side_by_side(labelled, other, networks.multiple)
-        taken[epoch] = Plan(joint[0], joint[1] + joint[2])
-        alpha = np.float32(1 / epoch if learn_from_ood else 0)
-        for i, (indices, is_labelled, is_ood) in enumerate(zip(*joint, strict=True)):
-            indices, is_labelled, is_ood = devices.shard((indices, is_labelled, is_ood))
-            batch = networks.take(arm.data.slices, indices, is_labelled)
-            yield batch, is_ood, alpha, pool.autoencoder, arm.step_key(stage, epoch, i), rate
-
-    def train(state: TrainState, epoch: int) -> tuple[TrainState, Record]:
-        ood = (
-            pool.detect(pool.candidates())[0]
-            if learn_from_ood
-            else np.zeros(len(arm.data.unlabelled.cases), bool)
-        )
-        return arm.run_steps(step, state, batches(epoch, ood))
-
-    def validate(state: TrainState, epoch: int) -> Record:
-        record = {"k": epoch} | validate_segmenter(arm, state)
-        if learn_from_ood:
-            candidate = Candidate(stage, epoch, record[LOSS])
-            candidates = pool.candidates((candidate,))
-            if candidate in candidates:
-                pool.measure(candidate, state.variables)
-            record |= describe_ood(arm, pool.detect(candidates)[0])
-        return record
-
-    def finished(record: Record) -> bool:
-        return learn_from_ood and record["ood"] == 0
-
-    names = lambda epoch, i: arm.data.names(taken[epoch], i)  # noqa: E731
-    fit(
-        arm.identity(stage),
-        epochs,
-        state,
-        train,
-        validate,
-        checkpoints,
-        arm.journal,
-        devices,
-        finished,
-        names,
-    )
+    fit(refinement, arm.journal, checkpoints, arm.devices)
     return checkpoints
 
 

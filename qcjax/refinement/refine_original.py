@@ -4,7 +4,7 @@ Epochs of supervised training alternate with one pass over each out-of-distribut
 epoch are validated, tried on D_te, and enter the best list; what is OoD is decided over all evaluations so far.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,9 +21,11 @@ from qcjax.refinement.best_predictions import BestPredictions
 from qcjax.refinement.measuring import Keep, measure_cases
 from qcjax.refinement.refine import CandidatePool, Decision, describe_ood
 from qcjax.runtime import hosts
-from qcjax.train.checkpoint import LOSS, Candidate
-from qcjax.train.loop import Record, fit, run_steps
-from qcjax.train.stages import Arm, original_start, validate_segmenter
+from qcjax.train.arm import Arm
+from qcjax.train.checkpoint import Candidate, Checkpoints
+from qcjax.train.loop import fit
+from qcjax.train.segmenter import original_start, validate_segmenter
+from qcjax.train.stage import LOSS, Record, Stage
 from qcjax.train.state import TrainState
 from qcjax.typing import Variables
 
@@ -169,105 +171,123 @@ def case_batches(
         yield places, where[weight > 0], batch
 
 
-def refine_original(pool: OriginalPool, stage: str, epochs: int, learn_from_ood: bool) -> None:
-    """Go on from supervised training's epoch 200 (of 250), with its optimiser state.
+class OriginalStage(Stage):
+    """Refinement from supervised training's epoch 200 (of 250) on, with its optimiser state.
 
-    Epoch k has two halves, 2k − 1: a pass over the labelled slices, 2k: one pass over each OoD case with a pseudo
-    ground truth between R's output and the best prediction so far. It ends where no case is OoD. Stage "control"
-    (`learn_from_ood` False) has the first halves alone.
+    Of "refined" epoch k has two halves, which are epochs here, 2k − 1: a pass over the labelled slices, 2k: one pass
+    over each OoD case with a pseudo ground truth between R's output and the best prediction so far. It ends where no
+    case is OoD. "control" (`learn_from_ood` False) has the first halves alone.
     """
-    arm, supervised = pool.arm, pool.stages[0]
-    networks, devices = arm.networks, arm.devices
-    cohort = arm.data.unlabelled
-    start = original_start(networks.config.supervised.epochs)
-    state = supervised.restore(start, state=arm.template())["state"]
-    checkpoints = arm.checkpoints(stage, pool.m_best)
-    pool.stages.append(checkpoints)
-    best = BestPredictions(
-        arm.folder / "best_predictions" / checkpoints.stage / networks.name / arm.data.view
-    )
 
-    sizes = case_sizes(arm)
-    taken: list[np.ndarray] = []  # the slices of each step of the running epoch
-    records, progress = Records(cohort.phases), {"adjustments": 0, "evaluations": 0}
+    def __init__(
+        self, pool: OriginalPool, stage: str, epochs: int, learn_from_ood: bool, checkpoints: Checkpoints
+    ) -> None:
+        arm = pool.arm
+        self.pool, self.arm, self.stage, self.learn_from_ood = pool, arm, stage, learn_from_ood
+        self.checkpoints = checkpoints
+        self.identity, self.epochs = arm.identity(stage), 2 * epochs if learn_from_ood else epochs
+        self.start = original_start(arm.networks.config.supervised.epochs)
+        kept = arm.folder / "best_predictions" / stage / arm.networks.name / arm.data.view
+        self.best = BestPredictions(kept)
+        self.records = Records(arm.data.unlabelled.phases)
+        self.sizes = case_sizes(arm)
+        self.adjustments = 0  # of the learning rate, so far
+        self.evaluations = 0  # on D_te
+        self.taken: list[np.ndarray] = []  # the slices of each step of the running epoch
 
-    def replay(epoch: int) -> None:
-        """What is known after an epoch, from the journal's lines."""
-        for line in arm.journal.read():
-            if line["epoch"] <= epoch and all(line.get(k) == v for k, v in arm.identity(stage).items()):
-                progress["adjustments"] = line["adjustments"]
-                if learn_from_ood:
-                    records.update(np.array(line["pdc_rv"]), np.array(line["phd_rv_voxels"]))
-                    progress["evaluations"] += 1
+    def init(self) -> TrainState:
+        return self.pool.stages[0].restore(self.start, state=self.arm.template())["state"]
 
-    def rate() -> np.float32:
-        done = progress["adjustments"]
+    def resume(self, epoch: int) -> None:
+        """Know what is known after an epoch, from the journal's lines."""
+        for line in self.arm.journal.read():
+            if line["epoch"] <= epoch and all(line.get(k) == v for k, v in self.identity.items()):
+                self.adjustments = line["adjustments"]
+                if self.learn_from_ood:
+                    self.records.update(np.array(line["pdc_rv"]), np.array(line["phd_rv_voxels"]))
+                    self.evaluations += 1
+
+    def k(self, epoch: int) -> int:
+        """Which epoch of refinement an epoch here is part of."""
+        return (epoch + 1) // 2 if self.learn_from_ood else epoch
+
+    def on_ood(self, epoch: int) -> bool:
+        """Whether it is a pass over the OoD cases."""
+        return self.learn_from_ood and epoch % 2 == 0
+
+    def rate(self) -> np.float32:
+        """The learning rate after so many adjustments; nnunet's counter restarts at 0."""
+        networks, done = self.arm.networks, self.adjustments
         if networks.name == "acdc_unet":
-            return np.float32(networks.rate(start + done))
-        return np.float32(networks.rate(start - 1 if done == 0 else done - 1))  # its counter restarts at 0
+            return np.float32(networks.rate(self.start + done))
+        return np.float32(networks.rate(self.start - 1 if done == 0 else done - 1))
 
-    def labelled(epoch: int, k: int) -> Iterator[tuple[Any, ...]]:
-        plan = arm.plan(networks.config.refinement.steps, networks.config.supervised.batch, start + k)
+    def step(self, epoch: int) -> Callable[..., Any]:
+        networks = self.arm.networks
+        return networks.original_refinement_step if self.on_ood(epoch) else networks.supervised_step
+
+    def source(self, epoch: int) -> Any:
+        # what `_unlabelled` does about damage is for the main thread
+        return None if self.on_ood(epoch) else self.arm.data.slices
+
+    def batches(self, epoch: int) -> Iterator[tuple[Any, ...]]:
+        self.taken.clear()
+        return self._unlabelled(epoch) if self.on_ood(epoch) else self._labelled(epoch)
+
+    def _labelled(self, epoch: int) -> Iterator[tuple[Any, ...]]:
+        arm, networks = self.arm, self.arm.networks
+        batch_size = networks.config.supervised.batch
+        plan = arm.plan(networks.config.refinement.steps, batch_size, self.start + self.k(epoch))
         for i, (indices, weight) in enumerate(zip(*plan, strict=True)):
-            batch = networks.take(arm.data.slices, *devices.shard((indices, weight)))
-            taken.append(indices[weight > 0])
-            yield batch, arm.step_key(stage, epoch, i), rate()
+            batch = networks.take(arm.data.slices, *arm.devices.shard((indices, weight)))
+            self.taken.append(indices[weight > 0])
+            yield batch, arm.step_key(self.stage, epoch, i), self.rate()
+        self.adjustments += 1
 
-    def unlabelled(epoch: int, k: int) -> Iterator[tuple[Any, ...]]:
-        ood, selection = hosts.same((records.ood(), records.select()))
-        order = [case for phase in PHASES for case in np.flatnonzero(ood & (cohort.phases == phase)).tolist()]
-        blend = np.float32((start + k - 1) / BLEND_EPOCHS)
+    def _unlabelled(self, epoch: int) -> Iterator[tuple[Any, ...]]:
+        arm, best = self.arm, self.best
+        ood, selection = hosts.same((self.records.ood(), self.records.select()))
+        phases = arm.data.unlabelled.phases
+        order = [case for phase in PHASES for case in np.flatnonzero(ood & (phases == phase)).tolist()]
+        blend = np.float32((self.start + self.k(epoch) - 1) / BLEND_EPOCHS)
         for number, case in enumerate(order):
             try:
                 kept = int(selection.first[case]), int(selection.second[case])
                 target = hosts.lead(partial(best.get, case, *kept))
             except (OSError, ValueError) as error:
-                checkpoints.forget_after(0, f"{best.folder} is damaged")
+                self.checkpoints.forget_after(0, f"{best.folder} is damaged")
                 raise ValueError(f"{best.folder}: {error}; started again, refinement is done anew") from None
-            for i, (places, where, batch) in enumerate(case_batches(arm, case, sizes)):
-                key = arm.step_key(stage, epoch, 1000 * number + i)
-                taken.append(where)
-                yield batch, devices.shard(target[places]), blend, pool.autoencoder, key, rate()
-            progress["adjustments"] += 1
+            for i, (places, where, batch) in enumerate(case_batches(arm, case, self.sizes)):
+                key = arm.step_key(self.stage, epoch, 1000 * number + i)
+                self.taken.append(where)
+                pseudo = arm.devices.shard(target[places])
+                yield batch, pseudo, blend, self.pool.autoencoder, key, self.rate()
+            self.adjustments += 1
 
-    def train(state: TrainState, epoch: int) -> tuple[TrainState, Record]:
-        k = (epoch + 1) // 2 if learn_from_ood else epoch
-        taken.clear()
-        if learn_from_ood and epoch % 2 == 0:
-            # not made ahead: what `unlabelled` does about damage is for the main thread
-            return run_steps(networks.original_refinement_step, state, unlabelled(epoch, k))
-        state, metrics = arm.run_steps(networks.supervised_step, state, labelled(epoch, k))
-        progress["adjustments"] += 1
-        return state, metrics
-
-    def validate(state: TrainState, epoch: int) -> Record:
-        k = (epoch + 1) // 2 if learn_from_ood else epoch
-        record = {"k": k, "adjustments": progress["adjustments"]} | validate_segmenter(arm, state)
-        if learn_from_ood:
-            evaluation = progress["evaluations"]
-            pdc, phd = measure_and_keep(arm, state.variables, pool.autoencoder, records, best, evaluation)
-            progress["evaluations"] += 1
-            record |= {"pdc_rv": pdc.tolist(), "phd_rv_voxels": phd.tolist()} | describe_ood(
-                arm, records.ood()
+    def validate(self, state: TrainState, epoch: int) -> Record:
+        record = {"k": self.k(epoch), "adjustments": self.adjustments} | validate_segmenter(self.arm, state)
+        if self.learn_from_ood:
+            pdc, phd = measure_and_keep(
+                self.arm, state.variables, self.pool.autoencoder, self.records, self.best, self.evaluations
             )
+            self.evaluations += 1
+            record |= {"pdc_rv": pdc.tolist(), "phd_rv_voxels": phd.tolist()}
+            record |= describe_ood(self.arm, self.records.ood())
         return record
 
-    def finished(record: Record) -> bool:
-        return learn_from_ood and record["ood"] == 0
+    def names(self, epoch: int, step: int) -> Sequence[str]:
+        taken = self.taken[step]
+        return self.arm.data.names(in_batches(taken, len(taken)), 0)
 
-    total = 2 * epochs if learn_from_ood else epochs
-    names = lambda epoch, i: arm.data.names(in_batches(taken[i], len(taken[i])), 0)  # noqa: E731
-    fit(
-        arm.identity(stage),
-        total,
-        state,
-        train,
-        validate,
-        checkpoints,
-        arm.journal,
-        devices,
-        finished,
-        names,
-        replay,
-    )
-    best.clear()
+    def finished(self, record: Record) -> bool:
+        return self.learn_from_ood and record["ood"] == 0
+
+
+def refine_original(pool: OriginalPool, stage: str, epochs: int, learn_from_ood: bool) -> None:
+    """Run an `OriginalStage`, or go on; its models enter the pool's best list."""
+    arm = pool.arm
+    checkpoints = arm.checkpoints(stage, pool.m_best)
+    pool.stages.append(checkpoints)
+    refinement = OriginalStage(pool, stage, epochs, learn_from_ood, checkpoints)
+    fit(refinement, arm.journal, checkpoints, arm.devices)
+    refinement.best.clear()

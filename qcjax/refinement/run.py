@@ -25,9 +25,9 @@ from qcjax.refinement.table import CaseRow, case_name, write_cases
 from qcjax.report.experiment import ExperimentRun
 from qcjax.runtime import hosts
 from qcjax.runtime.progress import bar, say
+from qcjax.train.arm import Arm, ViewData
 from qcjax.train.checkpoint import Candidate, Checkpoints
 from qcjax.train.networks import Networks
-from qcjax.train.stages import Arm, ViewData
 from qcjax.typing import Variables
 
 

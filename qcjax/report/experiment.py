@@ -17,7 +17,7 @@ from qcjax.runtime.files import without_nan, write_whole
 from qcjax.runtime.folder import open_folder
 from qcjax.runtime.progress import bar, say
 from qcjax.runtime.records import kept_record, read_record, write_record
-from qcjax.train.loop import Journal
+from qcjax.train.journal import Journal
 
 C = TypeVar("C", Mnms2Config, AcdcConfig, EmidecConfig)
 T = TypeVar("T")

@@ -20,7 +20,7 @@ from qcjax.runtime.folder import open_folder
 from qcjax.runtime.progress import say
 from qcjax.runtime.wording import count_of
 from qcjax.scoring.occurrence import check_occurrence, without_twins
-from qcjax.train.autoencoder import MonitorTraining, Reading, check_options, prepare_both
+from qcjax.train.monitor import MonitorTraining, Reading, check_options, prepare_both
 
 
 @dataclass(frozen=True)

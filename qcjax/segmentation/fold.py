@@ -1,6 +1,6 @@
 """Training of one fold's segmenter: the networks' part of `qcjax train`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ from qcjax.labels import Structure
 from qcjax.models import NnUNet
 from qcjax.models.cpu.inference import in_parts
 from qcjax.runtime.devices import BROADCAST, REPLICATED, SHARDED, Devices
-from qcjax.train.checkpoint import LOSS, Checkpoints
-from qcjax.train.loop import Journal, Record, fit, run_steps
+from qcjax.train.checkpoint import Checkpoints
+from qcjax.train.journal import Journal
+from qcjax.train.loop import fit
 from qcjax.train.loop import stream as key_of
+from qcjax.train.stage import LOSS, Record, Stage
 from qcjax.train.state import TrainState, adam, create
 from qcjax.train.updates import make_supervised_update
 from qcjax.train.validation import mean_dice
@@ -103,28 +105,30 @@ class Recipe:
         return np.concatenate(parts)[: len(indices)]
 
 
-class Fold:
+class Fold(Stage):
     """One fold: its network learns from the subjects of all others."""
 
     def __init__(
-        self, recipe: Recipe, number: int, cohort: Cohort, held_out: np.ndarray, folder: Path
+        self, recipe: Recipe, number: int, cohort: Cohort, data: Any, held_out: np.ndarray, folder: Path
     ) -> None:
         """Nothing runs yet.
 
         Args:
           number: of the fold, counted from 1.
+          data: the cohort's slices, see `placement.place`.
           held_out: (cases,) whether the network must not see a case.
         """
-        self.recipe, self.number, self.cohort, self.folder = recipe, number, cohort, folder
+        self.recipe, self.number, self.cohort, self.data, self.folder = recipe, number, cohort, data, folder
         self.cases = np.flatnonzero(held_out)
         self.training = cohort.slices_of(np.flatnonzero(~held_out))
         self.held_out = cohort.slices_of(self.cases)
         self.stage = f"fold_{number}"
+        self.identity, self.epochs = {"stage": self.stage}, recipe.config.epochs
         self.key = key_of(jax.random.key(recipe.config.seed), "segmentation", number)
 
     @property
     def steps(self) -> int:
-        """Of an epoch."""
+        """How many an epoch has."""
         return -(-len(self.training) // self.recipe.config.batch)
 
     def rate(self, step: int) -> float:
@@ -140,7 +144,13 @@ class Fold:
         state = create(recipe.network, recipe.tx, self.key, sample)
         return Learning(state, jax.tree.map(jnp.copy, state.variables))
 
-    def batches(self, data: Any, epoch: int) -> Iterator[tuple[Any, ...]]:
+    def source(self, epoch: int) -> Any:
+        return self.data
+
+    def step(self, epoch: int) -> Callable[..., Any]:
+        return self.recipe.step
+
+    def batches(self, epoch: int) -> Iterator[tuple[Any, ...]]:
         """What each step of an epoch takes."""
         recipe = self.recipe
         plan = epoch_plan(len(self.training), recipe.config.batch, recipe.config.seed, epoch)
@@ -148,35 +158,23 @@ class Fold:
         for i, (places, weight) in enumerate(zip(*plan, strict=True)):
             key = jax.random.fold_in(jax.random.fold_in(self.key, epoch), i)
             rate = np.float32(self.rate((epoch - 1) * self.steps + i))
-            batch = recipe.take(data, *recipe.devices.shard((self.training[places].astype(np.int32), weight)))
+            batch = recipe.take(
+                self.data, *recipe.devices.shard((self.training[places].astype(np.int32), weight))
+            )
             yield batch, key, rate
 
-    def validate(self, learning: Learning, data: Any) -> Record:
+    def validate(self, state: Learning, epoch: int) -> Record:
         """Dice of the mean weights on a few held-out cases; the loss is 1 minus its mean over the structures."""
         cases = self.cases[:: -(-len(self.cases) // WATCHED_CASES)]
-        found = self.recipe.probabilities(learning.mean, data, self.cohort.slices_of(cases)).argmax(-1)
+        found = self.recipe.probabilities(state.mean, self.data, self.cohort.slices_of(cases)).argmax(-1)
         part = part_of(self.cohort, cases)
         record = mean_dice(found.astype(np.uint8), part.slices.label, part, self.recipe.structures)
         return {LOSS: 1 - float(np.mean(list(record.values())))} | record
 
-    def run(self, data: Any, journal: Journal) -> Variables:
+    def run(self, journal: Journal) -> Variables:
         """Train, or go on; the mean weights after the last epoch, on the host."""
-
-        def train(learning: Any, epoch: int) -> tuple[Any, Record]:
-            with ahead(data, self.batches(data, epoch)) as made:
-                return run_steps(self.recipe.step, learning, made)
-
         checkpoints = Checkpoints(self.folder / "checkpoints" / self.stage, self.stage, m_best=1)
-        learning: Any = fit(
-            {"stage": self.stage},
-            self.recipe.config.epochs,
-            self.init(),  # type: ignore[arg-type]
-            train,
-            lambda learning, epoch: self.validate(learning, data),  # type: ignore[arg-type]
-            checkpoints,
-            journal,
-            self.recipe.devices,
-        )
+        learning = fit(self, journal, checkpoints, self.recipe.devices)
         checkpoints.close()
         mean = self.recipe.devices.unreplicate(learning.mean)
         return jax.tree.map(np.asarray, mean)

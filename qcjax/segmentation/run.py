@@ -30,8 +30,8 @@ from qcjax.segmentation.judge import Record, judge_case, summarise
 from qcjax.segmentation.model import DESCRIPTION, FORMAT, MONITOR, WEIGHTS, packed_weights
 from qcjax.segmentation.training_page import write_training_page
 from qcjax.segmentation.turns import mean_direction, rv_direction
-from qcjax.train.autoencoder import MonitorTraining, prepare_both
-from qcjax.train.loop import Journal
+from qcjax.train.journal import Journal
+from qcjax.train.monitor import MonitorTraining, prepare_both
 from qcjax.typing import Variables
 
 WORK = "training"  # folder within the model's: what is needed to go on, and can be deleted afterwards
@@ -57,22 +57,22 @@ class Training:
         """Train what isn't trained yet, judge it, and write the model."""
         recipe = Recipe(self.config, self.set.structures, self.devices)
         data = place([self.cohort.slices], self.devices, self.config.stream, "Slices")
-        folds = [self.fold(recipe, i) for i in range(len(self.folds))]
+        folds = [self.fold(recipe, data, i) for i in range(len(self.folds))]
         say(
             f"{len(self.set.subjects)} subjects, {len(self.cohort.cases)} cases, {len(self.cohort.owner)} slices: "
             f"{len(folds)} networks of {self.config.epochs} epochs of {folds[0].steps} steps, then a monitor"
         )
         journal = Journal(self.work / "metrics.jsonl")
-        networks = [fold.run(data, journal) for fold in folds]
+        networks = [fold.run(journal) for fold in folds]
         monitor = self.train_monitor()
         records = self.judged(recipe, data, folds, networks, monitor)
         self.export(networks, monitor, records)
 
-    def fold(self, recipe: Recipe, number: int) -> Fold:
+    def fold(self, recipe: Recipe, data: Any, number: int) -> Fold:
         """A fold, counted from 0."""
         own = set(self.folds[number])
         held_out = np.array([case.subject in own for case in self.cohort.cases])
-        return Fold(recipe, number + 1, self.cohort, held_out, self.work)
+        return Fold(recipe, number + 1, self.cohort, data, held_out, self.work)
 
     def train_monitor(self) -> Monitor:
         """The monitor: of the truth of all folds but the first, whose truth sets its scale."""

@@ -1,294 +1,138 @@
-"""Training of a monitor: an autoencoder on ground-truth masks alone (monitoring paper, Galati & Zuluaga, FIMH 2021)."""
+"""Training of an autoencoder of masks R, for whichever paper: Adam, a falling rate, early epochs without background.
 
-import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+L = L_MSE + L_Dice of what R makes of ground-truth masks (monitoring paper, Galati & Zuluaga, FIMH 2021).
+"""
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
+import optax
 
-from qcjax import losses
-from qcjax.config import MonitorConfig, Stream
-from qcjax.data.augment import MONITORING_MASKS, augment_batch
-from qcjax.data.batches import Batch, Plan, cycled, epoch_plan, in_batches, padded, sample_keys
-from qcjax.data.mask_cohort import MaskCase, MaskCohort, common_orientation, prepare_masks
-from qcjax.data.nifti import read_labels
-from qcjax.data.placement import Take, ahead, place
-from qcjax.inference.monitor import DESCRIPTION, WEIGHTS, Monitor, build_autoencoder
-from qcjax.inference.predictor import rebuild_masks
-from qcjax.labels import label_mapping, structures_named
-from qcjax.qc.suspicion import Reference
-from qcjax.runtime import hosts, jax_setup
-from qcjax.runtime.arrays import write_arrays
+from qcjax.config import AutoencoderConfig
+from qcjax.data.augment import Augmentation, augment_batch
+from qcjax.data.batches import Batch, Plan, sample_keys
 from qcjax.runtime.devices import BROADCAST, REPLICATED, SHARDED, Devices
-from qcjax.runtime.files import write_whole
-from qcjax.runtime.progress import bar, say
 from qcjax.train import updates
-from qcjax.train.checkpoint import LOSS, Checkpoints
-from qcjax.train.loop import Journal, Record, fit, run_steps
-from qcjax.train.loop import stream as key_of
+from qcjax.train.checkpoint import Candidate, Checkpoints
+from qcjax.train.journal import Journal
+from qcjax.train.loop import fit
 from qcjax.train.nonfinite import skip_nonfinite
-from qcjax.train.state import TrainState, adam, create, shapes
-from qcjax.train.validation import mean_dice, reconstruction_loss
-from qcjax.typing import AnyArray, Array, Variables
+from qcjax.train.stage import Record, Stage
+from qcjax.train.state import TrainState, create, shapes
+from qcjax.typing import Array, Variables
 
 STAGE = "autoencoder"
 
-Reading = Literal["paper", "original"]
 
+def compile_step(
+    network: nn.Module,
+    tx: optax.GradientTransformation,
+    loss: str,
+    devices: Devices,
+    augmentation: Augmentation | None = None,
+    accumulate: int = 1,
+    on_nonfinite: Literal["stop", "skip"] = "stop",
+) -> Callable[..., Any]:
+    """The training step (state, Batch, key, learning rate, early) -> (state, metrics); of a batch only labels count.
 
-def prepare_both(
-    training: Sequence[MaskCase],
-    validation: Sequence[MaskCase],
-    mapping: dict[int, int],
-    config: MonitorConfig,
-) -> tuple[MaskCohort, MaskCohort]:
-    """The masks of two parts on the monitor's grid.
-
-    Raises:
-      ValueError: a part without masks, or a file that can't be used.
+    Args:
+      loss: its name, see `losses.autoencoder_loss`.
+      augmentation: of the masks; None: as they are.
+      accumulate: parts in which a batch goes through the network.
+      on_nonfinite: what becomes of a batch whose loss or gradient isn't finite.
     """
-    orientation = common_orientation([*training, *validation], say)
-    with bar(
-        f"Preparing masks at {config.spacing_mm:g} mm, cases", len(training) + len(validation)
-    ) as advance:
-        first, second = (
-            prepare_masks(cases, mapping, config.spacing_mm, config.size, config.centre, advance, orientation)
-            for cases in (training, validation)
-        )
-    return first, second
+    update = updates.make_autoencoder_update(network, tx, loss, devices.axis_name, accumulate=accumulate)
+    if on_nonfinite == "skip":
+        update = skip_nonfinite(update, devices.axis_name)
+
+    def step(state: Any, batch: Batch, key: Array, rate: Array, early: Array) -> Any:
+        label = batch.label.astype(jnp.int32)
+        batch = Batch(label[..., None].astype(jnp.float32), label, batch.weight)
+        if augmentation is not None:
+            keys = sample_keys(jax.random.fold_in(key, 0), len(label), devices.axis_name)
+            batch = augment_batch(keys, batch, augmentation)
+        return update(state, batch, key, rate, early)
+
+    axes = (REPLICATED, SHARDED, BROADCAST, BROADCAST, BROADCAST)
+    return devices.compile(step, axes, donate=(0,))
 
 
-def check_options(config: MonitorConfig, labels: Collection[str], reading: Reading = "paper") -> None:
-    """Raises ValueError for a structure in `may_be_absent` that isn't among those of the masks, or a loss not used."""
-    if reading == "original" and config.dice != "generalised":
-        raise ValueError(
-            f"--dice: {config.dice} found, expected none with preset original, which has its own loss"
-        )
-    if not set(config.may_be_absent) <= set(labels):
-        raise ValueError(
-            f"--may-be-absent: {', '.join(config.may_be_absent)} found, expected some of {', '.join(labels)}"
-        )
+@dataclass(frozen=True)
+class Masks:
+    """What R learns from, and how it is judged."""
+
+    placed: Any  # of `placement.place`
+    take: Callable[..., Batch]  # (placed, indices, weight) -> Batch, as `placement.Take`
+    plan: Callable[[int], Plan]  # of an epoch
+    names: Callable[[Plan, int], list[str]]  # the cases in a batch of a plan
+    validate: Callable[[Variables], Record]  # on masks that R doesn't learn from
 
 
-class Masks(NamedTuple):
-    """The ground-truth masks of a cohort, slice by slice."""
+@dataclass(frozen=True)
+class Autoencoder:
+    """The network, how it starts and how it steps."""
 
-    label: AnyArray  # (n, h, w) uint8
-
-
-def _take(masks: Masks, indices: Array, weight: Array) -> Batch:
-    return _batch_of(Masks(masks.label[indices]), weight)
-
-
-def _batch_of(masks: Masks, weight: Array) -> Batch:
-    return Batch(masks.label[..., None], masks.label, weight)  # the image is not looked at
+    network: nn.Module
+    tx: optax.GradientTransformation
+    step: Callable[..., Any]  # of `compile_step`
+    sample: Array  # an input, (1, h, w, classes)
+    key: Array  # the root of the training's random numbers
 
 
-class MonitorTraining:
-    """One training of a monitor in a folder: networks, compiled steps, data on the devices."""
+class AutoencoderStage(Stage):
+    """The autoencoder from its first weights on."""
 
     def __init__(
         self,
-        config: MonitorConfig,
-        labels: Mapping[str, int],
-        training: MaskCohort,
-        validation: MaskCohort,
-        folder: Path,
-        seed: int = 0,
-        reading: Reading = "paper",
-        devices: Devices | None = None,
-        on_nonfinite: Literal["stop", "skip"] = "stop",
-        accumulate: int = 1,
-        stream: Stream = "auto",
+        identity: Record,
+        config: AutoencoderConfig,
+        autoencoder: Autoencoder,
+        masks: Masks,
+        devices: Devices,
     ) -> None:
-        """Nothing runs yet. Raises ValueError as `check_options`.
+        self.identity, self.config, self.epochs = identity, config, config.epochs
+        self.autoencoder, self.masks, self.devices = autoencoder, masks, devices
 
-        Args:
-          labels: key of each structure -> its value in the files; their order is that of the classes.
-          training, validation: masks, of other subjects.
-          reading: of the method; `original` is the authors' code's: its loss, initialisation, order of subjects.
-          on_nonfinite: what becomes of a batch whose loss or gradient isn't finite.
-          accumulate: parts in which a batch goes through the network.
-          stream: whether the masks stay on the host (`placement`).
-        """
-        self.config, self.folder, self.seed, self.original = config, folder, seed, reading == "original"
-        self.labels, self.structures = dict(labels), structures_named(tuple(labels))
-        check_options(config, labels, reading)
-        self.training, self.validation = training, validation
-        self.orientation = training.orientation
-        self.devices, self.on_nonfinite = devices or Devices(), on_nonfinite
-        self.accumulate, self.stream = accumulate, stream
-        self.journal = Journal(folder / "metrics.jsonl")
-        sizes = asdict(config.autoencoder)
-        self.sizes = {k: sizes[k] for k in ("width", "latent", "dropout")}
-        self.sizes["initialisation"] = "he_uniform" if self.original else "he_normal"
-        self.network = build_autoencoder(len(self.structures), self.sizes, self.devices.axis_name)
-        self.tx = adam()
-        self.key = key_of(jax.random.key(seed), STAGE)
-        self._compile()
+    def init(self) -> TrainState:
+        a = self.autoencoder
+        return create(a.network, a.tx, a.key, a.sample)
 
-    def _compile(self) -> None:
-        devices, network, options = self.devices, self.network, self.config.autoencoder
-        preset: str = "paper" if self.config.dice == "generalised" else self.config.dice
-        if self.original:
-            preset = "monitoring_original"
-        update = updates.make_autoencoder_update(
-            network, self.tx, preset, devices.axis_name, accumulate=self.accumulate
-        )
-        if self.on_nonfinite == "skip":
-            update = skip_nonfinite(update, devices.axis_name)
+    def template(self) -> TrainState:
+        """The shapes of a state, to read a checkpoint into."""
+        a = self.autoencoder
+        return shapes(a.network, a.tx, a.key, a.sample)
 
-        def step(state: Any, batch: Batch, key: Array, rate: Array, early: Array) -> Any:
-            label = batch.label.astype(jnp.int32)
-            batch = Batch(label[..., None].astype(jnp.float32), label, batch.weight)
-            if options.augment:
-                keys = sample_keys(jax.random.fold_in(key, 0), len(label), devices.axis_name)
-                batch = augment_batch(keys, batch, MONITORING_MASKS)
-            return update(state, batch, key, rate, early)
+    def source(self, epoch: int) -> Any:
+        return self.masks.placed
 
-        def rebuild(variables: Variables, batch: Batch) -> Any:
-            return rebuild_masks(network, variables, batch.label)
+    def batches(self, epoch: int) -> Iterator[tuple[Any, ...]]:
+        rate, early = np.float32(self.config.rate(epoch)), np.bool_(epoch <= self.config.early_epochs)
+        of_epoch = jax.random.fold_in(self.autoencoder.key, epoch)
+        for i, pair in enumerate(zip(*self.masks.plan(epoch), strict=True)):
+            batch = self.masks.take(self.masks.placed, *self.devices.shard(pair))
+            yield batch, jax.random.fold_in(of_epoch, i), rate, early
 
-        axes = (REPLICATED, SHARDED, BROADCAST, BROADCAST, BROADCAST)
-        self._step = devices.compile(step, axes, donate=(0,))
-        self._rebuild = devices.compile(rebuild, (REPLICATED, SHARDED))
-        self._take = Take(devices, _take, _batch_of)
+    def step(self, epoch: int) -> Callable[..., Any]:
+        return self.autoencoder.step
 
-    def run(self) -> Monitor:
-        """Train, or go on; write description and weights of the model of lowest validation loss; load it."""
-        config, devices = self.config.autoencoder, self.devices
-        self.folder.mkdir(parents=True, exist_ok=True)
-        masks, held_out = (
-            place([Masks(cohort.label)], devices, self.stream, f"{title} masks")
-            for title, cohort in (("Training", self.training), ("Validation", self.validation))
-        )
+    def validate(self, state: TrainState, epoch: int) -> Record:
+        return self.masks.validate(state.variables)
 
-        def train(state: TrainState, epoch: int) -> tuple[TrainState, Record]:
-            def batches() -> Iterator[tuple[Any, ...]]:
-                for i, pair in enumerate(zip(*self.plan(epoch), strict=True)):
-                    key = jax.random.fold_in(jax.random.fold_in(self.key, epoch), i)
-                    early = np.bool_(epoch <= config.early_epochs)
-                    yield self._take(masks, *devices.shard(pair)), key, np.float32(config.rate(epoch)), early
+    def names(self, epoch: int, step: int) -> Sequence[str]:
+        return self.masks.names(self.masks.plan(epoch), step)
 
-            with ahead(masks, batches()) as made:
-                return run_steps(self._step, state, made)
 
-        sample = jnp.zeros((1, self.config.size, self.config.size, self.network.classes))
-        checkpoints = Checkpoints(self.folder / "checkpoints" / STAGE, STAGE, m_best=1)
-        fit(
-            {"stage": STAGE},
-            config.epochs,
-            create(self.network, self.tx, self.key, sample),
-            train,
-            lambda state, epoch: self.validate(state.variables, held_out),
-            checkpoints,
-            self.journal,
-            devices,
-            cases=self.names,
-        )
-        best = checkpoints.candidates()[0]
-        template = shapes(self.network, self.tx, self.key, sample)
-        variables = checkpoints.restore(best.epoch, state=template)["state"].variables
-        checkpoints.close()
-        return self.export(jax.tree.map(np.asarray, variables), best.epoch, best.loss)
-
-    def plan(self, epoch: int) -> Plan:
-        """Which slices each step takes; `original`: subject by subject, never two in one batch.
-
-        There the subjects have an order that is drawn once and is the same in every epoch. That of their codes would be
-        one by disease in ACDC, whose last one every epoch would end with.
-        """
-        config = self.config.autoencoder
-        if self.original:
-            groups = self.training.groups
-            order = np.random.default_rng(self.seed).permutation(len(groups))
-            plans = [in_batches(groups[i], config.batch) for i in order]
-            plan = Plan(*(np.concatenate(parts) for parts in zip(*plans, strict=True)))
-        elif config.steps is not None:
-            everything = np.arange(len(self.training.label))
-            plan = cycled(everything, config.batch, config.steps, self.seed, epoch)
-        else:
-            plan = epoch_plan(len(self.training.label), config.batch, self.seed, epoch)
-        return padded(plan, self.devices.count * self.accumulate)
-
-    def names(self, epoch: int, step: int) -> list[str]:
-        """The cases in one batch of an epoch, each once."""
-        plan, cohort = self.plan(epoch), self.training
-        slices = plan.indices[step][plan.weight[step] > 0]
-        owners = np.searchsorted(cohort.first, slices, side="right") - 1
-        return list(dict.fromkeys(cohort.cases[i].name for i in owners))
-
-    def validate(self, variables: Variables, held_out: Any) -> Record:
-        """Loss, and Dice per structure of ground truth and its reconstruction: the most that a pseudo Dice can be."""
-        cohort, batch = self.validation, self.devices.batch_size(self.config.autoencoder.batch)
-        count = len(cohort.label)
-        pairs = zip(*in_batches(np.arange(count), batch), strict=True)
-        with ahead(held_out, (self._take(held_out, *self.devices.shard(pair)) for pair in pairs)) as batches:
-            parts = [self.devices.gather(self._rebuild(variables, x)) for x in batches]
-        labels, sums, error = jax.tree.map(lambda *xs: np.concatenate(xs)[:count], *parts)
-        return {LOSS: self._loss(sums, error)} | mean_dice(labels, cohort.label, cohort, self.structures)
-
-    def _loss(self, sums: losses.Sums, error: np.ndarray) -> float:
-        """Mean over the volumes; `original`: over batches of consecutive slices of a subject, as in training."""
-        if self.original:
-            per_slice = np.asarray(losses.monitoring_dice_loss_original(losses.Sums(*map(jnp.asarray, sums))))
-            size = self.config.autoencoder.batch
-            means = [
-                np.mean(per_slice[part] + error[part])
-                for group in self.validation.groups
-                for part in np.split(group, range(size, len(group), size))
-            ]
-            return float(np.mean(means))
-        dice = losses.soft_dice_loss if self.config.dice == "soft" else losses.generalised_dice_loss
-        return reconstruction_loss(sums, error, self.validation, dice)
-
-    def export(self, variables: Variables, epoch: int, loss: float) -> Monitor:
-        """Write the monitor's own two files, its scale measured on the validation masks."""
-        config = self.config
-        description = {
-            "structures": [s.key for s in self.structures],
-            "labels": self.labels,
-            "may_be_absent": list(self.config.may_be_absent),
-            "size": config.size,
-            "spacing_mm": config.spacing_mm,
-            "centre": config.centre,
-            "orientation": self.orientation and self.orientation.to_json(),
-            "preset": "original" if self.original else "paper",
-            "autoencoder": self.sizes,
-            "epoch": epoch,
-            "validation_loss": loss,
-            "training_masks": len(self.training.cases),
-            "validation_masks": len(self.validation.cases),
-            "seed": self.seed,
-            "versions": jax_setup.versions(),
-        }
-        flat = traverse_util.flatten_dict(variables, sep="/")
-        hosts.lead(lambda: write_arrays(self.folder / WEIGHTS, flat))
-        network = self.network.clone(axis_name=None)
-        monitor = Monitor(self.folder, description, network, variables, self.devices.alone())
-        monitor.reference = self._reference(monitor)
-        if monitor.reference is not None:
-            description["reference"] = monitor.reference.to_json()
-        hosts.lead(lambda: write_whole(self.folder / DESCRIPTION, json.dumps(description, indent=2) + "\n"))
-        return monitor
-
-    def _reference(self, monitor: Monitor) -> Reference | None:
-        mapping = label_mapping(self.structures, self.labels)
-
-        def measured(case: MaskCase) -> np.ndarray:
-            mask = read_labels(case.path, mapping, orientation=self.orientation)
-            return monitor.score(mask.array, mask.spacing_mm).measured
-
-        found = hosts.share(measured, self.validation.cases, threads=1)
-        if not any(np.isfinite(f).all() for f in found):
-            say(
-                f"warning: {self.folder}: the monitor rebuilds no validation mask with every structure, so its scores "
-                "have no suspicion; train it longer"
-            )
-            return None
-        return Reference.of(found)
+def train_autoencoder(
+    stage: AutoencoderStage, journal: Journal, checkpoints: Checkpoints
+) -> tuple[Variables, Candidate]:
+    """Train R, or go on; the weights of lowest validation loss, on the host, and which epoch's they are."""
+    fit(stage, journal, checkpoints, stage.devices)
+    best = checkpoints.candidates()[0]
+    variables = checkpoints.restore(best.epoch, state=stage.template())["state"].variables
+    checkpoints.close()
+    return variables, best

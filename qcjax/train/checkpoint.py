@@ -29,8 +29,8 @@ from qcjax.runtime.progress import say
 from qcjax.runtime.stops import check, postponed
 from qcjax.train import checksums
 from qcjax.train.checksums import DamagedCheckpoint
+from qcjax.train.stage import LOSS
 
-LOSS = "validation_loss"
 LEAD_ALONE = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
 NEWEST = 2  # how many of the latest are kept: should the last be damaged, little is lost
 UNNEEDED = "unneeded"  # folder of what is about to be deleted

@@ -17,6 +17,7 @@ from qcjax.inference.predictor import Predictor
 from qcjax.models import AcdcUNet, MaskAutoencoder, NnUNet
 from qcjax.runtime.devices import BROADCAST, REPLICATED, SHARDED, Devices
 from qcjax.train import updates
+from qcjax.train.autoencoder import compile_step
 from qcjax.train.nonfinite import skip_nonfinite
 from qcjax.train.state import adam, sgd
 from qcjax.typing import Array
@@ -97,11 +98,16 @@ class Networks:
     @cached_property
     def autoencoder_step(self) -> Callable[..., Any]:
         """(state, Batch, key, learning rate, early) -> (state, metrics)."""
-        update = updates.make_autoencoder_update(
-            self.autoencoder, self.autoencoder_tx, self.config.losses, **self._options
+        config = self.config
+        return compile_step(
+            self.autoencoder,
+            self.autoencoder_tx,
+            config.losses,
+            self.devices,
+            REFINEMENT_MASKS if config.autoencoder.augment else None,
+            config.accumulate,
+            config.on_nonfinite,
         )
-        options = REFINEMENT_MASKS if self.config.autoencoder.augment else None
-        return self._step(self._guarded(update), options, extra=1)
 
     @cached_property
     def refinement_step(self) -> Callable[..., Any]:
@@ -168,13 +174,8 @@ class Networks:
             return update
         return skip_nonfinite(update, self.devices.axis_name)
 
-    def _step(
-        self, update: updates.Update, options: Augmentation | None, extra: int = 0
-    ) -> Callable[..., Any]:
-        def step(state: Any, batch: Batch, key: Array, rate: Array, *rest: Any) -> Any:
-            if options is not None:
-                batch = self._augmented(batch, key, options)
-            return update(state, batch, key, rate, *rest)
+    def _step(self, update: updates.Update, options: Augmentation) -> Callable[..., Any]:
+        def step(state: Any, batch: Batch, key: Array, rate: Array) -> Any:
+            return update(state, self._augmented(batch, key, options), key, rate)
 
-        axes = (REPLICATED, SHARDED, *(BROADCAST,) * (2 + extra))
-        return self.devices.compile(step, axes, donate=(0,))
+        return self.devices.compile(step, (REPLICATED, SHARDED, BROADCAST, BROADCAST), donate=(0,))

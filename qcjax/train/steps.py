@@ -1,10 +1,7 @@
 """Steps one after another: their metrics, what isn't finite among them, and where a stop cuts them short."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,26 +9,28 @@ import numpy as np
 from qcjax.runtime import hosts, stops
 from qcjax.runtime.stops import Stopped
 from qcjax.train.nonfinite import SKIPPED
-from qcjax.train.state import TrainState
 
 Metrics = dict[str, np.ndarray]  # of steps, one after another: (steps, ...) each
 WATCHED = ("loss", "grad_norm")  # what must be finite
 
 
-@dataclass
-class Epoch:
-    """What is to be known of the epoch that runs: where it goes on, and how far it came."""
+class Taken(NamedTuple):
+    """The steps of an epoch, taken."""
 
-    begun: Metrics | None = None  # of the steps that were done before a stop
-    passes: int = 0  # how often `run_steps` was called; an epoch of several passes can't go on in the middle
-    metrics: Metrics | None = None  # of all steps, once they are done
-    state: TrainState | None = None  # after them
+    state: Any  # after them
+    metrics: Metrics  # of all of them
+    means: dict[str, Any]  # of each metric, as `train_<name>`; over the steps that weren't left out
+
+    @property
+    def steps(self) -> int:
+        """How many they are."""
+        return len(next(iter(self.metrics.values())))
 
 
 class CutShort(Stopped):
     """A stop between two steps, with what is worth keeping."""
 
-    def __init__(self, signum: int, state: TrainState, metrics: Metrics, steps: int) -> None:
+    def __init__(self, signum: int, state: Any, metrics: Metrics, steps: int) -> None:
         super().__init__(signum)
         self.state, self.metrics, self.steps = state, metrics, steps
 
@@ -44,36 +43,26 @@ class NotFinite(FloatingPointError):
         super().__init__(f"step {step}: " + ", ".join(f"{k} {v}" for k, v in values.items()))
 
 
-_running: ContextVar[Epoch | None] = ContextVar("epoch", default=None)
-
-
-@contextmanager
-def epoch_of_steps(begun: Metrics | None = None) -> Iterator[Epoch]:
-    """Within it, `run_steps` leaves out the steps that `begun` tells of, and notes how far it comes."""
-    epoch = Epoch(begun)
-    token = _running.set(epoch)
-    try:
-        yield epoch
-    finally:
-        _running.reset(token)
-
-
 def run_steps(
-    step: Callable[..., Any], state: TrainState, batches: Iterable[tuple[Any, ...]]
-) -> tuple[Any, dict[str, Any]]:
+    step: Callable[..., Any],
+    state: Any,
+    batches: Iterable[tuple[Any, ...]],
+    begun: Metrics | None = None,
+) -> Taken:
     """Donated steps one after another; metrics are fetched one step late, so that the device never waits.
 
-    Returns the state and the mean of each metric; where steps may be left out (`nonfinite.skip_nonfinite`), the mean
-    over the others, and `skipped_batches`, how many they were.
+    Args:
+      step: (state, *batch) -> (state, metrics).
+      begun: metrics of the first steps, which were taken before a stop; the state is the one after them.
+
+    Returns the state, the metrics of all steps and their means; where steps may be left out
+    (`nonfinite.skip_nonfinite`), the means over the others, and `skipped_batches`, how many they were.
 
     Raises:
       NotFinite: a loss or a gradient that isn't finite, unless that step was left out.
-      CutShort: a stop was asked for; this comes after the running step.
-      Stopped: one was asked for during the last; the running `Epoch` has all that is to be kept.
+      CutShort: a stop was asked for; this comes after the running step. One that comes during the last step is left to
+        the caller (`stops.check`), who has all that is to be kept then.
     """
-    epoch = _running.get() or Epoch()
-    epoch.passes += 1
-    begun = epoch.begun if epoch.passes == 1 else None
     done = 0 if begun is None else len(next(iter(begun.values())))
     history: list[Any] = [] if begun is None else [{k: v[i] for k, v in begun.items()} for i in range(done)]
     any_stop = hosts.StopAllReduce()
@@ -94,9 +83,7 @@ def run_steps(
             history.append(metrics)
         fetched = jax.device_get(history)
         _check(len(fetched) - 1, fetched[-1])
-        epoch.metrics, epoch.state = _stacked(fetched), state
-    stops.check()
-    return state, _means(fetched)
+        return Taken(state, _stacked(fetched), _means(fetched))
 
 
 def _check(step: int, metrics: Any) -> None:

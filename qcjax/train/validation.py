@@ -9,7 +9,7 @@ from qcjax import losses
 from qcjax.data.stacked import Stacked
 from qcjax.labels import CARDIAC, Structure
 from qcjax.metrics.overlap import dice
-from qcjax.train.loop import Record
+from qcjax.train.stage import Record
 
 
 def mean_dice(

@@ -26,8 +26,8 @@ from qcjax.report.experiment import ExperimentRun
 from qcjax.runtime import hosts
 from qcjax.runtime.folder import beside
 from qcjax.runtime.progress import bar
-from qcjax.train.autoencoder import MonitorTraining, check_options, prepare_both
 from qcjax.train.loop import stream
+from qcjax.train.monitor import MonitorTraining, check_options, prepare_both
 from qcjax.typing import Variables
 from qcjax.uncertainty.scores import judge_volume, pooled_reliability
 from qcjax.uncertainty.summary import summarise_uncertainty

@@ -14,7 +14,7 @@ from qcjax import losses
 from qcjax.config import Arm, EmidecConfig
 from qcjax.data.augment_volume import VolumeAugmentation, augment_volumes, random_patches
 from qcjax.data.batches import Batch, Plan, cycled, epoch_plan, padded, sample_keys
-from qcjax.data.placement import Take, ahead
+from qcjax.data.placement import Take
 from qcjax.data.volumes import VolumeCohort, VolumeGeometry, take_volumes, volume_batch
 from qcjax.inference import sliding
 from qcjax.labels import EMIDEC, EMIDEC_REGIONS
@@ -25,11 +25,12 @@ from qcjax.qc.slice_uncertainty import draw_slices, slice_keys
 from qcjax.runtime import hosts
 from qcjax.runtime.devices import BROADCAST, REPLICATED, SHARDED, Devices
 from qcjax.train import updates
-from qcjax.train.checkpoint import LOSS, Checkpoints
-from qcjax.train.loop import Journal, Record, fit, stream
+from qcjax.train.checkpoint import Checkpoints
+from qcjax.train.journal import Journal
+from qcjax.train.loop import fit, stream
 from qcjax.train.nonfinite import skip_nonfinite
+from qcjax.train.stage import LOSS, Record, Stage
 from qcjax.train.state import TrainState, adam, create, sgd
-from qcjax.train.steps import run_steps
 from qcjax.typing import Array, Variables
 
 STAGE = "segmenter"
@@ -159,7 +160,7 @@ class VolumeNetwork:
         return sliding.predict(windows, image, self.config.patch, self._alone.count)
 
 
-class FoldTraining:
+class FoldTraining(Stage):
     """One arm trained on all folds but one; the held-out one is watched, and chooses nothing."""
 
     def __init__(
@@ -180,7 +181,8 @@ class FoldTraining:
         """
         self.network, self.arm, self.cohort, self.placed = network, arm, cohort, placed
         self.training, self.held_out = np.flatnonzero(~held_out), np.flatnonzero(held_out)
-        self.identity: Record = {"stage": STAGE, "arm": arm, "fold": fold}
+        self.identity = {"stage": STAGE, "arm": arm, "fold": fold}
+        self.epochs = network.config.training.epochs
         self.journal = Journal(folder / "metrics.jsonl")
         self.checkpoints_folder = folder / "checkpoints" / f"{STAGE}-{arm}-{fold}"
         # the same for every arm: initial weights, order, augmentation, and the dropout of the first sample
@@ -188,22 +190,14 @@ class FoldTraining:
 
     def run(self) -> Variables:
         """Train, or go on; the weights of the last epoch, on the devices."""
-        network, config = self.network, self.network.config.training
-        sample = jnp.zeros((1, *network.config.patch, 1))
         checkpoints = Checkpoints(self.checkpoints_folder, STAGE, m_best=1)
-        state = fit(
-            self.identity,
-            config.epochs,
-            create(network.model, network.tx, self.key, sample),
-            self._train,
-            self._validate,
-            checkpoints,
-            self.journal,
-            network.devices,
-            cases=self.names,
-        )
+        state = fit(self, self.journal, checkpoints, self.network.devices)
         checkpoints.close()
         return state.variables
+
+    def init(self) -> TrainState:
+        network = self.network
+        return create(network.model, network.tx, self.key, jnp.zeros((1, *network.config.patch, 1)))
 
     def plan(self, epoch: int) -> Plan:
         """Which cases each step takes; the same for every arm."""
@@ -222,19 +216,20 @@ class FoldTraining:
         indices = plan.indices[step][plan.weight[step] > 0]
         return list(dict.fromkeys(self.cohort.cases[i].subject for i in indices))
 
-    def _train(self, state: TrainState, epoch: int) -> tuple[TrainState, Record]:
-        network = self.network
+    def source(self, epoch: int) -> Any:
+        return self.placed
 
-        def batches() -> Iterator[tuple[Any, ...]]:
-            rate, alpha = np.float32(network.rate(epoch)), np.float32(network.alpha(self.arm, epoch))
-            for i, pair in enumerate(zip(*self.plan(epoch), strict=True)):
-                key = jax.random.fold_in(jax.random.fold_in(self.key, epoch), i)
-                yield network.take(self.placed, *network.devices.shard(pair)), key, rate, alpha
+    def step(self, epoch: int) -> Callable[..., Any]:
+        return self.network.step(self.arm)
 
-        with ahead(self.placed, batches()) as made:
-            return run_steps(network.step(self.arm), state, made)
+    def batches(self, epoch: int) -> Iterator[tuple[Any, ...]]:
+        network, of_epoch = self.network, jax.random.fold_in(self.key, epoch)
+        rate, alpha = np.float32(network.rate(epoch)), np.float32(network.alpha(self.arm, epoch))
+        for i, pair in enumerate(zip(*self.plan(epoch), strict=True)):
+            batch = network.take(self.placed, *network.devices.shard(pair))
+            yield batch, jax.random.fold_in(of_epoch, i), rate, alpha
 
-    def _validate(self, state: TrainState, epoch: int) -> Record:
+    def validate(self, state: TrainState, epoch: int) -> Record:
         volumes = self.cohort.volumes
 
         def one(case: int) -> tuple[float, list[float]]:

@@ -14,12 +14,14 @@ import pytest
 
 from qcjax.data.placement import GIB, free_bytes, place
 from qcjax.data.streaming import Streamed
+from qcjax.refinement.autoencoder import train_autoencoder
 from qcjax.refinement.refine import Pool, measure_unlabelled, refine
 from qcjax.refinement.refine_original import OriginalPool, Records, refine_original
 from qcjax.runtime.devices import Devices
 from qcjax.runtime.stops import Stopped, stoppable
-from qcjax.train.autoencoder import MonitorTraining
-from qcjax.train.stages import ViewData, train_autoencoder, train_segmenter
+from qcjax.train.arm import ViewData
+from qcjax.train.monitor import MonitorTraining
+from qcjax.train.segmenter import train_segmenter
 from qcjax.uncertainty.training import FoldTraining, VolumeNetwork
 from tests.slow import slow
 from tests.train import drawn_cohorts

@@ -18,7 +18,7 @@ from qcjax.data.volumes import prepare_volumes, restore_volume
 from qcjax.labels import EMIDEC_REGIONS
 from qcjax.phantom import LgePhantomConfig, write_emidec
 from qcjax.runtime.devices import Devices
-from qcjax.train.loop import Journal
+from qcjax.train.journal import Journal
 from qcjax.train.state import create
 from qcjax.uncertainty.training import FoldTraining, VolumeNetwork
 from tests.seeds import seed

@@ -14,8 +14,9 @@ from qcjax import interop
 from qcjax.data.subject import Subject
 from qcjax.models import NnUNet
 from qcjax.refinement.run import RefinementRun
+from qcjax.train.arm import Arm
 from qcjax.train.checkpoint import Checkpoints
-from qcjax.train.stages import Arm, train_segmenter, validate_segmenter
+from qcjax.train.segmenter import train_segmenter, validate_segmenter
 from qcjax.typing import Variables
 
 MODEL = NnUNet(width=2, max_width=30, strides=((1, 1), (2, 2), (2, 2)))  # that of TINY

@@ -19,9 +19,9 @@ from experiments import mnms2
 from qcjax.labels import RV
 from qcjax.refinement.refine_original import MAX_SIZES
 from qcjax.refinement.table import UNCERTAINTY_COLUMNS, case_name, read_cases
-from qcjax.train import stages
+from qcjax.train import loop
 from qcjax.train.checkpoint import Checkpoints
-from qcjax.train.loop import Journal
+from qcjax.train.journal import Journal
 from tests.seeds import seed
 
 STAGES = {"segmenter", "selection", "control", "refined"}
@@ -173,7 +173,7 @@ def test_no_update_is_traced_twice(paper_run, original_run, traces):
 def test_a_run_that_is_done_does_nothing_again(paper_run, experiment, cohort, copy_of, monkeypatch, capsys):
     run = copy_of(paper_run)
     before, lines = results(run), (run / "metrics.jsonl").read_text()
-    monkeypatch.setattr(stages, "run_steps", lambda *args: pytest.fail("trained again"))
+    monkeypatch.setattr(loop, "run_steps", lambda *args: pytest.fail("trained again"))
     monkeypatch.setattr("qcjax.refinement.run.export_stage", lambda *args: pytest.fail("predicted again"))
     experiment(run, "--preset", "demo", "--data", str(cohort))
     assert results(run) == before

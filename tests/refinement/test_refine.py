@@ -9,6 +9,7 @@ from qcjax import qc
 from qcjax.data.batches import in_batches
 from qcjax.qc import original as qc_original
 from qcjax.refinement import refine_original as module
+from qcjax.refinement.autoencoder import train_autoencoder
 from qcjax.refinement.best_predictions import BestPredictions
 from qcjax.refinement.refine import Pool, _nothing, _side_by_side, measure_unlabelled, refine
 from qcjax.refinement.refine_original import (
@@ -21,7 +22,7 @@ from qcjax.refinement.refine_original import (
     refine_original,
 )
 from qcjax.train.checkpoint import Candidate
-from qcjax.train.stages import original_start, train_autoencoder, train_segmenter
+from qcjax.train.segmenter import original_start, train_segmenter
 from tests.slow import slow
 
 PHASES = np.array(["ED", "ES"] * 3)

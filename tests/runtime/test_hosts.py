@@ -14,7 +14,7 @@ import pytest
 
 from qcjax.config import Hosts
 from qcjax.runtime import hosts
-from qcjax.train.loop import Journal
+from qcjax.train.journal import Journal
 from tests.processes import ROOT, both, cluster, free_port, start
 from tests.seeds import seed
 from tests.slow import slow

@@ -11,9 +11,9 @@ from qcjax.data.cohort import Cohort
 from qcjax.data.preprocess import Geometry
 from qcjax.data.subject import Case
 from qcjax.runtime.devices import Devices
-from qcjax.train.loop import Journal
+from qcjax.train.arm import Arm, ViewData
+from qcjax.train.journal import Journal
 from qcjax.train.networks import Networks
-from qcjax.train.stages import Arm, ViewData
 from tests.seeds import seed
 
 SIZE, SLICES = 64, 2

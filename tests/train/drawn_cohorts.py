@@ -12,7 +12,7 @@ from qcjax.data.preprocess import Geometry
 from qcjax.data.subject import Case
 from qcjax.data.volumes import VolumeCohort, VolumeGeometry, Volumes
 from qcjax.runtime.devices import Devices
-from qcjax.train.autoencoder import MonitorTraining
+from qcjax.train.monitor import MonitorTraining
 from tests.seeds import seed
 
 LABELS = {"rv": 1, "myo": 2, "lv": 3}

@@ -12,7 +12,7 @@ import qcjax
 from qcjax.data.mask_cohort import MaskCase
 from qcjax.inference.monitor import WEIGHTS, Monitor
 from qcjax.runtime.arrays import read_arrays
-from qcjax.train.loop import Journal
+from qcjax.train.journal import Journal
 from tests.drawn_monitor import LABELS, SPACING_MM, draw, save_cases, training
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from qcjax.train.checkpoint import Candidate, Checkpoints
-from qcjax.train.loop import Journal
+from qcjax.train.journal import Journal
 
 
 def tree(value):

@@ -23,7 +23,7 @@ from qcjax.runtime.devices import Devices
 from qcjax.runtime.stops import Stopped, stoppable
 from qcjax.train.checkpoint import Checkpoints
 from qcjax.train.checksums import DamagedCheckpoint
-from qcjax.train.loop import Journal
+from qcjax.train.journal import Journal
 from qcjax.train.networks import Networks
 from qcjax.train.nonfinite import skip_nonfinite
 from qcjax.train.steps import run_steps
@@ -596,8 +596,9 @@ def test_metrics_of_steps_are_averaged():
     def step(state, x):
         return state + x, {"loss": jnp.float32(x), "other": jnp.float32(2 * x)}
 
-    state, metrics = run_steps(step, 0, [(1,), (2,), (6,)])
-    assert state == 9 and metrics == {"train_loss": 3.0, "train_other": 6.0}
+    taken = run_steps(step, 0, [(1,), (2,), (6,)])
+    assert taken.state == 9 and taken.means == {"train_loss": 3.0, "train_other": 6.0}
+    np.testing.assert_array_equal(taken.metrics["other"], [2, 4, 12])
 
 
 def test_the_journal_of_one_stage_knows_its_gaps(tmp_path):

@@ -6,12 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from qcjax.refinement.autoencoder import train_autoencoder
 from qcjax.refinement.refine import Pool, refine
 from qcjax.runtime.devices import Devices
-from qcjax.train import stages
+from qcjax.train import arm as arms
 from qcjax.train.checkpoint import Checkpoints
-from qcjax.train.loop import Journal, fit, stream
-from qcjax.train.stages import train_autoencoder, train_segmenter
+from qcjax.train.journal import Journal
+from qcjax.train.loop import fit, stream
+from qcjax.train.segmenter import train_segmenter
+from qcjax.train.stage import Stage
 from qcjax.train.state import TrainState
 
 ONE = {"stage": "segmenter", "view": "SA"}
@@ -21,32 +24,38 @@ class Stopped(Exception):
     """A kill."""
 
 
-def counting(start=0.0):
-    return TrainState(jnp.int32(0), {"w": jnp.float32(start)}, {}, {})
+class Doubling(Stage):
+    """A stage of one step per epoch: the weight doubles and adds the epoch."""
 
+    identity = ONE
 
-def run(folder, epochs=3, stop_at=None, train=None, finished=lambda r: False):
-    """A stage whose weight doubles and adds the epoch; returns the weight and the journal."""
+    def __init__(self, epochs, stop_at, finished):
+        self.epochs, self.stop_at, self.finished = epochs, stop_at, finished
 
-    def plain(state, epoch):
-        if epoch == stop_at:
+    def init(self):
+        return TrainState(jnp.int32(0), {"w": jnp.float32(0)}, {}, {})
+
+    def batches(self, epoch):
+        if epoch == self.stop_at:
             raise Stopped
-        w = 2 * state.params["w"] + epoch
-        return state.replace(step=state.step + 1, params={"w": w}), {"train_loss": float(w)}
+        return [(np.float32(epoch),)]
 
+    def step(self, epoch):
+        def double(state, x):
+            w = 2 * state.params["w"] + x
+            return state.replace(step=state.step + 1, params={"w": w}), {"loss": w}
+
+        return double
+
+    def validate(self, state, epoch):
+        return {"validation_loss": 1 / epoch}
+
+
+def run(folder, epochs=3, stop_at=None, finished=lambda r: False):
+    """Train the stage above; returns the weight and the journal."""
     checkpoints, journal = Checkpoints(folder / "kept", "segmenter", 2), Journal(folder / "metrics.jsonl")
     try:
-        state = fit(
-            ONE,
-            epochs,
-            counting(),
-            train or plain,
-            lambda state, epoch: {"validation_loss": 1 / epoch},
-            checkpoints,
-            journal,
-            Devices(1),
-            finished,
-        )
+        state = fit(Doubling(epochs, stop_at, finished), journal, checkpoints, Devices(1))
     finally:
         checkpoints.close()
     return float(state.params["w"]), journal.read()
@@ -142,7 +151,7 @@ def test_stops_in_the_middle_of_epochs_make_no_difference_to_training(make_arm, 
             super().__init__(*args)
             opened.append(self)
 
-    monkeypatch.setattr(stages, "Checkpoints", Recorded)
+    monkeypatch.setattr(arms, "Checkpoints", Recorded)
     cut = make_arm("cut")
     networks, stops = cut.networks, 0
     for step_name, count in (("autoencoder_step", 4), ("supervised_step", 6), ("refinement_step", 4)):

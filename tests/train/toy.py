@@ -5,9 +5,10 @@ import jax.numpy as jnp
 
 from qcjax.runtime.devices import Devices
 from qcjax.train.checkpoint import Checkpoints
-from qcjax.train.loop import Journal, fit
+from qcjax.train.journal import Journal
+from qcjax.train.loop import fit
+from qcjax.train.stage import Stage
 from qcjax.train.state import TrainState
-from qcjax.train.steps import run_steps
 
 ONE = {"stage": "segmenter", "view": "SA"}
 STEPS = 4
@@ -24,22 +25,38 @@ def number(epoch, step):
     return jnp.float32(0.1 * epoch + 0.01 * step + 1)
 
 
+class Toy(Stage):
+    """STEPS steps an epoch."""
+
+    identity = ONE
+
+    def __init__(self, epochs, batch, validate, step, cases, width):
+        self.epochs, self.batch, self._validate, self._step = epochs, batch, validate, step
+        self.cases, self.width = cases, width
+
+    def init(self):
+        return TrainState(jnp.int32(0), {"w": jnp.zeros(self.width)}, {}, {})
+
+    def batches(self, epoch):
+        return ((self.batch(epoch, i),) for i in range(STEPS))
+
+    def step(self, epoch):
+        return self._step
+
+    def validate(self, state, epoch):
+        return {"validation_loss": 1 / epoch} if self._validate is None else self._validate(epoch)
+
+    def names(self, epoch, step):
+        return () if self.cases is None else self.cases(epoch, step)
+
+
 def train_toy(
     folder, epochs=3, batch=number, validate=None, step=double_and_add, cases=None, width=2, devices=1
 ):
     """Returns the number in the end, and the journal without times."""
     checkpoints, journal = Checkpoints(folder / "kept", "segmenter", 2), Journal(folder / "metrics.jsonl")
-    replicas = Devices(devices)
-
-    def train(state, epoch):
-        return run_steps(step, state, ((batch(epoch, i),) for i in range(STEPS)))
-
-    def loss(state, epoch):
-        return {"validation_loss": 1 / epoch} if validate is None else validate(epoch)
-
     try:
-        start = TrainState(jnp.int32(0), {"w": jnp.zeros(width)}, {}, {})
-        state = fit(ONE, epochs, start, train, loss, checkpoints, journal, replicas, cases=cases)
+        state = fit(Toy(epochs, batch, validate, step, cases, width), journal, checkpoints, Devices(devices))
     finally:
         checkpoints.close()
     return float(state.params["w"][0]), without_times(journal.read())
