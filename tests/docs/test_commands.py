@@ -1,4 +1,4 @@
-"""Every command that README and the how-to give is understood, word for word, by the program that it calls."""
+"""Every command that README and the pages of tasks give is understood, word for word, by what it calls."""
 
 import functools
 import importlib
@@ -13,8 +13,8 @@ import pytest
 from qcjax import cli
 from tests.docs.pages import DOCS, ROOT, blocks, commands
 
-TEXTS = {name: path.read_text(encoding="utf-8") for name, path in
-         (("README", ROOT / "README.md"), ("how-to", DOCS / "how-to.md"))}  # fmt: skip
+NAMED = {"README": ROOT / "README.md", "how-to": DOCS / "how-to.md", "segmentation": DOCS / "segmentation.md"}
+TEXTS = {name: path.read_text(encoding="utf-8") for name, path in NAMED.items()}
 GIVEN = [(page, line) for page, text in TEXTS.items() for line in commands(text)]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
     "optional-dependencies"
