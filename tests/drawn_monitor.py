@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import nibabel as nib
 import numpy as np
 
-from qcjax.config import AutoencoderConfig, Centre, MonitorConfig
+from qcjax.config import METHODS, AutoencoderConfig, Centre, MonitorConfig
 from qcjax.data.mask_cohort import MaskCase, MaskCohort, prepare_masks
 from qcjax.data.preprocess import prepare_mask, to_square
 from qcjax.data.subject import Volume
@@ -74,7 +74,7 @@ def training(
     dice = "generalised" if reading == "original" else SMALL.dice
     config, devices = replace(SMALL, autoencoder=autoencoder, dice=dice), Devices(count)
     parts = _cohort(cases[:8]), _cohort(cases[8:])
-    run = MonitorTraining(config, LABELS, *parts, folder, seed(), reading, devices)  # type: ignore[arg-type]
+    run = MonitorTraining(config, LABELS, *parts, folder, seed(), METHODS[reading], devices)  # type: ignore[arg-type]
     program = (*run.sizes.values(), autoencoder.augment, dice, reading, count)
     run._step, run._rebuild, run._take = COMPILED.setdefault(program, (run._step, run._rebuild, run._take))
     return run

@@ -6,13 +6,17 @@ from typing import Any
 
 from qcjax.config.experiments import AcdcConfig, EmidecConfig, Mnms2Config, RunConfig
 from qcjax.config.hosts import Hosts
+from qcjax.config.method import METHODS, PAPER, Method, method_of
 from qcjax.config.monitor import MONITORS, Centre, DiceOfMasks, MonitorConfig
 from qcjax.config.training import AutoencoderConfig, RefinementConfig, SegmenterConfig, UncertaintyConfig
 from qcjax.config.values import ARMS, Arm, Preset, Segmenter, Stream, View
 
 __all__ = [
     "ARMS",
+    "METHODS",
     "MONITORS",
+    "PAPER",
+    "Method",
     "AcdcConfig",
     "Arm",
     "AutoencoderConfig",
@@ -30,6 +34,7 @@ __all__ = [
     "Stream",
     "UncertaintyConfig",
     "View",
+    "method_of",
     "to_json",
 ]
 

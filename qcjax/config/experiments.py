@@ -6,6 +6,7 @@ from typing import Literal
 
 from qcjax.config.checks import at_least, check_size, positive
 from qcjax.config.hosts import Hosts
+from qcjax.config.method import Method, method_of
 from qcjax.config.monitor import MonitorConfig
 from qcjax.config.training import AutoencoderConfig, RefinementConfig, SegmenterConfig, UncertaintyConfig
 from qcjax.config.values import ARMS, Arm, Preset, Segmenter, Stream, View
@@ -51,9 +52,9 @@ class RunConfig:
         at_least(0, self, "seed")
 
     @property
-    def losses(self) -> Literal["paper", "original"]:
-        """Which of the two readings of the method applies; demo and small follow the paper."""
-        return "original" if self.preset == "original" else "paper"
+    def method(self) -> Method:
+        """How the preset reads the papers."""
+        return method_of(self.preset)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from qcjax.data.batches import Slices
 from qcjax.data.nifti import read_image, read_labels
-from qcjax.data.preprocess import Geometry, Preset, plan, prepare_image, prepare_labels
+from qcjax.data.preprocess import Geometry, Resampling, plan, prepare_image, prepare_labels
 from qcjax.data.stacked import Stacked
 from qcjax.data.subject import Case, Subject
 from qcjax.labels import MNMS2_LABELS
@@ -48,7 +48,7 @@ def prepare(
     spacing_mm: tuple[float, float],
     size: int,
     with_labels: bool,
-    preset: Preset = "paper",
+    way: Resampling = "paper",
     on_case: Callable[[], None] = lambda: None,
     mapping: dict[int, int] = MNMS2_LABELS,
 ) -> Cohort:
@@ -69,14 +69,14 @@ def prepare(
     def one(case: Case) -> tuple[Geometry, np.ndarray, np.ndarray]:
         image = read_image(case.image_path)
         geometry = plan(image, spacing_mm, size)
-        stack = prepare_image(image, geometry, preset)
+        stack = prepare_image(image, geometry, way)
         labels = np.zeros(stack.shape, np.uint8)
         if with_labels:
             if case.label_path is None:
                 raise ValueError(
                     f"{case.image_path}: no ground truth found beside it, expected one for training"
                 )
-            labels = prepare_labels(read_labels(case.label_path, mapping, like=image), geometry, preset)
+            labels = prepare_labels(read_labels(case.label_path, mapping, like=image), geometry, way)
         on_case()
         return geometry, stack, labels
 

@@ -24,7 +24,7 @@ from qcjax.config import Centre
 from qcjax.data.subject import Volume
 from qcjax.runtime.messages import sendable
 
-Preset = Literal["paper", "original"]
+Resampling = Literal["paper", "original"]  # as `config.Method` has it
 _Range = tuple[int, int]
 
 
@@ -134,7 +134,7 @@ def _off_centre(counts: np.ndarray) -> int:
     return int(np.searchsorted(so_far, so_far[-1] / 2)) - len(counts) // 2 if so_far[-1] else 0
 
 
-def prepare_image(volume: Volume, geometry: Geometry, preset: Preset = "paper") -> np.ndarray:
+def prepare_image(volume: Volume, geometry: Geometry, way: Resampling = "paper") -> np.ndarray:
     """An image, (x, y, slices), as the networks take it: float32 (slices, size, size), mean 0 and sd 1.
 
     Mean and sd are those of the resampled box; what is padded is 0, its mean.
@@ -145,7 +145,7 @@ def prepare_image(volume: Volume, geometry: Geometry, preset: Preset = "paper") 
     box = _boxed(volume, geometry).astype(np.float32, copy=False)
     (h, w), (rows, columns) = box.shape[1:], geometry.resampled
     image = _cubic(h, rows) @ box @ _cubic(w, columns).T
-    if preset == "original":
+    if way == "original":
         image = np.clip(image, box.min(axis=(1, 2), keepdims=True), box.max(axis=(1, 2), keepdims=True))
     if box.min() == box.max():
         raise ValueError(f"{volume.path}: found a constant image; expected intensities that vary")
@@ -156,16 +156,16 @@ def prepare_image(volume: Volume, geometry: Geometry, preset: Preset = "paper") 
     return stack
 
 
-def prepare_labels(volume: Volume, geometry: Geometry, preset: Preset = "paper") -> np.ndarray:
+def prepare_labels(volume: Volume, geometry: Geometry, way: Resampling = "paper") -> np.ndarray:
     """A label map, (x, y, slices), on the grid of the prepared image: uint8 (slices, size, size).
 
     Raises:
       ValueError: another shape than that of `geometry`.
     """
-    return to_square(resample_labels(volume, geometry, preset), geometry)
+    return to_square(resample_labels(volume, geometry, way), geometry)
 
 
-def resample_labels(volume: Volume, geometry: Geometry, preset: Preset = "paper") -> np.ndarray:
+def resample_labels(volume: Volume, geometry: Geometry, way: Resampling = "paper") -> np.ndarray:
     """A label map, (x, y, slices), resampled but neither padded nor cropped: uint8 (slices, h, w).
 
     Raises:
@@ -173,7 +173,7 @@ def resample_labels(volume: Volume, geometry: Geometry, preset: Preset = "paper"
     """
     labels = _boxed(volume, geometry)
     (h, w), (rows, columns) = labels.shape[1:], geometry.resampled
-    return resample(labels, linear_matrix(h, rows), linear_matrix(w, columns), preset, ties="last")
+    return resample(labels, linear_matrix(h, rows), linear_matrix(w, columns), way, ties="last")
 
 
 def to_square(resampled: np.ndarray, geometry: Geometry) -> np.ndarray:
@@ -192,14 +192,14 @@ def from_square(stack: np.ndarray, geometry: Geometry) -> np.ndarray:
     return resampled
 
 
-def restore_labels(stack: np.ndarray, geometry: Geometry, preset: Preset = "paper") -> np.ndarray:
+def restore_labels(stack: np.ndarray, geometry: Geometry, way: Resampling = "paper") -> np.ndarray:
     """A prediction back on the grid of the input file: uint8 labels (x, y, slices).
 
     What the crop to the square or to the box had cut off is background.
 
     Args:
       stack: labels (slices, h, w), or class probabilities (slices, h, w, classes), which are interpolated
-        before the arg-max (preset ``original`` takes the arg-max first).
+        before the arg-max (``original`` takes the arg-max first).
       geometry: of the image that the prediction belongs to.
 
     Raises:
@@ -209,14 +209,14 @@ def restore_labels(stack: np.ndarray, geometry: Geometry, preset: Preset = "pape
         raise ValueError(
             f"found a prediction of shape {stack.shape}; expected {geometry.stack_shape} (+ classes)"
         )
-    if stack.ndim == 4 and preset == "original":
+    if stack.ndim == 4 and way == "original":
         stack = stack.argmax(axis=-1).astype(np.uint8)
     (x0, x1), (y0, y1), (s0, s1) = geometry.box
     (from_h, to_h), (from_w, to_w) = _place(geometry)
     rows = linear_matrix(geometry.resampled[0], y1 - y0)[:, from_h]
     columns = linear_matrix(geometry.resampled[1], x1 - x0)[:, from_w]
     labels = np.zeros(geometry.shape[::-1], np.uint8)
-    labels[s0:s1, y0:y1, x0:x1] = resample(stack[:, to_h, to_w], rows, columns, preset, ties="first")
+    labels[s0:s1, y0:y1, x0:x1] = resample(stack[:, to_h, to_w], rows, columns, way, ties="first")
     return labels.T
 
 
@@ -293,7 +293,7 @@ def _constant(matrix: np.ndarray) -> np.ndarray:
 
 
 def resample(
-    stack: np.ndarray, rows: np.ndarray, columns: np.ndarray, preset: Preset, ties: Literal["first", "last"]
+    stack: np.ndarray, rows: np.ndarray, columns: np.ndarray, way: Resampling, ties: Literal["first", "last"]
 ) -> np.ndarray:
     """Labels (s, h, w) or probabilities (s, h, w, k) to labels (s, H, W), by rows (H, h) and columns (W, w).
 
@@ -322,7 +322,7 @@ def resample(
         maps = [spread(part == c) for c in classes]
         background = 1 - np.sum(maps, axis=0)
     target = resampled[:, out_h, out_w]
-    if preset == "original":
+    if way == "original":
         pairs = list(zip([0, *classes], [background, *maps], strict=True))
         for c, share in pairs if ties == "last" else reversed(pairs):
             target[share >= 0.5] = c

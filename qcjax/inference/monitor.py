@@ -17,7 +17,7 @@ import numpy as np
 from flax import traverse_util
 
 from qcjax import qc
-from qcjax.config import Centre
+from qcjax.config import METHODS, Centre
 from qcjax.data.geometry import Orientation, check_slices_last
 from qcjax.data.preprocess import (
     Geometry,
@@ -109,9 +109,9 @@ class Monitor:
         self.size, self.spacing_mm = int(description["size"]), float(description["spacing_mm"])
         self.centre: Centre = description.get("centre", "image")
         self.orientation = Orientation.from_json(description.get("orientation"))  # of the training masks
-        self.original = description["preset"] == "original"
+        self.method = METHODS[description["preset"]]
         self.optional = tuple(s for s in self.structures if s.key in description.get("may_be_absent", ()))
-        self.unit = "voxels" if self.original else "mm"  # of distances
+        self.unit = self.method.unit  # of distances
         reference = description.get("reference")
         self.reference = None if reference is None else Reference.from_json(reference)
         on_cpu = devices.devices[0].platform == "cpu"
@@ -236,7 +236,7 @@ class Monitor:
         Preset `original` measures on the mask's own grid in voxels, after a cubic spline back, as the monitoring code.
         """
         geometry = prepared.geometry
-        if self.original:
+        if self.unit == "voxels":
             reconstruction = restore_labels_cubic(rebuilt, geometry)
             mask = np.ascontiguousarray(prepared.mask.transpose(2, 1, 0))
             compared = np.ascontiguousarray(reconstruction.transpose(2, 1, 0))

@@ -62,7 +62,7 @@ def prepare_field(config: AcdcConfig, split: acdc.Split, devices: Devices) -> Vi
     total = sum(len(s.cases) for part, _ in parts for s in part)
     with bar(f"Preparing images at {spacing[0]:.2f} × {spacing[1]:.2f} mm, cases", total) as advance:
         training, validation, test = (
-            prepare(part, VIEW, spacing, config.size, labels, config.losses, advance, ACDC_LABELS)
+            prepare(part, VIEW, spacing, config.size, labels, config.method.resampling, advance, ACDC_LABELS)
             for part, labels in parts
         )
     return ViewData.place(VIEW, training, validation, test, devices, config.stream)
@@ -82,7 +82,7 @@ def segment_by(
     def write(segmented: tuple[int, np.ndarray]) -> None:
         case, probabilities = segmented
         found = cohort.cases[case]
-        labels = restore_labels(probabilities, cohort.geometries[case], config.losses)
+        labels = restore_labels(probabilities, cohort.geometries[case], config.method.resampling)
         acdc.write_prediction(folder, found, labels, read_image(found.image_path))
         advance()
 

@@ -53,11 +53,11 @@ class MonitoringRun(ExperimentRun[AcdcConfig]):
         """Raises ValueError for predictions that aren't there, or options that don't go together, and ImportError for
         --rca without SimpleITK."""
         config = self.config
-        check_options(config.monitor, LABELS, config.losses)
+        check_options(config.monitor, LABELS, config.method)
         self.given = _named(config.predictions)
         if config.rca:
             simpleitk()
-        self.unit = "voxels" if config.losses == "original" else "mm"  # of all distances
+        self.unit = config.method.unit  # of all distances
 
     def find(self, data: Path) -> tuple[list[Subject], list[Finding]]:
         """The subjects of the data set in this folder, and what its validation found."""
@@ -108,7 +108,7 @@ class MonitoringRun(ExperimentRun[AcdcConfig]):
         """The monitor, trained on the ground truth of the training subjects."""
         config, parts = self.config.monitor, (true_masks(split.train), true_masks(split.validation))
         training, validation = prepare_both(*parts, ACDC_LABELS, config)
-        folder, seed, losses = self.folder / "monitor", self.config.seed, self.config.losses
+        folder, seed, method = self.folder / "monitor", self.config.seed, self.config.method
         run = MonitorTraining(
             config,
             LABELS,
@@ -116,7 +116,7 @@ class MonitoringRun(ExperimentRun[AcdcConfig]):
             validation,
             folder,
             seed,
-            losses,
+            method,
             self.devices,
             self.config.on_nonfinite,
             self.config.accumulate,

@@ -38,8 +38,7 @@ def train_autoencoder(arm: Arm) -> Variables:
 def _validate(arm: Arm, variables: Variables) -> Record:
     """Loss over each volume of D_val, averaged, and Dice per structure of truth and its reconstruction."""
     cohort = arm.data.validation
-    original = arm.networks.config.losses == "original"
-    dice_loss = losses.soft_dice_loss_original if original else losses.generalised_dice_loss
+    dice_loss = losses.SUPERVISED[arm.networks.config.method.autoencoder_loss].dice
     rebuilt = arm.networks.predictor.rebuild(variables, arm.data.slices, arm.data.validation_indices)
     loss = reconstruction_loss(rebuilt.sums, rebuilt.error, cohort, dice_loss)
     return {LOSS: loss} | mean_dice(rebuilt.labels, cohort.slices.label, cohort)

@@ -181,13 +181,13 @@ def _score(
     kinds = {flag.kind for flag in raised}
 
     image = read_image(found.image_path)
-    prediction = restore_labels(probabilities, geometry, config.losses)
+    prediction = restore_labels(probabilities, geometry, config.method.resampling)
     folder = _folder(arm, stage)
     folder.mkdir(parents=True, exist_ok=True)
     prediction_path = folder / f"{found.name}_pred.nii.gz"
     reconstruction_path = folder / f"{found.name}_reconstruction.nii.gz"
     write_labels(prediction_path, prediction, image)
-    write_labels(reconstruction_path, restore_labels(rebuilt, geometry, config.losses), image)
+    write_labels(reconstruction_path, restore_labels(rebuilt, geometry, config.method.resampling), image)
 
     row: CaseRow = dict.fromkeys(NUMBER_COLUMNS, math.nan)  # some stay so, where there is no truth
     row |= {

@@ -30,6 +30,11 @@ from qcjax.train.checkpoint import Candidate, Checkpoints
 from qcjax.train.networks import Networks
 from qcjax.typing import Variables
 
+REFINEMENTS: dict[str, tuple[type, Callable[..., Any]]] = {  # candidates, and how they are refined
+    "paper": (Pool, refine),
+    "original": (OriginalPool, refine_original),
+}
+
 
 @dataclass(frozen=True)
 class StageResult:
@@ -119,8 +124,8 @@ class RefinementRun(ExperimentRun[Mnms2Config]):
         cohorts: list[Cohort] = []
         with bar(f"Preparing {view} at {spacing[0]:.2f} × {spacing[1]:.2f} mm, cases", total) as advance:
             for members, with_labels in parts:
-                preset = config.losses
-                cohorts.append(prepare(members, view, spacing, config.size, with_labels, preset, advance))
+                way = config.method.resampling
+                cohorts.append(prepare(members, view, spacing, config.size, with_labels, way, advance))
         training_cohort, validation_cohort, unlabelled = cohorts
         return ViewData.place(
             view, training_cohort, validation_cohort, unlabelled, self.devices, config.stream
@@ -130,7 +135,7 @@ class RefinementRun(ExperimentRun[Mnms2Config]):
         """As given, or the training set's median of this view (preset original: of all views)."""
         if self.config.spacing_mm is not None:
             return self.config.spacing_mm, self.config.spacing_mm
-        views = VIEWS if self.config.losses == "original" else (view,)
+        views = VIEWS if self.config.method.spacing_of_all_views else (view,)
         cases = [c for s in training for c in s.cases if c.view in views]
         return median_spacing(read_grid(c.image_path).spacing_mm for c in cases)
 
@@ -142,8 +147,8 @@ class RefinementRun(ExperimentRun[Mnms2Config]):
 
     def pool(self, arm: Arm, autoencoder: Variables, supervised: Checkpoints) -> Pool | OriginalPool:
         """The candidates that supervised training left."""
-        kind = OriginalPool if self.config.losses == "original" else Pool
-        return kind(arm, autoencoder, [supervised])
+        pool, _ = REFINEMENTS[self.config.method.refinement]
+        return pool(arm, autoencoder, [supervised])
 
     def refine(
         self, arm: Arm, autoencoder: Variables, supervised: Checkpoints, stage: str
@@ -155,10 +160,8 @@ class RefinementRun(ExperimentRun[Mnms2Config]):
             epochs = max(
                 (r["k"] for r in self.journal.read() if _matches(r, arm.identity("refined"))), default=0
             )
-        if isinstance(pool, OriginalPool):
-            refine_original(pool, stage, epochs, learn_from_ood=stage == "refined")
-        else:
-            refine(pool, stage, epochs, learn_from_ood=stage == "refined")
+        _, refine_by = REFINEMENTS[self.config.method.refinement]
+        refine_by(pool, stage, epochs, learn_from_ood=stage == "refined")
         return pool
 
     def stage(

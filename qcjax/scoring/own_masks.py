@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from qcjax.config import MonitorConfig, Preset
+from qcjax.config import MonitorConfig, Preset, method_of
 from qcjax.data.datasets.masks import SUBJECT, find_masks, label_values, read_mask
 from qcjax.data.findings import InvalidFile
 from qcjax.data.mask_cohort import MaskCase
@@ -20,7 +20,7 @@ from qcjax.runtime.folder import open_folder
 from qcjax.runtime.progress import say
 from qcjax.runtime.wording import count_of
 from qcjax.scoring.occurrence import check_occurrence, without_twins
-from qcjax.train.monitor import MonitorTraining, Reading, check_options, prepare_both
+from qcjax.train.monitor import MonitorTraining, check_options, prepare_both
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def train_on_folder(
             f"{masks}: {count_of(len(cases), 'mask')} of zeros alone found, expected labels above 0"
         )
     structures = structures_named(tuple(values))
-    reading: Reading = "original" if preset == "original" else "paper"
-    check_options(config, values, reading)
+    method = method_of(preset)
+    check_options(config, values, method)
     parts = split_by_subject(cases, validation, seed)
     sizes = [(len(p), len({c.group for c in p})) for p in parts]
     counts = " and ".join(f"{count_of(n, 'mask')} of {count_of(of, 'subject')}" for n, of in sizes)
@@ -95,7 +95,7 @@ def train_on_folder(
         OwnMasks(masks, values, config, preset, validation, seed, subject, left_out, on_nonfinite), out
     )
     run = MonitorTraining(
-        config, values, training, held_out, out, seed, reading, Devices(devices), on_nonfinite
+        config, values, training, held_out, out, seed, method, Devices(devices), on_nonfinite
     )
     return run.run()
 

@@ -141,7 +141,7 @@ class Arm:
         indices = self.data.training_indices
         if steps is not None:
             return self._shared(cycled(indices, batch, steps, self.seed, epoch))
-        shuffle = self.networks.config.losses != "original"
+        shuffle = self.networks.config.method.shuffle
         return self._shared(epoch_plan(len(indices), batch, self.seed, epoch, shuffle))
 
     def _shared(self, plan: Plan) -> Plan:

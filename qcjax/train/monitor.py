@@ -12,7 +12,7 @@ import numpy as np
 from flax import traverse_util
 
 from qcjax import losses
-from qcjax.config import MonitorConfig, Stream
+from qcjax.config import PAPER, Method, MonitorConfig, Stream
 from qcjax.data.augment import MONITORING_MASKS
 from qcjax.data.batches import Batch, Plan, cycled, epoch_plan, in_batches, padded
 from qcjax.data.mask_cohort import MaskCase, MaskCohort, common_orientation, prepare_masks
@@ -43,8 +43,6 @@ from qcjax.train.state import adam
 from qcjax.train.validation import mean_dice, reconstruction_loss
 from qcjax.typing import AnyArray, Array, Variables
 
-Reading = Literal["paper", "original"]
-
 
 def prepare_both(
     training: Sequence[MaskCase],
@@ -68,9 +66,9 @@ def prepare_both(
     return first, second
 
 
-def check_options(config: MonitorConfig, labels: Collection[str], reading: Reading = "paper") -> None:
+def check_options(config: MonitorConfig, labels: Collection[str], method: Method = PAPER) -> None:
     """Raises ValueError for a structure in `may_be_absent` that isn't among those of the masks, or a loss not used."""
-    if reading == "original" and config.dice != "generalised":
+    if method.monitor_loss is not None and config.dice != "generalised":
         raise ValueError(
             f"--dice: {config.dice} found, expected none with preset original, which has its own loss"
         )
@@ -105,7 +103,7 @@ class MonitorTraining:
         validation: MaskCohort,
         folder: Path,
         seed: int = 0,
-        reading: Reading = "paper",
+        method: Method = PAPER,
         devices: Devices | None = None,
         on_nonfinite: Literal["stop", "skip"] = "stop",
         accumulate: int = 1,
@@ -116,14 +114,14 @@ class MonitorTraining:
         Args:
           labels: key of each structure -> its value in the files; their order is that of the classes.
           training, validation: masks, of other subjects.
-          reading: of the method; `original` is the authors' code's: its loss, initialisation, order of subjects.
+          method: gives loss, initialisation, order of subjects and unit.
           on_nonfinite: what becomes of a batch whose loss or gradient isn't finite.
           accumulate: parts in which a batch goes through the network.
           stream: whether the masks stay on the host (`placement`).
         """
-        self.config, self.folder, self.seed, self.original = config, folder, seed, reading == "original"
+        self.config, self.folder, self.seed, self.method = config, folder, seed, method
         self.labels, self.structures = dict(labels), structures_named(tuple(labels))
-        check_options(config, labels, reading)
+        check_options(config, labels, method)
         self.training, self.validation = training, validation
         self.orientation = training.orientation
         self.devices, self.on_nonfinite = devices or Devices(), on_nonfinite
@@ -131,7 +129,7 @@ class MonitorTraining:
         self.journal = Journal(folder / "metrics.jsonl")
         sizes = asdict(config.autoencoder)
         self.sizes = {k: sizes[k] for k in ("width", "latent", "dropout")}
-        self.sizes["initialisation"] = "he_uniform" if self.original else "he_normal"
+        self.sizes["initialisation"] = method.initialisation
         self.network = build_autoencoder(len(self.structures), self.sizes, self.devices.axis_name)
         self.tx = adam()
         self.key = key_of(jax.random.key(seed), STAGE)
@@ -140,8 +138,7 @@ class MonitorTraining:
     def _compile(self) -> None:
         devices, network = self.devices, self.network
         loss: str = "paper" if self.config.dice == "generalised" else self.config.dice
-        if self.original:
-            loss = "monitoring_original"
+        loss = self.method.monitor_loss or loss
         augmentation = MONITORING_MASKS if self.config.autoencoder.augment else None
         self._step = compile_step(
             network, self.tx, loss, devices, augmentation, self.accumulate, self.on_nonfinite
@@ -175,7 +172,7 @@ class MonitorTraining:
         one by disease in ACDC, whose last one every epoch would end with.
         """
         config = self.config.autoencoder
-        if self.original:
+        if self.method.by_subject:
             groups = self.training.groups
             order = np.random.default_rng(self.seed).permutation(len(groups))
             plans = [in_batches(groups[i], config.batch) for i in order]
@@ -206,7 +203,7 @@ class MonitorTraining:
 
     def _loss(self, sums: losses.Sums, error: np.ndarray) -> float:
         """Mean over the volumes; `original`: over batches of consecutive slices of a subject, as in training."""
-        if self.original:
+        if self.method.by_subject:
             per_slice = np.asarray(losses.monitoring_dice_loss_original(losses.Sums(*map(jnp.asarray, sums))))
             size = self.config.autoencoder.batch
             means = [
@@ -229,7 +226,7 @@ class MonitorTraining:
             "spacing_mm": config.spacing_mm,
             "centre": config.centre,
             "orientation": self.orientation and self.orientation.to_json(),
-            "preset": "original" if self.original else "paper",
+            "preset": self.method.name,
             "autoencoder": self.sizes,
             "epoch": epoch,
             "validation_loss": loss,

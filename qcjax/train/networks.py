@@ -24,7 +24,6 @@ from qcjax.typing import Array
 
 NNUNET_RATE, ACDC_UNET_RATE = 0.01, 5e-4
 CLIP = 12.0  # of the gradient's norm
-ORIGINAL_POLY_EPOCHS = 1000  # the refinement code's schedule doesn't know how many epochs there will be
 
 
 class Networks:
@@ -32,8 +31,7 @@ class Networks:
 
     def __init__(self, config: Mnms2Config, name: str, devices: Devices, title: str | None = None) -> None:
         self.config, self.name, self.title, self.devices = config, name, title or name, devices
-        self.loss = losses.SUPERVISED[config.losses]
-        original = config.losses == "original"
+        self.loss = losses.SUPERVISED[config.method.supervised_loss]
         dtype: Any = jnp.bfloat16 if config.dtype == "bfloat16" else jnp.float32
         common: dict[str, Any] = dict(dtype=dtype, axis_name=devices.axis_name)
         width = config.supervised.width
@@ -44,14 +42,14 @@ class Networks:
             self.segmenter = NnUNet(strides=strides, **sizes, **common)
         else:
             sizes = {} if width is None else dict(width=width)
-            self.segmenter = AcdcUNet(random_bias=original, **sizes, **common)
+            self.segmenter = AcdcUNet(random_bias=config.method.random_bias, **sizes, **common)
         optimiser = config.supervised.optimiser or ("sgd" if name == "nnunet" else "adam")
         self.tx = sgd(clip=CLIP) if optimiser == "sgd" else adam(clip=CLIP)
         self.autoencoder = MaskAutoencoder(
             width=config.autoencoder.width,
             latent=config.autoencoder.latent,
             dropout_rate=config.autoencoder.dropout,
-            initialisation="he_uniform" if original else "he_normal",
+            initialisation=config.method.initialisation,
             **common,
         )
         self.autoencoder_tx = adam()
@@ -73,7 +71,7 @@ class Networks:
         """
         if self.name == "acdc_unet":
             return self.initial_rate * 0.985**counter
-        end = ORIGINAL_POLY_EPOCHS if self.config.losses == "original" else self.config.supervised.epochs
+        end = self.config.method.schedule_epochs or self.config.supervised.epochs
         return self.initial_rate * max(1 - counter / end, 0) ** 0.9
 
     def supervised_rate(self, epoch: int) -> float:
@@ -81,7 +79,7 @@ class Networks:
 
         The refinement code's nnunet applies its counter after an epoch and advances it then: epochs 1 and 2 are alike.
         """
-        late = self.config.losses == "original" and self.name == "nnunet"
+        late = self.config.method.late_schedule and self.name == "nnunet"
         return self.rate(max(epoch - 2, 0) if late else epoch - 1)
 
     @property
@@ -102,7 +100,7 @@ class Networks:
         return compile_step(
             self.autoencoder,
             self.autoencoder_tx,
-            config.losses,
+            config.method.autoencoder_loss,
             self.devices,
             REFINEMENT_MASKS if config.autoencoder.augment else None,
             config.accumulate,

@@ -20,8 +20,8 @@ class SegmenterStage(Stage):
     def __init__(self, arm: Arm) -> None:
         self.arm, self.config = arm, arm.networks.config.supervised
         self.identity = arm.identity("segmenter")
-        original = arm.networks.config.losses == "original"
-        self.epochs = original_epochs(self.config.epochs) if original else self.config.epochs
+        early = arm.networks.config.method.skip_last_epoch
+        self.epochs = original_epochs(self.config.epochs) if early else self.config.epochs
 
     def init(self) -> TrainState:
         return self.arm.state()
@@ -49,8 +49,7 @@ class SegmenterStage(Stage):
 def train_segmenter(arm: Arm) -> Checkpoints:
     """Train M on D_tr, or go on; returns its checkpoints, the m_best among them."""
     config = arm.networks.config.supervised
-    original = arm.networks.config.losses == "original"
-    always = (original_start(config.epochs),) if original else ()
+    always = (original_start(config.epochs),) if arm.networks.config.method.skip_last_epoch else ()
     checkpoints = arm.checkpoints("segmenter", config.m_best, always)
     fit(SegmenterStage(arm), arm.journal, checkpoints, arm.devices)
     return checkpoints

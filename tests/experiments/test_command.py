@@ -23,7 +23,7 @@ def test_presets(name):
     config = of("--preset", name)
     assert config == PRESETS[name] == of(f"--preset={name}")
     assert config.preset == name
-    assert config.losses == ("original" if name == "original" else "paper")
+    assert config.method.name == ("original" if name == "original" else "paper")
     assert config.segmenter == (("nnunet",) if name in ("demo", "small") else ("nnunet", "acdc_unet"))
 
 

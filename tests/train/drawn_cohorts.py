@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.presets import EMIDEC_SMALL
-from qcjax.config import AutoencoderConfig, MonitorConfig
+from qcjax.config import METHODS, AutoencoderConfig, MonitorConfig
 from qcjax.data.mask_cohort import MaskCase, MaskCohort
 from qcjax.data.preprocess import Geometry
 from qcjax.data.subject import Case
@@ -51,7 +51,7 @@ def masks(subjects: int, number: int) -> MaskCohort:
 def monitor_training(folder: Path, devices: Devices, reading: str = "paper", **options) -> MonitorTraining:
     folder.mkdir()
     return MonitorTraining(
-        MONITOR, LABELS, masks(4, 1), masks(2, 2), folder, seed(), reading, devices, **options
+        MONITOR, LABELS, masks(4, 1), masks(2, 2), folder, seed(), METHODS[reading], devices, **options
     )
 
 
