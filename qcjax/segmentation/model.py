@@ -26,6 +26,7 @@ from qcjax.qc import Flag
 from qcjax.qc.components import keep_largest
 from qcjax.runtime.arrays import read_arrays
 from qcjax.runtime.devices import REPLICATED, SHARDED, Devices
+from qcjax.segmentation.lost_spacing import likely_pixel_mm, looks_lost
 from qcjax.segmentation.turns import quarter_turns, rv_direction
 from qcjax.typing import Array, Variables
 
@@ -181,21 +182,38 @@ class Model:
         return self.segment_volumes(read_frames(Path(path), self.orientation))
 
     def segment_volumes(self, volumes: Sequence[Volume]) -> list[Result]:
-        """The masks of some images, slices of all of them in common batches; errors as of `prepare`."""
-        prepared = [self.prepare(volume) for volume in volumes]
+        """The masks of an image's frames, slices of all of them in common batches; errors as of `prepare`."""
+        prepared = self.prepare_frames(volumes)
         found = self.predict(prepared)
         masks = [self.restore(p, x) for p, x in zip(prepared, found, strict=True)]
         scores = [self.judge(m, p.volume.spacing_mm) for m, p in zip(masks, prepared, strict=True)]
         parts = zip(prepared, masks, scores, found, strict=True)
         return [self.result(p.volume, mask, score, lambda x=x: x) for p, mask, score, x in parts]  # type: ignore[misc]
 
-    def prepare(self, volume: Volume) -> Prepared:
+    def prepare_frames(self, volumes: Sequence[Volume]) -> list[Prepared]:
+        """The frames of an image for the networks, all at one pixel size; errors as of `prepare`.
+
+        Where the pixel size was lost on the way (`lost_spacing`), it is the likeliest for the first frame.
+        """
+        if not looks_lost(volumes[0].spacing_mm):
+            return [self.prepare(volume) for volume in volumes]
+        self.prepare(volumes[0])  # one of zeros has no likely size
+        pixel_mm = likely_pixel_mm(volumes[0], lambda v: self.predict([self.prepare(v)])[0], self.structures)
+        note = f"a pixel size of 1 mm seems to have been lost: segmented as if it were {pixel_mm:g} mm"
+        noted = [replace(volume, notes=(*volume.notes, note)) for volume in volumes]
+        return [self.prepare(volume, pixel_mm) for volume in noted]
+
+    def prepare(self, volume: Volume, pixel_mm: float | None = None) -> Prepared:
         """The host's part before the networks.
+
+        Args:
+          pixel_mm: what its pixels are taken for; None: for what it says.
 
         Raises:
           ValueError: an image of zeros, or of one intensity.
         """
-        geometry = plan(volume, (self.spacing_mm, self.spacing_mm), self.size)
+        spacing = volume.spacing_mm if pixel_mm is None else (pixel_mm, pixel_mm, volume.spacing_mm[2])
+        geometry = plan(replace(volume, spacing_mm=spacing), (self.spacing_mm, self.spacing_mm), self.size)
         return Prepared(volume, geometry, prepare_image(volume, geometry))
 
     def predict(self, prepared: Sequence[Prepared]) -> list[np.ndarray]:

@@ -104,8 +104,9 @@ def _card(made: Segmented, line: Line, path: Path) -> Card:
 def _draw(made: Segmented, line: Line, frame: Line, path: Path) -> str:
     """Draw an image; the caption."""
     model = made.model
-    volume = read_frames(Path(line["path"]), model.orientation)[(frame["frame"] or 1) - 1]
-    prepared = model.prepare(volume)
+    frames = model.prepare_frames(read_frames(Path(line["path"]), model.orientation))
+    prepared = frames[(frame["frame"] or 1) - 1]
+    volume = prepared.volume
     mask = model.restore(prepared, model.predict([prepared])[0])
     rebuilt = model.judge(mask, volume.spacing_mm).reconstruction
     flagged = [v for v in frame["structures"].values() if v["flag"] and v["worst_slice"]]

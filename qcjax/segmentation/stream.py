@@ -60,9 +60,8 @@ class Stream:
             mask_path(image.name)
             if image.refused:
                 raise InvalidFile(image.path, *image.refused.split(" found, expected ", 1))
-            frames = tuple(
-                self.model.prepare(volume) for volume in read_frames(image.path, self.model.orientation)
-            )
+            volumes = read_frames(image.path, self.model.orientation)
+            frames = tuple(self.model.prepare_frames(volumes))
             return Case(image, size, mtime_ns, time.monotonic() - started, frames)
         except Exception as error:  # whatever is wrong with one image, the others go on
             return Case(image, size, mtime_ns, time.monotonic() - started, line=_failed(error))
