@@ -58,12 +58,14 @@ class SegmentationConfig:
     """Most channels of a stage."""
     stages: int = 5
     """Resolutions."""
-    epochs: int = 7
+    epochs: int = 14
     """Passes over the training slices."""
+    cycles: int = 2
+    """How often the learning rate falls to 0 meanwhile; what it has come to at the end of each is a model."""
     batch: int = 8
     """Slices per step, over all devices."""
     learning_rate: float = 3e-3
-    """Of Adam, after the first steps; it falls as (1 - step / steps)^0.9."""
+    """Of Adam, after the first steps; within a cycle it falls as (1 - step / steps)^0.9."""
     warm_up: int = 50
     """First steps over which the learning rate grows."""
     average: float = 0.99
@@ -81,7 +83,9 @@ class SegmentationConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError for numbers that make no sense."""
-        at_least(1, self, "devices", "size", "patch", "width", "max_width", "stages", "epochs", "batch")
+        at_least(
+            1, self, "devices", "size", "patch", "width", "max_width", "stages", "epochs", "cycles", "batch"
+        )
         at_least(2, self, "folds")
         at_least(0, self, "seed", "learning_rate", "warm_up", "rotation_deg")
         positive(self, "spacing_mm", "scale")
@@ -115,6 +119,7 @@ FULL = SegmentationConfig(
     max_width=480,
     stages=7,
     epochs=250,
+    cycles=1,
     batch=20,
     average=0.999,
     warm_up=500,

@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from qcjax.config import to_json
+from qcjax.config.segmentation import EFFORTS
 from qcjax.runtime.files import write_whole
 
+SIZES = ("folds", "epochs", "cycles", "width", "size", "patch", "spacing_mm")  # that the command line takes
 TEMPLATE = """\
 # A qcjax model: {structures}
 
@@ -50,8 +53,8 @@ true masks of all folds but the first.
 Images at {spacing_mm:g} mm in plane, {size} x {size} pixels around the image's middle, z-scored; patches of
 {patch} pixels, mirrored (p {mirror:g} for each axis), turned by up to ±{rotation_deg:g} degrees,
 scaled{intensity}. Soft Dice and cross-entropy with deep supervision, Adam, {epochs} epochs of batches of
-{batch}, learning rate {learning_rate:g} falling to 0, exponential mean of the weights. Of each structure only
-the largest piece is kept{pieces}.
+{batch}, learning rate {learning_rate:g} falling to 0 ({cycles} times), exponential mean of the weights. Of
+each structure only the largest piece is kept{pieces}.
 
 ```shell
 {command}
@@ -86,7 +89,8 @@ def write_card(path: Path, description: Mapping[str, Any]) -> None:
             sites=_counted(trained["sites"]),
             measures="\n".join(_row(k, v) for k, v in description["cross_validated"].items()),
             **{
-                k: options[k] for k in ("patch", "mirror", "rotation_deg", "epochs", "batch", "learning_rate")
+                k: options[k]
+                for k in ("patch", "mirror", "rotation_deg", "epochs", "cycles", "batch", "learning_rate")
             },
             spacing_mm=description["spacing_mm"],
             size=description["size"],
@@ -108,6 +112,13 @@ def command_of(options: Mapping[str, Any], layout: str) -> str:
     for name in ("may_be_absent", "in_pieces"):
         if options[name]:
             text += f" --{name.replace('_', '-')} {' '.join(options[name])}"
+    preset: Mapping[str, Any] = to_json(EFFORTS[options["preset"]])
+    for name in SIZES:
+        if options[name] != preset[name]:
+            text += f" --{name.replace('_', '-')} {options[name]}"
+    epochs = options["monitor"]["autoencoder"]["epochs"]
+    if epochs != preset["monitor"]["autoencoder"]["epochs"]:
+        text += f" --monitor-epochs {epochs}"
     return text
 
 

@@ -30,6 +30,7 @@ def train(
     in_pieces: tuple[str, ...] = (),
     folds: int | None = None,
     epochs: int | None = None,
+    cycles: int | None = None,
     width: int | None = None,
     size: int | None = None,
     patch: int | None = None,
@@ -61,6 +62,7 @@ def train(
       in_pieces: Structures that may be in several pieces; of all others only the largest piece of a mask is kept.
       folds: How many networks, each trained without a fold of the subjects.
       epochs: Passes of each network over its training slices.
+      cycles: How often the learning rate falls to 0 meanwhile.
       width: Channels of the networks' first stage.
       size: Height and width of the prepared slices in pixels.
       patch: Height and width of what the networks train on, drawn from the slices.
@@ -79,7 +81,15 @@ def train(
             data=data, out=out, images=images, masks=masks, layout=layout, labels=labels, licence=licence,
             keep=keep, seed=seed, may_be_absent=may_be_absent, in_pieces=in_pieces, devices=devices,
         )  # fmt: skip
-        sizes = dict(folds=folds, epochs=epochs, width=width, size=size, patch=patch, spacing_mm=spacing_mm)
+        sizes: dict[str, Any] = dict(
+            folds=folds,
+            epochs=epochs,
+            cycles=cycles,
+            width=width,
+            size=size,
+            patch=patch,
+            spacing_mm=spacing_mm,
+        )
         given |= {name: value for name, value in sizes.items() if value is not None}
         config = replace(EFFORTS[preset], **given)
         if monitor_epochs is not None:

@@ -134,7 +134,8 @@ class Fold(Stage):
     def rate(self, step: int) -> float:
         """The learning rate of a step of the whole training, counted from 0."""
         config = self.recipe.config
-        share = max(1 - step / (config.epochs * self.steps), 0) ** 0.9
+        cycle = config.epochs * self.steps / config.cycles
+        share = (1 - step % cycle / cycle) ** 0.9
         return config.learning_rate * share * min(1.0, (step + 1) / max(config.warm_up, 1))
 
     def init(self) -> Learning:

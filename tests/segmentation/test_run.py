@@ -15,6 +15,7 @@ from qcjax.config.segmentation import SegmentationConfig
 from qcjax.data.subject import Volume
 from qcjax.runtime.arrays import read_arrays
 from qcjax.segmentation.dataset import find_labelled
+from qcjax.segmentation.fold import Fold
 from qcjax.segmentation.model import Model, network_of
 from qcjax.segmentation.run import Training
 from qcjax.segmentation.segment import Segmentation
@@ -61,7 +62,7 @@ def test_started_again_it_trains_nothing_and_leaves_the_same(
     model_folder: Path, config: SegmentationConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (model_folder / "weights.safetensors").read_bytes()
-    monkeypatch.setattr("qcjax.segmentation.fold.run_steps", lambda *args: pytest.fail("a step was taken"))
+    monkeypatch.setattr(Fold, "step", lambda *args: pytest.fail("a step was taken"))
     Training(replace(config, keep=False)).run()
     assert (model_folder / "weights.safetensors").read_bytes() == before
 
@@ -117,3 +118,10 @@ def test_a_model_of_nnunets_layout_whose_masks_another_program_reads(phantoms: P
     assert mask.GetDirection() == pytest.approx(image.GetDirection())
     assert mask.GetSize() == image.GetSize()
     assert set(np.unique(SimpleITK.GetArrayFromImage(mask))) <= {0, 1, 2, 3}
+
+
+def test_the_card_has_the_command_that_trains_such_a_model(model_folder: Path) -> None:
+    card = (model_folder / "README.md").read_text()
+    line = next(line for line in card.splitlines() if line.startswith("qcjax train"))
+    assert line.startswith("qcjax train --data DATA --out MODEL --preset fast --seed 0 --folds 2 --epochs 1 ")
+    assert line.endswith("--width 4 --size 64 --patch 32 --spacing-mm 3.6 --monitor-epochs 1")
