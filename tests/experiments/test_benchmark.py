@@ -144,7 +144,7 @@ def test_rows_are_chosen_by_a_part_of_their_name():
 
 
 def test_synthetic_subjects_fill_a_batch(tmp_path: Path):
-    s = replace(QUICK, matrix_scale=0.15, unlabelled=1, slices=7)
+    s = replace(QUICK, matrix_scale=0.17, unlabelled=1, slices=7)
     workload = Workload.open(s, None, tmp_path)
     subjects = (*workload.training, *workload.validation, *workload.unlabelled)
     assert len(subjects) == 3
