@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from qcjax.runtime.devices import first_of_share
 from qcjax.typing import AnyArray, Array
 
 
@@ -81,5 +82,5 @@ def batch_of(slices: Slices, weight: Array) -> Batch:
 
 def sample_keys(key: Array, count: int, axis_name: str | None) -> Array:
     """A key per sample from its place in the whole batch, so that the number of devices doesn't matter."""
-    first = jax.lax.axis_index(axis_name) * count if axis_name is not None else 0
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(count))
+    places = first_of_share(count, axis_name) + jnp.arange(count)
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(places)

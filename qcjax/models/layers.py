@@ -20,6 +20,7 @@ from jax.nn.initializers import Initializer
 
 from qcjax.models.cpu import conv, lazy, subpixel
 from qcjax.models.cpu.lazy import Lazy
+from qcjax.runtime.devices import first_of_share
 from qcjax.typing import Array, Float, Weights
 
 
@@ -233,7 +234,7 @@ class Dropout(nn.Module):
         if not dropout or self.rate == 0:
             return x
         index, parts = part
-        first = lax.axis_index(self.axis_name) * (x.shape[0] * parts) if self.axis_name is not None else 0
+        first = first_of_share(x.shape[0] * parts, self.axis_name)
         key = self.make_rng("dropout")
         places = first + index + parts * jnp.arange(x.shape[0])
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(places)

@@ -5,6 +5,7 @@ batch. `axis_name` goes to the models, losses and updates, which reduce over it.
 (`hosts`), the devices of all of them share the batch, and each process holds the rows of its own.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -108,3 +109,47 @@ def _of_the_first(x: Any) -> Any:
     # Not x[0] of them all: every device would take part in that, array by array and in no certain order, and of several
     # processes one was seen to wait for ever.
     return (x.addressable_shards[0].data if isinstance(x, jax.Array) else x)[0]
+
+
+def local_devices() -> list[jax.Device]:
+    """The devices of this process."""
+    return jax.local_devices()
+
+
+def first_of_share(count: int, axis_name: str | None) -> Any:
+    """The place in the whole batch of the first of this device's `count` samples, (), within a function over devices.
+
+    Args:
+      axis_name: of the devices that share the batch; None: there is one, and the place is 0.
+    """
+    return jax.lax.axis_index(axis_name) * count if axis_name is not None else 0
+
+
+class StopAllReduce:
+    """The largest stop signal of all processes, known one round late, so that no round waits for an answer."""
+
+    def __init__(self) -> None:
+        self._result: Any = None
+
+    def reduce(self, signum: int | None, after: Any = None) -> int | None:
+        """Give this process's signal, if any; the result of the round before.
+
+        Args:
+          after: arrays that are being computed. On a CPU, where computations overlap in whatever order, theirs must not
+            talk to other processes at the same time.
+        """
+        if hosts.count() == 1:
+            return signum
+        on_cpu = jax.default_backend() == "cpu"
+        if on_cpu:
+            jax.block_until_ready(after)
+        signals = np.full(len(local_devices()), signum or 0, np.int32)
+        answer, self._result = self._result, _largest()(signals)
+        if on_cpu:
+            jax.block_until_ready(self._result)
+        return None if answer is None else int(answer.addressable_shards[0].data[0]) or None
+
+
+@functools.cache
+def _largest() -> Callable[[np.ndarray], Any]:
+    return jax.pmap(lambda x: jax.lax.pmax(x, "processes"), axis_name="processes")

@@ -202,40 +202,6 @@ def gather_rows(x: Any) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(np.asarray(x), tiled=True))
 
 
-class StopAllReduce:
-    """The largest stop signal of all processes, known one round late, so that no round waits for an answer."""
-
-    def __init__(self) -> None:
-        self._result: Any = None
-
-    def reduce(self, signum: int | None, after: Any = None) -> int | None:
-        """Give this process's signal, if any; the result of the round before.
-
-        Args:
-          after: arrays that are being computed. On a CPU, where computations overlap in whatever order, theirs must not
-            talk to other processes at the same time.
-        """
-        if _count == 1:
-            return signum
-        import jax
-
-        on_cpu = jax.default_backend() == "cpu"
-        if on_cpu:
-            jax.block_until_ready(after)
-        signals = np.full(jax.local_device_count(), signum or 0, np.int32)
-        answer, self._result = self._result, _largest()(signals)
-        if on_cpu:
-            jax.block_until_ready(self._result)
-        return None if answer is None else int(answer.addressable_shards[0].data[0]) or None
-
-
-@functools.cache
-def _largest() -> Callable[[np.ndarray], Any]:
-    import jax
-
-    return jax.pmap(lambda x: jax.lax.pmax(x, "processes"), axis_name="processes")
-
-
 @dataclass(frozen=True)
 class _Outcome:
     """What a function gave, or its error; and the signal that its process had by then."""

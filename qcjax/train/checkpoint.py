@@ -23,6 +23,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from qcjax.runtime import hosts
+from qcjax.runtime.devices import local_devices
 from qcjax.runtime.exits import is_out_of_memory
 from qcjax.runtime.messages import sendable
 from qcjax.runtime.progress import say
@@ -313,7 +314,7 @@ def _copy(x: Any) -> Any:
 
 
 def _abstract(tree: Any) -> Any:
-    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    place = jax.sharding.SingleDeviceSharding(local_devices()[0])
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
 
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from qcjax.runtime import hosts, stops
+from qcjax.runtime import stops
+from qcjax.runtime.devices import StopAllReduce
 from qcjax.runtime.stops import Stopped
 from qcjax.train.nonfinite import SKIPPED
 
@@ -65,7 +66,7 @@ def run_steps(
     """
     done = 0 if begun is None else len(next(iter(begun.values())))
     history: list[Any] = [] if begun is None else [{k: v[i] for k, v in begun.items()} for i in range(done)]
-    any_stop = hosts.StopAllReduce()
+    any_stop = StopAllReduce()
     with stops.postponed():
         for number, arguments in enumerate(batches):
             if number < done:

@@ -1,6 +1,7 @@
 """One device and eight emulated ones compute the same."""
 
 import re
+from pathlib import Path
 
 import chex
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import qcjax
 from qcjax.data.batches import Slices
 from qcjax.runtime.devices import BROADCAST, REPLICATED, SHARDED, Devices
 from qcjax.train.state import create
@@ -160,3 +162,15 @@ def test_more_devices_than_there_are_is_refused():
     for count in (0, 9):
         with pytest.raises(ValueError, match=rf"--devices: {count} asked for, 8 found \(cpu\)"):
             Devices(count)
+
+
+def test_nothing_else_counts_devices_or_maps_over_them() -> None:
+    """What knows of more than one device stands in one file."""
+    package = Path(qcjax.__file__).parent
+    words = re.compile(r"jax\.pmap|axis_index\(|device_count\(|jax\.(?:local_)?devices\(")
+    told = {
+        str(p.relative_to(package))
+        for p in package.rglob("*.py")
+        if words.search(p.read_text(encoding="utf-8"))
+    }
+    assert told == {"runtime/devices.py"}

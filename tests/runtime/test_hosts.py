@@ -14,6 +14,7 @@ import pytest
 
 from qcjax.config import Hosts
 from qcjax.runtime import hosts
+from qcjax.runtime.devices import StopAllReduce
 from qcjax.train.journal import Journal
 from tests.processes import ROOT, both, cluster, free_port, start
 from tests.seeds import seed
@@ -206,7 +207,7 @@ def test_one_process_is_all_of_it():
     assert hosts.lead(lambda: 1) == hosts.same(1) == 1
     assert hosts.share(lambda x: x + 1, [1, 2, 3], threads=1) == [2, 3, 4]
     assert hosts.gather_rows(np.ones((2, 3))).shape == (2, 3)
-    assert hosts.StopAllReduce().reduce(None) is None and hosts.StopAllReduce().reduce(15) == 15
+    assert StopAllReduce().reduce(None) is None and StopAllReduce().reduce(15) == 15
 
 
 @pytest.mark.parametrize(
