@@ -19,7 +19,7 @@ from experiments import mnms2
 from qcjax.labels import RV
 from qcjax.refinement.refine_original import MAX_SIZES
 from qcjax.refinement.table import UNCERTAINTY_COLUMNS, case_name, read_cases
-from qcjax.train import loop
+from qcjax.train import arm, loop
 from qcjax.train.checkpoint import Checkpoints
 from qcjax.train.journal import Journal
 from tests.seeds import seed
@@ -235,7 +235,7 @@ def test_a_kill_in_every_stage_makes_no_difference(paper_run, experiment, cohort
             super().__init__(*args)
             opened.append(self)
 
-    monkeypatch.setattr(stages, "Checkpoints", Recorded)
+    monkeypatch.setattr(arm, "Checkpoints", Recorded)
     killed = 0
     for owner, attribute, call in places:
         with monkeypatch.context() as patch:
