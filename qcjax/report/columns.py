@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from qcjax.runtime.files import write_whole
+
 Row = dict[str, Any]  # column -> str, int (counts) or float (numbers; NaN where undefined)
 
 
@@ -41,7 +43,7 @@ class Columns:
             frame[column] = frame[column].fillna(0).astype(int)
         for column in (*self.numbers, *(c for c in self.optional if c in names)):
             frame[column] = frame[column].astype(float)
-        frame.to_csv(path, index=False, lineterminator="\r\n", encoding="utf-8")
+        write_whole(path, frame.to_csv(index=False, lineterminator="\r\n"))
 
     def read(self, path: Path) -> list[Row]:
         """Read a table as `write` wrote it; an empty number becomes NaN, an empty count 0.
