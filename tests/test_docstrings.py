@@ -5,12 +5,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from qcjax.train.stage import Stage
+
 PACKAGE = Path(__file__).resolve().parent.parent / "qcjax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 INCOMPLETE = re.compile(r"(Of|Those|Whose|From|Over|With|By|For|In)\b")  # a first sentence without a subject
 SHAPED = ("labels.py", "losses.py", "metrics", "models", "qc")  # where every array has its shape
 BARE = {"Array", "ndarray"}
 Public = ast.FunctionDef | ast.ClassDef
+STAGE = {name for name in vars(Stage) if not name.startswith("_")}
 
 
 def public(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, Public]]:
@@ -19,7 +22,13 @@ def public(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, Public
         if isinstance(node, Public) and not node.name.startswith("_"):
             yield prefix + node.name, node
             if isinstance(node, ast.ClassDef):
-                yield from public(node.body, f"{prefix}{node.name}.")
+                own = [n for n in node.body if getattr(n, "name", "") not in inherited(node)]
+                yield from public(own, f"{prefix}{node.name}.")
+
+
+def inherited(node: ast.ClassDef) -> set[str]:
+    """The methods that the class's base tells of: what `train.stage.Stage` asks of every training."""
+    return STAGE if any(isinstance(b, ast.Name) and b.id == "Stage" for b in node.bases) else set()
 
 
 def bare(annotation: ast.expr) -> bool:

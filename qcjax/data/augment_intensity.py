@@ -69,7 +69,7 @@ def bias_field(key: PRNGKey, image: Array, strength: Array) -> Array:
 
 
 def noise(key: PRNGKey, image: Array, strength: Array) -> Array:
-    """With Gaussian noise of standard deviation `strength`."""
+    """An image with Gaussian noise of standard deviation `strength`."""
     return image + strength * jax.random.normal(key, image.shape)
 
 

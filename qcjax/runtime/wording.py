@@ -7,5 +7,5 @@ def count_of(n: int, noun: str) -> str:
 
 
 def printable(text: str) -> str:
-    """With a question mark for what isn't text, as in a file's name of another encoding."""
+    """A text with a question mark for what isn't text, as in a file's name of another encoding."""
     return text.encode(errors="replace").decode()

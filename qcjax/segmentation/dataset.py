@@ -41,7 +41,7 @@ class TrainingSet:
 
     @property
     def structures(self) -> tuple[Structure, ...]:
-        """In the order of the networks' classes."""
+        """The structures, in the order of the networks' classes."""
         return structures_named(tuple(self.labels))
 
     @property
@@ -51,7 +51,7 @@ class TrainingSet:
 
     @property
     def cases(self) -> list[Case]:
-        """Of all subjects."""
+        """The cases of all subjects."""
         return [case for subject in self.subjects for case in subject.cases]
 
 

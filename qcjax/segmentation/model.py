@@ -76,7 +76,7 @@ class Result:
 
     @cached_property
     def probabilities(self) -> np.ndarray:
-        """Of background and each structure: (slices, size, size, 1 + k) float16, on the networks' grid."""
+        """Probabilities of background and structures: (slices, size, size, 1 + k) float16, on the networks' grid."""
         return self._probabilities()
 
     @property

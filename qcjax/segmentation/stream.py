@@ -37,7 +37,7 @@ class Case:
 
     @property
     def slices(self) -> int:
-        """Of all frames, at least 1."""
+        """How many slices all frames have, at least 1."""
         return max(1, sum(len(frame.stack) for frame in self.frames))
 
 

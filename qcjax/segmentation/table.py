@@ -53,7 +53,7 @@ class Entry:
 
     @classmethod
     def of(cls, line: Line, offset: int) -> "tuple[str, Entry]":
-        """For a `LineJournal`: keyed by the image's name."""
+        """An entry of a `LineJournal`, keyed by the image's name."""
         suspicions = [from_json(frame["suspicion"]) for frame in line["frames"]]
         known = [s for s in suspicions if not math.isnan(s)]
         fields = {

@@ -31,7 +31,7 @@ def rv_direction(mask: np.ndarray, structures: Sequence[Structure]) -> complex |
 
 
 def mean_direction(directions: Iterable[complex | None]) -> complex | None:
-    """Of some masks; None where they point everywhere alike, or nowhere."""
+    """The mean direction of some masks; None where they point everywhere alike, or nowhere."""
     known = [d for d in directions if d is not None]
     mean = sum(known) / len(known) if known else 0
     return mean / abs(mean) if abs(mean) > 0.5 else None

@@ -26,7 +26,7 @@ class FileCase(Case):
 
     @classmethod
     def of(cls, name: str, image: Path, mask: Path | None, subject: str | None = None) -> "FileCase":
-        """By the mask's name; its phase is what the name says, "" where it says none."""
+        """A case named as its mask; its phase is what the name says, "" where it says none."""
         match = re.search(SUBJECT, name)
         code = subject or (match[0] if match else name)
         phase = _PHASE.search(name)
