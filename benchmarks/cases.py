@@ -13,8 +13,9 @@ from benchmarks.workload import VIEW
 from qcjax import qc
 from qcjax.data.augment import Augmentation, augment_batch
 from qcjax.data.batches import Batch, sample_keys
-from qcjax.data.nifti import read_image, write_labels
+from qcjax.data.nifti import read_image
 from qcjax.data.preprocess import restore_labels
+from qcjax.data.write import write_labels
 from qcjax.inference.monitor import Monitor
 from qcjax.labels import CARDIAC, N_CLASSES
 from qcjax.losses import downsample_label

@@ -10,8 +10,9 @@ import numpy as np
 from qcjax.data.files import is_gzip
 from qcjax.data.findings import InvalidFile
 from qcjax.data.geometry import Orientation
-from qcjax.data.nifti import brought, encode_labels, read_stored, write_labels
+from qcjax.data.nifti import brought, read_stored
 from qcjax.data.subject import Volume
+from qcjax.data.write import encode_labels, write_labels
 from qcjax.runtime.files import write_whole
 
 

@@ -19,7 +19,6 @@ from qcjax.data.header import header_shape, stored_grid
 from qcjax.data.itk import itk_grid, read_itk
 from qcjax.data.subject import Volume
 from qcjax.labels import MNMS2_LABELS, remap
-from qcjax.runtime.files import write_whole
 
 LABEL_TOLERANCE = 1e-2  # a stored label may lie this far from the integer it stands for
 MAX_BYTES = 2**31  # of one volume; a cine of the heart has a few tens of megabytes
@@ -178,68 +177,6 @@ def grid_difference(image: Volume, shape: tuple[int, ...], affine: np.ndarray) -
     if apart_mm > GRID_TOLERANCE * min(image.spacing_mm):
         return f"an affine that lies up to {apart_mm:.3g} mm away", f"the affine of {image.path.name}"
     return None
-
-
-def encode_labels(array: np.ndarray, like: Volume) -> bytes:
-    """A label map (x, y, slices) as a .nii file's bytes, on the grid of `like`: affine, codes, zooms, units.
-
-    Raises:
-      ValueError: a shape other than that of `like`, or values that aren't labels 0 to 65535.
-    """
-    if array.shape != like.array.shape:
-        raise ValueError(
-            f"labels of shape {array.shape}; expected {like.array.shape}, the grid of {like.path}"
-        )
-    labels = array.astype(np.uint8 if array.max(initial=0) < 256 else np.uint16)
-    if not np.array_equal(labels, array):
-        raise ValueError(
-            f"labels for {like.path} between {array.min()} and {array.max()}; expected integers 0-65535"
-        )
-    return _encode(labels, like)
-
-
-def write_map(path: Path, array: np.ndarray, like: Volume) -> None:
-    """Write a map (x, y, slices), such as a variance, as float32 on the grid of `like`.
-
-    Raises:
-      ValueError: a shape other than that of `like`.
-    """
-    if array.shape != like.array.shape:
-        raise ValueError(
-            f"a map of shape {array.shape}; expected {like.array.shape}, the grid of {like.path}"
-        )
-    path, data = Path(path), _encode(array.astype(np.float32), like)
-    write_whole(path, gzip.compress(data, 1, mtime=0) if is_gzip(path) else data)
-
-
-def _encode(array: np.ndarray, like: Volume) -> bytes:
-    array = like.axes.take_back(array)
-    if like.header is None:
-        image = nib.Nifti1Image(array, like.affine)
-        image.header.set_zooms(like.spacing_mm)
-        return image.to_bytes()
-    header = like.header.copy()
-    header.set_data_shape(array.shape)
-    header.set_data_dtype(array.dtype)
-    header.set_slope_inter(None, None)
-    header["cal_min"] = header["cal_max"] = 0  # the image's grey window would hide the labels
-    kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-    return kind(array, None, header).to_bytes()
-
-
-def write_labels(path: Path, array: np.ndarray, like: Volume, level: int = 6) -> None:
-    """Write a label map (x, y, slices) on the grid of `like`, as uint8, or uint16 where a label is above 255; the same
-    labels give the same bytes.
-
-    Args:
-      level: of gzip, 1 (fastest) to 9 (smallest).
-
-    Raises:
-      ValueError: a shape other than that of `like`, or values that aren't labels 0 to 65535.
-    """
-    path = Path(path)
-    data = encode_labels(array, like)
-    write_whole(path, gzip.compress(data, level, mtime=0) if is_gzip(path) else data)
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from qcjax.data.datasets.acdc import STORED_LABELS
-from qcjax.data.nifti import read_grid, read_image, read_labels, write_labels
+from qcjax.data.nifti import read_grid, read_image, read_labels
 from qcjax.data.subject import Case, Subject, Volume
+from qcjax.data.write import write_labels
 from qcjax.inference.monitor import Monitor, Score
 from qcjax.labels import ACDC_LABELS, CARDIAC, remap
 from qcjax.metrics.agreement import mean_pairwise_dice

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from qcjax import qc
-from qcjax.data.nifti import read_image, read_labels, write_labels
+from qcjax.data.nifti import read_image, read_labels
 from qcjax.data.preprocess import restore_labels
 from qcjax.data.subject import Subject
+from qcjax.data.write import write_labels
 from qcjax.labels import CARDIAC
 from qcjax.metrics.clinical import volume_ml
 from qcjax.metrics.surface import case_metrics

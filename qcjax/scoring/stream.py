@@ -19,8 +19,8 @@ from qcjax import qc
 from qcjax.data.datasets.masks import Images, read_mask
 from qcjax.data.findings import InvalidFile
 from qcjax.data.mask_cohort import MaskCase
-from qcjax.data.nifti import write_labels
 from qcjax.data.subject import Volume
+from qcjax.data.write import write_labels
 from qcjax.inference.monitor import Monitor, Prepared
 from qcjax.labels import label_mapping
 from qcjax.qc import contrast

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from qcjax.data.cohort import Cohort
-from qcjax.data.nifti import read_image, read_labels, write_labels
+from qcjax.data.nifti import read_image, read_labels
 from qcjax.data.preprocess import restore_labels
+from qcjax.data.write import write_labels
 from qcjax.inference.monitor import Monitor
 from qcjax.labels import Structure
 from qcjax.metrics.clinical import volume_ml

@@ -13,12 +13,13 @@ from qcjax.config import Arm, EmidecConfig
 from qcjax.data.datasets import emidec
 from qcjax.data.findings import Finding
 from qcjax.data.mask_cohort import true_masks
-from qcjax.data.nifti import read_image, read_labels, write_map
+from qcjax.data.nifti import read_image, read_labels
 from qcjax.data.placement import place
 from qcjax.data.splits import image_digests, shares
 from qcjax.data.subject import Subject
 from qcjax.data.validate import validate_emidec
 from qcjax.data.volumes import VolumeCohort, prepare_volumes
+from qcjax.data.write import write_map
 from qcjax.inference.monitor import Monitor
 from qcjax.labels import EMIDEC, EMIDEC_LABELS
 from qcjax.phantom import LgePhantomConfig, write_emidec

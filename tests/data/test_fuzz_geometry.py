@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from qcjax.data.findings import InvalidFile
 from qcjax.data.geometry import Orientation
-from qcjax.data.nifti import read_labels, write_labels
+from qcjax.data.nifti import read_labels
+from qcjax.data.write import write_labels
 from tests.data.test_fuzz import fuzzed
 from tests.data.test_geometry import ANATOMY, SHAPE, SPACING_MM, STORAGES, affine_of, stored_as, turn
 

@@ -11,7 +11,8 @@ import SimpleITK as sitk  # noqa: N813
 from qcjax.data.findings import InvalidFile
 from qcjax.data.geometry import Axes, Orientation, StoredGrid, check_slices_last, slice_axis
 from qcjax.data.header import stored_grid
-from qcjax.data.nifti import read_grid, read_image, read_labels, read_stored_grid, write_labels
+from qcjax.data.nifti import read_grid, read_image, read_labels, read_stored_grid
+from qcjax.data.write import write_labels
 
 SHAPE, SPACING_MM = (7, 6, 4), (1.5, 1.25, 8.0)
 ANATOMY = np.random.default_rng(0).integers(0, 4, SHAPE).astype(np.uint8)

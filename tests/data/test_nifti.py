@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from qcjax.data.findings import InvalidFile
-from qcjax.data.nifti import read_grid, read_image, read_labels, read_labels_checked, write_labels
+from qcjax.data.nifti import read_grid, read_image, read_labels, read_labels_checked
 from qcjax.data.subject import Volume
+from qcjax.data.write import write_labels
 from qcjax.labels import ACDC_LABELS
 
 AFFINE = np.array([[0.0, -1.2, 0.0, 3.0], [1.5, 0.0, 0.0, -7.0], [0.0, 0.0, 9.0, 11.0], [0.0, 0.0, 0.0, 1.0]])

@@ -13,8 +13,9 @@ from qcjax.config import AutoencoderConfig, Mnms2Config, SegmenterConfig
 from qcjax.data.batches import Slices
 from qcjax.data.cohort import prepare
 from qcjax.data.datasets import mnms2
-from qcjax.data.nifti import read_image, write_labels
+from qcjax.data.nifti import read_image
 from qcjax.data.preprocess import median_spacing, restore_labels
+from qcjax.data.write import write_labels
 from qcjax.runtime.devices import Devices
 from qcjax.train.networks import Networks
 

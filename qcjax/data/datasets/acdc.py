@@ -14,9 +14,9 @@ import numpy as np
 from qcjax.data.datasets.listing import Scan, aligned, counted, left_out_findings, read_text, some
 from qcjax.data.files import LeftOut, stem_of, walk
 from qcjax.data.findings import Finding, InvalidFile
-from qcjax.data.nifti import write_labels
 from qcjax.data.splits import image_digests, shares
 from qcjax.data.subject import PARTS, PHASES, Case, Subject, Volume
+from qcjax.data.write import write_labels
 from qcjax.labels import ACDC_LABELS, remap
 from qcjax.runtime.messages import sendable
 from qcjax.runtime.wording import count_of

@@ -15,9 +15,10 @@ import numpy as np
 from qcjax.data.datasets.listing import Scan, aligned, counted, left_out_findings, some
 from qcjax.data.files import LeftOut, stem_of, walk
 from qcjax.data.findings import Finding, InvalidFile
-from qcjax.data.nifti import read_grid, write_labels
+from qcjax.data.nifti import read_grid
 from qcjax.data.splits import image_digests, shares
 from qcjax.data.subject import LGE, PARTS, Case, Subject, Volume
+from qcjax.data.write import write_labels
 from qcjax.labels import CAVITY, EMIDEC_LABELS, EMIDEC_REGIONS, INFARCTION, NO_REFLOW, remap
 
 GROUPS = {"N": "normal", "P": "pathological"}

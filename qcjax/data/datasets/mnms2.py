@@ -18,8 +18,8 @@ import numpy as np
 from qcjax.data.datasets.listing import Scan, aligned, counted, left_out_findings, read_text, some
 from qcjax.data.files import LeftOut, stem_of, walk
 from qcjax.data.findings import Finding, InvalidFile
-from qcjax.data.nifti import encode_labels
 from qcjax.data.subject import PARTS, PHASES, VIEWS, Case, Subject, Volume
+from qcjax.data.write import encode_labels
 from qcjax.labels import RV
 from qcjax.runtime.files import write_whole
 
