@@ -76,7 +76,7 @@ jax.monitoring.record_event_duration_secs(jax_setup.COMPILED, 0.05)
 assert not released
 jax.monitoring.record_event_duration_secs(jax_setup.COMPILED, 0.2)
 assert len(released) == 1, released  # once, though it was prepared twice
-jax.jit(lambda x: sum(jax.numpy.sin(x * i) for i in range(300)))(1.0)
+jax.jit(lambda x: sum(jax.numpy.sin(x * i) for i in range(1500)))(1.0)
 assert len(released) > 1, released  # a busy machine may take that long for a small program, too
 """
 
