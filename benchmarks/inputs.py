@@ -18,7 +18,7 @@ SCALES = {"nnunet": 6, "acdc_unet": 1}  # outputs of the segmenters
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of the inputs; the networks' own sizes are the originals' wherever `width` is None."""
+    """Sizes of the inputs; the networks' own sizes are the originals' wherever `width` is None."""
 
     size: int = 256
     batch: int = 20
@@ -58,7 +58,7 @@ def threads() -> int:
 
 
 def shape_of(name: str, s: Sizes) -> tuple[int, ...]:
-    """Of a network's batch: (b, *space)."""
+    """The shape of a network's batch: (b, *space)."""
     if name == NETWORK_3D:
         return s.volume
     return s.autoencoder_batch if name == "autoencoder" else s.batch, s.size, s.size

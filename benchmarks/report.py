@@ -79,7 +79,7 @@ def variants(rows: Sequence[Row]) -> list[tuple[str, ...]]:
 
 
 def shares(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Of the measured matrix-multiply ceiling."""
+    """Each row's share of the measured matrix-multiply ceiling."""
     lines: list[tuple[str, ...]] = [("", "side", "share of the matrix-multiply ceiling")]
     lines += [(x["row"], x["side"], f"{x['share']:.0%}") for x in results.get("shares", ())]
     return lines if len(lines) > 1 else []

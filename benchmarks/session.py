@@ -68,7 +68,7 @@ def _autoencoder(arm: Arm, steps: int) -> TrainState:
 
 
 def _batches(arm: Arm, size: int, steps: int) -> Iterator[Batch]:
-    """Of labelled slices, round and round."""
+    """Batches of labelled slices, round and round."""
     if not steps:
         return
     plan = cycled(arm.data.training_indices, size, steps, arm.seed, 0)

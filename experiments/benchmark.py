@@ -91,7 +91,7 @@ def run(options: Options) -> None:
 
 
 def chosen(measurements: Measurements, texts: Sequence[str]) -> Measurements:
-    """Those of these names, or with one of the texts in their name; all of them where there are no texts.
+    """The rows of these names, or with one of the texts in their name; all of them where there are no texts.
 
     Raises ValueError for a text that is in none.
     """

@@ -254,7 +254,7 @@ def _to_numpy(value: Any) -> np.ndarray:
 
 
 def _input_channels(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> int:
-    """Of the images that the weights are for; the autoencoder's are the classes."""
+    """The number of channels of the images that the weights are for; of the autoencoder, its classes."""
     if isinstance(model, MaskAutoencoder):
         return model.classes
     first = next(e for e in _entries(model) if e.kind == "conv")

@@ -24,7 +24,7 @@ class RunConfig:
     """demo: synthetic data, minutes. small: real data on a CPU. paper: the paper, and our choices where it says nothing
     (docs/results). original: what the authors' public code does. Every other option overrides its preset."""
     seed: int = 0
-    """Of the split or the folds, the initial weights, the order, augmentation and dropout."""
+    """Seed of the split or the folds, the initial weights, the order, augmentation and dropout."""
     devices: int | None = None
     """How many of its devices each process uses; default all. They share each batch."""
     distributed: bool = False
@@ -32,7 +32,7 @@ class RunConfig:
     Kubernetes say, or by --hosts.*; --data and --out are the same folders for all of them."""
     hosts: Hosts = field(default_factory=Hosts)
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the networks' arithmetic; parameters, losses and monitors are always float32."""
+    """Number type of the networks' arithmetic; parameters, losses and monitors are always float32."""
     accumulate: int = 1
     """Parts in which a batch goes through the network, one after the other, where a device can't hold it at once. The
     loss stays that of the whole batch; batch norm normalises each part by itself."""
@@ -123,7 +123,7 @@ class AcdcConfig(RunConfig):
     """Reverse classification accuracy (RCA) beside the monitor: how many reference subjects for each image; 0: none.
     Seconds per reference."""
     rca_subjects: int | None = None
-    """Of how many test subjects RCA judges the masks; None: all."""
+    """How many test subjects' masks RCA judges; None: all."""
     size: int = 256
     """Height and width of the slices that the field's segmenters see, a multiple of 64."""
     spacing_mm: float | None = None
@@ -162,7 +162,7 @@ class EmidecConfig(RunConfig):
     arms: tuple[Arm, ...] = ARMS
     """What to compare."""
     spacing_mm: tuple[float, float, float] = (10.0, 1.458, 1.458)
-    """Of the prepared volumes: across slices, and in plane."""
+    """Spacing of the prepared volumes: across slices, and in plane."""
     size: int = 256
     """Height and width of the prepared slices, about the image's centre."""
     patch: tuple[int, int, int] = (8, 160, 160)

@@ -18,7 +18,7 @@ class Method:
     supervised_loss: str = "paper"
     """Key in `losses.SUPERVISED`."""
     autoencoder_loss: str = "paper"
-    """Of R in the refinement paper, as `losses.autoencoder_loss` knows it."""
+    """The loss of R in the refinement paper, as `losses.autoencoder_loss` knows it."""
     monitor_loss: str | None = None
     """The same in the monitoring paper; None: as --monitor.dice says."""
     initialisation: Literal["he_normal", "he_uniform"] = "he_normal"

@@ -25,13 +25,13 @@ class SegmentationConfig:
     masks: Path | None = None
     """Layout folders: the folder of masks."""
     layout: Layout = "auto"
-    """Of the data set; auto: whichever is recognised."""
+    """Layout of the data set; auto: whichever is recognised."""
     labels: str | None = None
     """Layout folders: the structures and their values in the files, lv=1,myo=2,rv=3; none: every value found."""
     preset: Effort = "fast"
     """fast: a CPU, about an hour or two. full: a GPU."""
     seed: int = 0
-    """Of the folds, the initial weights, the order and the augmentation."""
+    """Seed of the folds, the initial weights, the order and the augmentation."""
     devices: int | None = None
     """How many devices share each batch; default all."""
     stream: Stream = "auto"
@@ -65,7 +65,7 @@ class SegmentationConfig:
     batch: int = 8
     """Slices per step, over all devices."""
     learning_rate: float = 3e-3
-    """Of Adam, after the first steps; within a cycle it falls as (1 - step / steps)^0.9."""
+    """Learning rate of Adam, after the first steps; within a cycle it falls as (1 - step / steps)^0.9."""
     warm_up: int = 50
     """First steps over which the learning rate grows."""
     average: float = 0.99

@@ -60,7 +60,7 @@ class AutoencoderConfig:
     batch: int = 8
     """Masks per step, over all devices."""
     learning_rate: float = 2e-4
-    """Of Adam."""
+    """Learning rate of Adam."""
     final_rate: float = 1.0
     """Share of the learning rate that is left in the last epoch; it falls along half a cosine. 1: constant."""
     early_epochs: int = 10

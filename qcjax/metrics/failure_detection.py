@@ -158,7 +158,7 @@ class _Column:
 
 
 class _Figures(NamedTuple):
-    """Of each bootstrap sample."""
+    """The figures of each bootstrap sample."""
 
     spearman: Float[np.ndarray, " resamples"]
     aurc: Float[np.ndarray, " resamples"]

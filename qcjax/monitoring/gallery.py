@@ -59,7 +59,7 @@ def _urgency(case: MaskRows) -> tuple[int, float, float]:
 
 
 def _most_suspicious(flagged: Sequence[MaskRows]) -> list[MaskRows]:
-    """Those that are pictured: the first of each kind of flag, so that many of one don't hide the other."""
+    """The masks that are pictured: the first of each kind of flag, so that many of one don't hide the other."""
     by_kind = [[case for case in flagged if verdict(case) == kind] for kind in KINDS]
     places = [max(MAX_FLAGGED_PICTURES // 2, MAX_FLAGGED_PICTURES - len(other)) for other in by_kind[::-1]]
     return [case for cases, n in zip(by_kind, places, strict=True) for case in cases[:n]]

@@ -133,7 +133,7 @@ def case_measures(slices: SliceSums) -> CaseMeasures:
 
 
 def _dice(overlap: np.ndarray) -> np.ndarray:
-    """Of each two segmentations, 1 where neither has the structure: (structures, m, m), the diagonal their sizes."""
+    """Dice of each two of m segmentations, (structures, m, m), 1 where neither has the structure, from overlaps."""
     size = np.diagonal(overlap, axis1=1, axis2=2)
     sizes = size[:, :, None] + size[:, None, :]
     return np.divide(2 * overlap, sizes, out=np.ones_like(sizes), where=sizes > 0)

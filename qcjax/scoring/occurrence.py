@@ -80,7 +80,7 @@ def stacks_of(cohort: MaskCohort) -> list[np.ndarray]:
 
 
 def _digests(cohort: MaskCohort) -> list[str]:
-    """Of each case's labels; empty for a mask of nothing, of which many may be alike."""
+    """A digest of each case's labels; empty for a mask of nothing, of which many may be alike."""
     return [
         hashlib.blake2b(repr(x.shape).encode() + x.tobytes(), digest_size=16).hexdigest() if x.any() else ""
         for x in stacks_of(cohort)

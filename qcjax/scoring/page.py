@@ -204,7 +204,7 @@ def _error_table(lines: Iterable[Line]) -> Table:
 
 
 def _unit(scored: Scored) -> str:
-    """Of distances."""
+    """The unit of distances."""
     return str(scored.summary["distance_unit"])
 
 

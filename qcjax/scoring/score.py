@@ -167,7 +167,7 @@ class Scoring:
         return Scores(self.out, summary, sorted(flagged, key=lambda entry: entry.urgency), complete)
 
     def _entries(self) -> list[Entry]:
-        """Of all its masks, by name."""
+        """The entries of all its masks, by name."""
         found = (self.journal.entries[case_key(file)] for file in self.files)
         return sorted(found, key=lambda entry: (entry.name, entry.path))
 

@@ -154,7 +154,7 @@ class Networks:
 
     @property
     def _options(self) -> dict[str, Any]:
-        """Of every update."""
+        """The options of every update."""
         return dict(axis_name=self.devices.axis_name, accumulate=self.config.accumulate)
 
     @property

@@ -88,7 +88,7 @@ def failure_interval_tables(tables: Tables) -> list[Table]:
 
 
 def _structures_with_failures(tables: Tables) -> dict[str, Mapping[str, Any]]:
-    """Those whose real Dice differs between cases: of the others no measure can tell anything."""
+    """The regions whose real Dice differs between cases: of the others no measure can tell anything."""
     return {
         key: arms
         for key, arms in tables["failures"].items()

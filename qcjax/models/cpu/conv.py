@@ -138,7 +138,7 @@ def kernel_gradient(
 
 
 def _split_taps(x: Array, grad: Array, rows: int, size: Pair, stride: Pair, pads: Pair) -> Any:
-    """Of a convolution that keeps the size: strip -> the factors of its products, one for each row of the kernel.
+    """A convolution that keeps the size: strip -> the factors of its products, one for each row of the kernel.
 
     Tap (i, j) is the sum over pixels of x[row, column + j − p] · grad[row + p − i, column]. The shifts of the columns
     are side by side in x's channels; those of the rows are slices of the gradient, which needn't be copied together.
@@ -157,7 +157,7 @@ def _split_taps(x: Array, grad: Array, rows: int, size: Pair, stride: Pair, pads
 
 
 def _gathered_taps(x: Array, grad: Array, rows: int, size: Pair, stride: Pair, pads: Pair) -> Any:
-    """Of any convolution: strip -> what each output pixel sees, all taps side by side, and its gradient, alone."""
+    """Any convolution: strip -> what each output pixel sees, all taps side by side, and its gradient, alone."""
     width = grad.shape[2]
     padded = jnp.pad(x, ((0, 0), (pads[0],) * 2, (pads[1],) * 2, (0, 0)))
     last_row, last_column = (rows - 1) * stride[0] + 1, (width - 1) * stride[1] + 1
@@ -199,7 +199,7 @@ def _fold_depth(x: Array, kernel: Array, stride: tuple[int, ...], pads: tuple[in
 def _tap_gradient(
     i: int, x: Lazy, kernel: Array, stride: tuple[int, ...], pads: tuple[int, ...], grad: Array
 ) -> Array:
-    """Of slice i of a volume's kernel: that of a 2-D convolution of the slices that it sees."""
+    """The kernel of slice i of a volume's: that of a 2-D convolution of the slices that it sees."""
     depth = lazy.shape(x)[1]
     seeing = [s for s in range(grad.shape[1]) if 0 <= s * stride[0] + i - pads[0] < depth]
     if not seeing:
