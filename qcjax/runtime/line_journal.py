@@ -1,6 +1,7 @@
 """A journal of JSON lines, one for each thing done, by which a run that was stopped goes on."""
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,8 +14,8 @@ E = TypeVar("E")
 class LineJournal(Generic[E]):
     """Only an entry of each line stays in memory; the last line of a key counts, one that a kill cut short doesn't."""
 
-    def __init__(self, path: Path, entry: Callable[[Line, int], tuple[str, E]]) -> None:
-        """Read what is there, and make the file if need be.
+    def __init__(self, path: Path, entry: Callable[[Line, int], tuple[str, E]], theirs: bool = False) -> None:
+        """Read what is there, and make the file if need be; one of another process (`theirs`) is left as it is.
 
         Args:
           entry: (line, where it begins in the file) -> its key and entry; a ValueError, KeyError or TypeError of it
@@ -22,12 +23,14 @@ class LineJournal(Generic[E]):
         """
         self.path, self._entry = path, entry
         self.entries: dict[str, E] = {}
-        path.touch()
+        if not theirs:
+            path.touch()
         end = 0
-        with path.open("r+b") as file:
+        with path.open("rb" if theirs else "r+b") as file:
             for text in file:
                 if not text.endswith(b"\n"):
-                    file.truncate(end)
+                    if not theirs:
+                        file.truncate(end)
                     break
                 with suppress(ValueError, KeyError, TypeError):
                     self._note(json.loads(text), end)
@@ -53,3 +56,14 @@ class LineJournal(Generic[E]):
     def _note(self, line: Line, offset: int) -> None:
         key, entry = self._entry(line, offset)
         self.entries[key] = entry
+
+
+def to_json(value: float) -> float | str | None:
+    """A number for a JSON file or a table: NaN is None, infinity "inf"."""
+    value = float(value)
+    return round(value, 6) if math.isfinite(value) else None if math.isnan(value) else str(value)
+
+
+def from_json(value: float | str | None) -> float:
+    """The inverse of `to_json`."""
+    return math.nan if value is None else float(value)

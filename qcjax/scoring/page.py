@@ -16,8 +16,9 @@ from qcjax.report.cards import Card, embed
 from qcjax.report.pictures import draw_inconsistency, most_changed
 from qcjax.report.render import write_page
 from qcjax.report.table import Table, number
+from qcjax.runtime.line_journal import Line, from_json
 from qcjax.runtime.wording import count_of
-from qcjax.scoring.table import Entry, Line, ScoreJournal, from_json, largest_doubt, output_paths
+from qcjax.scoring.table import Entry, ScoreJournal, largest_doubt, output_paths
 
 MAX_ROWS = 500  # of a table; more are in scores.csv
 DPI = 110
@@ -64,7 +65,7 @@ def write_scores_page(scored: Scored, n_pictures: int) -> Path:
     failed = [entry for entry in ordered if entry.status == "error"]
     shown, others = flagged[:n_pictures], flagged[n_pictures:]
     with tempfile.TemporaryDirectory() as scratch:
-        lines = scored.journal.lines(shown)
+        lines = scored.journal.lines_of(shown)
         cards = [_card(scored, line, Path(scratch) / f"{i}.png") for i, line in enumerate(lines)]
     few = len(ordered) <= MAX_ROWS
     context = {
@@ -77,7 +78,7 @@ def write_scores_page(scored: Scored, n_pictures: int) -> Path:
         "n_flagged": len(flagged),
         "legend": [(s.colour, s.key, "" if s.name == s.key else s.name) for s in scored.structures],
         "others": _case_table(scored, others, f"The other {len(others)} flagged cases") if others else None,
-        "errors": _error_table(scored.journal.lines(failed[:MAX_ROWS])) if failed else None,
+        "errors": _error_table(scored.journal.lines_of(failed[:MAX_ROWS])) if failed else None,
         "n_errors": len(failed),
         "everything": _case_table(scored, ordered, "The most urgent first") if few else None,
         "max_rows": MAX_ROWS,
@@ -182,7 +183,7 @@ def _case_table(scored: Scored, entries: Sequence[Entry], caption: str) -> Table
         *(f"{m} {k.upper()}" for k in keys for m in ("pDC", f"pHD ({_unit(scored)})")),
     ]
     rows = []
-    for line in scored.journal.lines(islice(entries, MAX_ROWS)):
+    for line in scored.journal.lines_of(islice(entries, MAX_ROWS)):
         cells = [
             line["name"],
             {"error": "not scored", "": "–"}.get(line["status"], line["status"]),

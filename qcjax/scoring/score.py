@@ -19,12 +19,13 @@ from qcjax.labels import label_mapping
 from qcjax.qc import contrast
 from qcjax.runtime import jax_setup
 from qcjax.runtime.files import read_object, version_of, write_whole
+from qcjax.runtime.line_journal import to_json
 from qcjax.runtime.lock import in_turn
 from qcjax.runtime.progress import bar, say
 from qcjax.scoring.page import Scored, write_scores_page
 from qcjax.scoring.share import Share, claim, journal_path, share_of, shares_in
 from qcjax.scoring.stream import Stream, case_key
-from qcjax.scoring.table import Entry, ScoreJournal, output_paths, summarise, to_json, write_table
+from qcjax.scoring.table import Entry, ScoreJournal, output_paths, summarise, write_table
 
 UNCHECKED = ("without_image",)  # counts of cases of which a check that was asked for didn't happen
 MOVABLE = ("monitor",)  # settings that may differ when a run goes on: the same monitor in another place
@@ -173,7 +174,7 @@ class Scoring:
 
     def _summary(self, this_run: Mapping[str, Any]) -> dict[str, Any]:
         entries, keys = self._entries(), [structure.key for structure in self.monitor.structures]
-        return summarise(entries, self.journal.lines(entries), keys) | {
+        return summarise(entries, self.journal.lines_of(entries), keys) | {
             **this_run,
             "distance_unit": self.monitor.unit,
             "left_out": list(self.left_out),
@@ -185,7 +186,7 @@ class Scoring:
         """The tables and the page; the summary."""
         entries, structures = self._entries(), self.monitor.structures
         keys = [structure.key for structure in structures]
-        write_table(self.out / "scores.csv", self.journal.lines(entries), keys, self.monitor.unit)
+        write_table(self.out / "scores.csv", self.journal.lines_of(entries), keys, self.monitor.unit)
         summary = self._summary(this_run)
         write_whole(self.out / "summary.json", json.dumps(summary, indent=2) + "\n")
         scored = Scored(
@@ -255,7 +256,7 @@ class Scoring:
                 taken[best[1] - 1].append(best[0])
         for journal, entries in zip(others, taken, strict=True):
             for start in range(0, len(entries), COPIED_AT_ONCE):
-                self.journal.append(*journal.lines(entries[start : start + COPIED_AT_ONCE]))
+                self.journal.append(*journal.lines_of(entries[start : start + COPIED_AT_ONCE]))
         return standing
 
     def _stands(self, entry: Entry, file: MaskCase) -> bool:

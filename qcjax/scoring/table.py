@@ -4,10 +4,8 @@ Only an `Entry` per case stays in memory; everything else is read from the journ
 """
 
 import csv
-import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,8 @@ from qcjax.data.geometry import Axes
 from qcjax.inference.monitor import Score
 from qcjax.qc import Flag
 from qcjax.runtime.files import written_whole
+from qcjax.runtime.line_journal import Line, LineJournal, from_json, to_json
 
-Line = dict[str, Any]  # of the journal
 COLUMNS = (
     "case",
     "structure",
@@ -61,55 +59,31 @@ class Entry:
         return STATUSES.index(self.status), -np.nan_to_num(self.suspicion, posinf=math.inf), self.name
 
 
-class ScoreJournal:
-    """`scores.jsonl`: a line per case, the last one of a mask counts. A line that a kill cut short is dropped."""
+class ScoreJournal(LineJournal[Entry]):
+    """`scores.jsonl`: a line per case, the last one of a mask's path counts."""
 
     def __init__(self, path: Path, theirs: bool = False) -> None:
-        """Read what is there, and make the file if need be; one of another process (`theirs`) is left as it is."""
-        self.path = path
-        self.entries: dict[str, Entry] = {}  # by the mask's path
-        if not theirs:
-            path.touch()
-        end = 0
-        with path.open("rb" if theirs else "r+b") as file:
-            for text in file:
-                if not text.endswith(b"\n"):
-                    if not theirs:
-                        file.truncate(end)
-                    break
-                with suppress(ValueError, KeyError, TypeError):  # damaged: its case is scored again
-                    self._note(json.loads(text), end)
-                end += len(text)
-        self.end = end  # in bytes
+        """Read what is there; the journal of another process (`theirs`) is left as it is."""
+        super().__init__(path, _entry, theirs)
 
-    def append(self, *lines: Line) -> None:
-        """Add cases' lines; they are with the operating system when this returns."""
-        with self.path.open("ab") as file:
-            for line in lines:
-                text = json.dumps(line).encode() + b"\n"
-                file.write(text)
-                self._note(line, self.end)
-                self.end += len(text)
-
-    def lines(self, entries: Iterable[Entry]) -> Iterator[Line]:
+    def lines_of(self, entries: Iterable[Entry]) -> Iterator[Line]:
         """The lines of some cases, in their order."""
-        with self.path.open("rb") as file:
-            for entry in entries:
-                file.seek(entry.offset)
-                yield json.loads(file.readline())
+        return self.lines(entry.offset for entry in entries)
 
-    def _note(self, line: Line, offset: int) -> None:
-        self.entries[line["path"]] = Entry(
-            line["name"],
-            line["path"],
-            line["size"],
-            line["mtime_ns"],
-            line["retry"],
-            line["status"],
-            float(np.fmax(from_json(line["suspicion"]), largest_doubt(line))),
-            line["seconds"],
-            offset,
-        )
+
+def _entry(line: Line, offset: int) -> tuple[str, Entry]:
+    """A case's path, and its entry."""
+    return line["path"], Entry(
+        line["name"],
+        line["path"],
+        line["size"],
+        line["mtime_ns"],
+        line["retry"],
+        line["status"],
+        float(np.fmax(from_json(line["suspicion"]), largest_doubt(line))),
+        line["seconds"],
+        offset,
+    )
 
 
 def largest_doubt(line: Line) -> float:
@@ -243,14 +217,3 @@ def summarise(entries: Sequence[Entry], lines: Iterable[Line], keys: Sequence[st
         "seconds_median": median,
         "seconds_p95": p95,
     }
-
-
-def to_json(value: float) -> float | str | None:
-    """A number for a JSON file or a table: NaN is None, infinity "inf"."""
-    value = float(value)
-    return round(value, 6) if math.isfinite(value) else None if math.isnan(value) else str(value)
-
-
-def from_json(value: float | str | None) -> float:
-    """The inverse of `to_json`."""
-    return math.nan if value is None else float(value)

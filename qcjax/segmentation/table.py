@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from qcjax.qc import Flag
+from qcjax.runtime.line_journal import Line, from_json, to_json
 from qcjax.segmentation.model import Result
 
-Line = dict[str, Any]  # of the journal
 COLUMNS = (
     "image",  # path below the folder of images
     "frame",  # of a cine, counted from 1; empty for a still image
@@ -149,14 +149,3 @@ def summarise(entries: Sequence[Entry], lines: Iterable[Line], keys: Sequence[st
         "seconds_median": median,
         "seconds_p95": p95,
     }
-
-
-def to_json(value: float) -> float | str | None:
-    """A number for a JSON file or a table: NaN is None, infinity "inf"."""
-    value = float(value)
-    return round(value, 6) if math.isfinite(value) else None if math.isnan(value) else str(value)
-
-
-def from_json(value: float | str | None) -> float:
-    """The inverse of `to_json`."""
-    return math.nan if value is None else float(value)
