@@ -36,8 +36,8 @@ LOSS_TEXTS = {"failure": "share of failures accepted", "graded": "mean 1 − DC 
 
 
 def unit_of(results: Results) -> str:
-    """The unit of all distances; runs from before it was recorded measured in mm."""
-    return str(results.get("distance_unit", "mm"))
+    """The unit of all distances."""
+    return str(results["distance_unit"])
 
 
 @matplotlib.rc_context(style.STYLE)

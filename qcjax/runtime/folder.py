@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Collection
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ def open_folder(config: Any, folder: Path) -> None:
         write_whole(path, json.dumps(ours, indent=2) + "\n")
         say(f"Results go to {folder}")
         return
-    differ = _differences(_defaults(config) | theirs, ours)
+    differ = _differences(theirs, ours)
     if differ:
         raise ValueError(
             f"{folder}: holds a run with {', '.join(differ)}; choose another --out, or the same options"
@@ -70,12 +69,6 @@ def _differences(theirs: Any, ours: Any, unset: Collection[str] = UNSET_FOR_COMP
     a, b = (_flat({k: v for k, v in options.items() if k not in unset}) for options in (theirs, ours))
     there: Any = lambda options, k: options.get(k, "absent")  # noqa: E731
     return [f"{k} = {there(a, k)} (now {there(b, k)})" for k in b | a if there(a, k) != there(b, k)]
-
-
-def _defaults(config: Any) -> dict[str, Any]:
-    """Of the options that are no groups: what a run did that was begun before there were such options."""
-    defaults = {f.name: f.default for f in fields(config) if f.default is not MISSING}
-    return dict(json.loads(json.dumps(defaults)))
 
 
 def _flat(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:

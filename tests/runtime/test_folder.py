@@ -211,17 +211,6 @@ def test_options_of_another_version_count_as_well(tmp_path):
     assert "supervised.mirror = absent (now 0.0)" in str(refused.value)
 
 
-def test_a_run_that_was_begun_before_there_was_an_option_goes_on(tmp_path):
-    begin(tmp_path)
-    theirs = json.loads((tmp_path / "config.json").read_text())
-    for name in ("accumulate", "mc_chunk", "views", "init_from"):
-        del theirs[name]
-    (tmp_path / "config.json").write_text(json.dumps(theirs))
-    open_folder(DEMO, tmp_path)
-    with pytest.raises(ValueError, match=r"accumulate = 1 \(now 2\)"):
-        open_folder(replace(DEMO, accumulate=2), tmp_path)
-
-
 def test_what_may_differ_when_a_run_goes_on(tmp_path, capsys):
     begin(tmp_path)
     there = dict(distributed=True, hosts=Hosts("a:1", 2, 0), stream="always")
