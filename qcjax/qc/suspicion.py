@@ -85,14 +85,13 @@ class Reference:
 
     A mask's excess is the root of the weighted sum of squares of what its measures exceed the median by, in spreads.
     The spread is taken from a quantile, so that no single mask that was rebuilt badly makes a measure count for little.
-    One that an earlier version wrote has fewer measures, and those count; it has weights of 1.
     """
 
     median: list[list[float]]
     spread: list[list[float]]  # of the larger half: the standard deviation, were it normal
     limit: float  # the excess that all but 2 % of the masks stay below
     n: int  # masks
-    weights: Sequence[float] = (1.0,) * 6  # of the measures' squares
+    weights: Sequence[float]  # of the measures' squares
 
     @classmethod
     def of(cls, measured: Sequence[Float[np.ndarray, "m k"]]) -> "Reference":
@@ -114,8 +113,7 @@ class Reference:
     def suspicion(self, measured: Float[np.ndarray, "m k"]) -> float:
         """0 at the reference's median, 1 at its limit; infinite where a structure is absent."""
         median, spread = np.array(self.median), np.array(self.spread)
-        count = len(median)
-        return float(_excess(measured[:count], median, spread, self.weights[:count])) / self.limit
+        return float(_excess(measured, median, spread, self.weights)) / self.limit
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
