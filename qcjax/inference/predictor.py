@@ -15,8 +15,8 @@ from qcjax.data.batches import Batch, Plan, Slices, batch_of, in_batches, take
 from qcjax.data.placement import Take, ahead
 from qcjax.data.streaming import Streamed
 from qcjax.models.cpu.inference import in_parts
-from qcjax.qc.slice_uncertainty import SliceSums, draw_slices, slice_keys, slice_sums
-from qcjax.qc.uncertainty import Moments, combine, moments
+from qcjax.qc.mc_dropout import drawn, slice_keys
+from qcjax.qc.uncertainty import Moments, SliceSums, combine, slice_sums
 from qcjax.runtime.devices import BROADCAST, REPLICATED, SHARDED, Devices
 from qcjax.typing import Array, PRNGKey, Variables
 
@@ -95,9 +95,7 @@ class Predictor:
         def draw(
             variables: Variables, batch: Batch, places: Array, key: PRNGKey, numbers: Array
         ) -> tuple[Moments, Array]:
-            keys = slice_keys(key, places)
-            probabilities = draw_slices(alone, variables, batch.image, keys, numbers)
-            return moments(probabilities), probabilities.argmax(-1).astype(jnp.uint8)
+            return drawn(alone, variables, batch.image, slice_keys(key, places), numbers)
 
         def spread(total: Moments, labels: list[Array]) -> SliceSums:
             return slice_sums(total, jnp.concatenate(labels))
@@ -196,7 +194,7 @@ class Predictor:
         """
         size = min(chunk or samples, samples)
 
-        def drawn() -> Generator[SliceSums, None, None]:
+        def of_batches() -> Generator[SliceSums, None, None]:
             steps = in_batches(indices, self.batch)
             padding = steps.indices.size - len(places)
             padded = np.pad(places, ((0, padding), (0, 0))).reshape(*steps.indices.shape, -1)
@@ -212,7 +210,7 @@ class Predictor:
                     yield self._spread(total, labels)
                     on_batch()
 
-        with closing(drawn()) as results:
+        with closing(of_batches()) as results:
             return self._gathered(results, len(indices))
 
     def _all(

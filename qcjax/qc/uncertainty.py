@@ -1,26 +1,26 @@
-"""What a segmenter doesn't know: MC-dropout samples of its prediction, and measures of how they differ.
+"""How samples of a prediction differ: what a segmenter doesn't know, per voxel, image and case.
 
 The measures are those of the uncertainty paper (Arega et al., UNSURE 2021): sample variance per voxel (Eq. 2), its
 mean over an image (Eq. 4), and the Dice agreement within the samples (Eq. 6); and those of information theory, of which
 the mutual information of prediction and weights is the part that more data could remove (Gal 2016, section 3.3).
-Everything works on slices (b, h, w, c) and on volumes (b, s, h, w, c).
+Everything works on slices (b, h, w, c) and on volumes (b, s, h, w, c). Where cases are segmented slice by slice, sums
+over slices add up to those of a case, with all of its slices taken as one image.
 """
 
-from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Any, NamedTuple
+import math
+from functools import reduce
+from operator import or_
+from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Integer
 
-from qcjax.typing import Array, Bool, Float, PRNGKey, Shaped, Variables
+from qcjax.typing import AnyArray, Array, Bool, Float
 
 Regions = tuple[tuple[int, ...], ...]  # classes that make up each structure
-Membership = Bool[Array, "structures classes"]  # which classes make up a structure
 BORDER = 2  # voxels in plane: what lies as near to a border of the mean segmentation isn't away from borders
 
 
@@ -61,49 +61,29 @@ class Aggregates(NamedTuple):
     interior: Array  # away from the segmentation's borders
 
 
-def mc_predict(
-    model: nn.Module,
-    variables: Variables,
-    images: Float[Array, "b *space c"],
-    key: PRNGKey,
-    samples: int,
-    chunk: int | None = None,
-    regions: Regions | None = None,
-) -> Uncertainty:
-    """Draw dropout samples of a prediction, batch norm on its running statistics, and measure how they differ.
+class SliceSums(NamedTuple):
+    """Sums over the pixels of each of b slices, of some samples of it."""
 
-    Args:
-      model: a segmenter with dropout.
-      images: (b, *space, c).
-      samples: how many, n.
-      chunk: how many at once, which bounds the memory; all of them if None. It changes the results by rounding only.
-      regions: structures as unions of classes, such as ((2, 3, 4), (3, 4)); every class but the background if None.
-
-    Raises:
-      ValueError: no sample, or no chunk.
-    """
-    if samples < 1 or (chunk is not None and chunk < 1):
-        raise ValueError(f"samples {samples} and chunk {chunk} found, expected at least 1 of each")
-    keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(samples))
-    total, labels = None, []
-    size = min(chunk or samples, samples)
-    for first in range(0, samples, size):
-        part, segmented = _drawn(model)(variables, images, keys[first : first + size])
-        total = part if total is None else _combined()(total, part)
-        labels.append(segmented)
-    assert total is not None
-    return _measured(regions)(total, jnp.concatenate(labels))
+    pixels: AnyArray  # (b,) how many
+    foreground: AnyArray  # (b,) how many aren't background in the mean's segmentation
+    variance: AnyArray  # (b,)
+    variance_foreground: AnyArray  # (b,)
+    entropy: AnyArray  # (b,)
+    mutual_information: AnyArray  # (b,)
+    overlap: (
+        AnyArray  # (b, structures, 1 + n, 1 + n) pixels that two segmentations share; the mean's is the first
+    )
 
 
-def draw(
-    model: nn.Module, variables: Variables, images: Float[Array, "b *space c"], keys: Shaped[Array, "n ..."]
-) -> Float[Array, "n b *space k"]:
-    """A dropout sample for each key: (n, b, *space, k). What lies before the first dropout is computed once."""
+class CaseMeasures(NamedTuple):
+    """The measures of uncertainty of a whole case."""
 
-    def sample(key: PRNGKey) -> Array:
-        return model.apply(variables, images, False, True, rngs={"dropout": key})  # type: ignore[return-value]
-
-    return jax.vmap(sample)(keys)
+    variance: float  # mean over all of its slices (Eq. 4 of the uncertainty paper)
+    variance_foreground: float  # mean over the foreground of the mean's segmentation; NaN where there is none
+    entropy: float
+    mutual_information: float
+    dice_within_samples: Float[np.ndarray, " structures"]  # Eq. 6
+    pairwise_dice: Float[np.ndarray, " structures"]
 
 
 def moments(probabilities: Float[Array, "n b *space k"]) -> Moments:
@@ -112,7 +92,7 @@ def moments(probabilities: Float[Array, "n b *space k"]) -> Moments:
     return Moments(
         jnp.float32(probabilities.shape[0]),
         mean,
-        jnp.square(probabilities - mean).sum(0),
+        jnp.square(probabilities - mean[None]).sum(0),
         entropy(probabilities).mean(0),
     )
 
@@ -145,9 +125,8 @@ def measure(
     """The measures of all samples: their moments, and their arg-maxes (n, b, *space), integers."""
     of_voxels = maps(total)
     k = total.mean.shape[-1]
-    table = _membership(regions or tuple((c,) for c in range(1, k)), k)
-    segmented = total.mean.argmax(-1)
-    within = jax.vmap(lambda sample: region_dice(segmented, sample, table))(labels).mean(0)
+    segmented = jnp.concatenate([total.mean.argmax(-1)[None].astype(labels.dtype), labels])
+    within, pairwise = sample_dice(overlaps(segmented, regions or single(k)))
     return Uncertainty(
         mean=total.mean,
         variance=of_voxels.variance,
@@ -155,7 +134,7 @@ def measure(
         expected_entropy=total.entropy,
         mutual_information=of_voxels.mutual_information,
         dice_within_samples=within,
-        pairwise_dice=pairwise_dice(labels, table),
+        pairwise_dice=pairwise,
     )
 
 
@@ -164,31 +143,41 @@ def entropy(probabilities: Float[Array, "*batch k"]) -> Float[Array, "*batch"]:
     return -jax.scipy.special.xlogy(probabilities, probabilities).sum(-1)
 
 
-def region_dice(
-    a: Integer[Array, "b *space"], b: Integer[Array, "b *space"], membership: Membership
-) -> Float[Array, "b structures"]:
-    """Dice of each structure of two label maps (b, *space), 1 where neither has it: (b, structures).
+def single(classes: int) -> Regions:
+    """Every class but the background as a structure of its own."""
+    return tuple((c,) for c in range(1, classes))
 
-    membership: (structures, classes) bool, which classes make up a structure.
+
+def overlaps(
+    segmentations: Integer[Array, "m b *space"], regions: Regions
+) -> Float[Array, "b structures m m"]:
+    """How many voxels each two of m segmentations of an image share, per structure; on the diagonal, their sizes."""
+
+    def of_image(labels: Array) -> Array:  # (m, voxels)
+        inside = [reduce(or_, [labels == c for c in classes]) for classes in regions]
+        member = jnp.stack(inside).astype(jnp.float32)  # sums of 0 and 1 are exact
+        return member @ member.swapaxes(1, 2)
+
+    flat = segmentations.reshape(*segmentations.shape[:2], -1).swapaxes(0, 1)
+    return lax.map(of_image, flat)  # one image at a time, which bounds the memory
+
+
+def sample_dice(
+    overlap: Float[AnyArray, "*batch structures m m"],
+) -> tuple[Float[AnyArray, "*batch structures"], Float[AnyArray, "*batch structures"]]:
+    """DiceWithinSamples (Eq. 6) and the mean Dice of each pair of samples, from `overlaps`, on device or host.
+
+    The first of the m segmentations is that of the samples' mean. Dice is 1 where neither has the structure; the mean
+    over the pairs of a single sample is 1.
     """
-    x, y = ((membership[:, m]) for m in (a, b))  # (structures, b, *space)
-    axes = tuple(range(2, x.ndim))
-    both = 2 * (x & y).sum(axes, dtype=jnp.float32)
-    sizes = x.sum(axes, dtype=jnp.float32) + y.sum(axes, dtype=jnp.float32)
-    return jnp.where(sizes > 0, both / jnp.maximum(sizes, 1), 1.0).T
-
-
-def pairwise_dice(
-    labels: Integer[Array, "n b *space"], membership: Membership
-) -> Float[Array, "b structures"]:
-    """Mean Dice of all pairs of n samples (n, b, *space), 1 for a single sample: (b, structures)."""
-    n = labels.shape[0]
-    if n == 1:
-        return jnp.ones((labels.shape[1], membership.shape[0]))
-    total = jnp.float32(0)
-    for i in range(1, n):  # pairs at a distance of i
-        total = total + jax.vmap(lambda a, b: region_dice(a, b, membership))(labels[i:], labels[:-i]).sum(0)
-    return total / (n * (n - 1) / 2)
+    xp = overlap.__array_namespace__()
+    sizes = xp.diagonal(overlap, axis1=-2, axis2=-1)
+    both = sizes[..., :, None] + sizes[..., None, :]
+    dice = xp.where(both > 0, 2 * overlap / xp.maximum(both, 1), 1.0)
+    samples = dice[..., 1:, 1:]
+    i, j = np.triu_indices(samples.shape[-1], 1)
+    pairwise = samples[..., i, j].mean(-1) if len(i) else xp.ones_like(samples[..., 0, 0])
+    return dice[..., 0, 1:].mean(-1), pairwise
 
 
 def aggregate(
@@ -214,33 +203,41 @@ def aggregate(
     axes = tuple(range(1, values.ndim))
 
     def over(part: Array) -> Array:
-        count = part.sum(axes)
+        count = part.sum(axes, dtype=jnp.float32)
         return jnp.where(count > 0, jnp.where(part, values, 0).sum(axes) / jnp.maximum(count, 1), jnp.nan)
 
     return Aggregates(over(real), over(real & (labels > 0)), over(real & (high == low)))
 
 
-def _membership(regions: Sequence[Sequence[int]], classes: int) -> Array:
-    table = np.zeros((len(regions), classes), bool)
-    for row, ids in zip(table, regions, strict=True):
-        row[list(ids)] = True
-    return jnp.asarray(table)
+def slice_sums(total: Moments, labels: Integer[Array, "n b h w"]) -> SliceSums:
+    """The sums of b slices, from the moments of their n samples and the samples' arg-maxes, (n, b, h, w)."""
+    found = maps(total)
+    segmented = total.mean.argmax(-1)
+    foreground = segmented > 0
+    both = jnp.concatenate([segmented[None].astype(labels.dtype), labels])
+    axes = (1, 2)
+    return SliceSums(
+        pixels=jnp.full(labels.shape[1], math.prod(labels.shape[2:]), jnp.float32),
+        foreground=foreground.sum(axes, dtype=jnp.float32),
+        variance=found.variance.sum(axes),
+        variance_foreground=jnp.where(foreground, found.variance, 0).sum(axes),
+        entropy=found.entropy.sum(axes),
+        mutual_information=found.mutual_information.sum(axes),
+        overlap=overlaps(both, single(total.mean.shape[-1])),
+    )
 
 
-@cache
-def _drawn(model: nn.Module) -> Callable[..., Any]:
-    def drawn(variables: Variables, images: Array, keys: Array) -> tuple[Moments, Array]:
-        probabilities = draw(model, variables, images, keys)
-        return moments(probabilities), probabilities.argmax(-1).astype(jnp.uint8)
-
-    return jax.jit(drawn)
-
-
-@cache
-def _combined() -> Callable[..., Any]:
-    return jax.jit(combine)
-
-
-@cache
-def _measured(regions: Regions | None) -> Callable[..., Any]:
-    return jax.jit(lambda total, labels: measure(total, labels, regions))
+def case_measures(slices: SliceSums) -> CaseMeasures:
+    """The measures of one case from the sums of its slices, on the host."""
+    whole = SliceSums(*(np.asarray(x, np.float64).sum(0) for x in slices))
+    within, pairwise = sample_dice(whole.overlap)
+    return CaseMeasures(
+        variance=float(whole.variance / whole.pixels),
+        variance_foreground=float(whole.variance_foreground / whole.foreground)
+        if whole.foreground
+        else math.nan,
+        entropy=float(whole.entropy / whole.pixels),
+        mutual_information=float(whole.mutual_information / whole.pixels),
+        dice_within_samples=within,
+        pairwise_dice=pairwise,
+    )

@@ -17,7 +17,7 @@ from qcjax.data.write import write_labels
 from qcjax.labels import CARDIAC
 from qcjax.metrics.clinical import volume_ml
 from qcjax.metrics.surface import case_metrics
-from qcjax.qc.slice_uncertainty import SliceSums, case_measures
+from qcjax.qc.uncertainty import SliceSums, case_measures
 from qcjax.refinement.refine import Decision
 from qcjax.refinement.table import (
     NUMBER_COLUMNS,

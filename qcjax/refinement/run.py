@@ -16,7 +16,7 @@ from qcjax.data.preprocess import median_spacing
 from qcjax.data.subject import PARTS, VIEWS, Case, Subject
 from qcjax.data.validate import validate_mnms2
 from qcjax.phantom import PhantomConfig, write_mnms2
-from qcjax.qc.slice_uncertainty import has_dropout
+from qcjax.qc.mc_dropout import has_dropout
 from qcjax.refinement.export import export_stage, measure_uncertainty
 from qcjax.refinement.refine import Decision, Pool, refine
 from qcjax.refinement.refine_original import OriginalPool, refine_original

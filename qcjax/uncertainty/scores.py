@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from qcjax.data.volumes import VolumeGeometry, restore_map, restore_volume
 from qcjax.inference.monitor import Monitor
-from qcjax.labels import EMIDEC, EMIDEC_REGIONS
+from qcjax.labels import EMIDEC_REGIONS
 from qcjax.metrics.calibration import (
     Reliability,
     expected_calibration_error,
@@ -56,9 +56,7 @@ def judge_volume(
       truth: (x, y, slices) label map on the file's grid.
       spacing_mm: of that grid.
     """
-    found = _measure(samples[:, None])
-    mean = np.asarray(found.mean[0])
-    of_case = _of_case(found, mask[None])
+    mean, variance, of_case = _of_case(samples, mask)
     labels = [restore_volume(p, geometry) for p in (probabilities, mean)]
     agreement = _agreement(samples.argmax(-1), mean.argmax(-1), truth, geometry)
     opinion = _opinion(monitor, labels[0], spacing_mm) if monitor else {}
@@ -90,35 +88,33 @@ def judge_volume(
                 )
                 for r in EMIDEC_REGIONS
             }
-    variance = restore_map(np.asarray(found.variance[0]), geometry)
-    return Prediction(labels[0], labels[1], variance, rows, calibrations)
+    return Prediction(labels[0], labels[1], restore_map(variance, geometry), rows, calibrations)
 
 
 @jax.jit
-def _measure(samples: Any) -> uncertainty.Uncertainty:
-    return uncertainty.measure(uncertainty.moments(samples), samples.argmax(-1), REGIONS)
+def _measure(samples: Any, mask: Any) -> tuple[Any, Any, dict[str, Any]]:
+    total = uncertainty.moments(samples[:, None])
+    found, segmented, real = uncertainty.maps(total), total.mean.argmax(-1), mask[None]
+    variance = uncertainty.aggregate(found.variance, segmented, real)
 
+    def whole(values: Any) -> Any:
+        return uncertainty.aggregate(values, segmented, real).whole
 
-@jax.jit
-def _aggregated(found: uncertainty.Uncertainty, mask: Any) -> Any:
-    segmented = found.mean.argmax(-1)
-    return {
-        "variance": uncertainty.aggregate(found.variance, segmented, mask),
-        "entropy": uncertainty.aggregate(found.entropy, segmented, mask).whole,
-        "expected_entropy": uncertainty.aggregate(found.expected_entropy, segmented, mask).whole,
-        "mutual_information": uncertainty.aggregate(found.mutual_information, segmented, mask).whole,
+    of_case = {
+        "variance": variance.whole,
+        "variance_foreground": variance.foreground,
+        "variance_interior": variance.interior,
+        "entropy": whole(found.entropy),
+        "expected_entropy": whole(total.entropy),
+        "mutual_information": whole(found.mutual_information),
     }
+    return total.mean[0], found.variance[0], of_case
 
 
-def _of_case(found: uncertainty.Uncertainty, mask: np.ndarray) -> dict[str, float]:
-    means = jax.device_get(_aggregated(found, mask))
-    parts = means.pop("variance")
-    values = {
-        "variance": parts.whole,
-        "variance_foreground": parts.foreground,
-        "variance_interior": parts.interior,
-    }
-    return {key: float(value[0]) for key, value in (values | means).items()}
+def _of_case(samples: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    """The samples' mean (s, h, w, k), their variance (s, h, w), and its and other measures' means over the case."""
+    mean, variance, of_case = jax.device_get(_measure(samples, mask))
+    return mean, variance, {key: float(value[0]) for key, value in of_case.items()}
 
 
 def _agreement(
@@ -128,23 +124,17 @@ def _agreement(
     places = {"all": np.arange(len(mean))}
     for position, slices in thirds(truth.transpose(2, 1, 0)).items():
         places[position] = np.flatnonzero(np.isin(_file_slices(geometry), slices))
-    table = jnp.asarray([[c in ids for c in range(1 + len(EMIDEC))] for ids in REGIONS])
+    both = np.concatenate([mean[None], samples]).astype(np.uint8)
+    overlap = np.asarray(_overlaps(both), np.float64)  # (slices, regions, 1 + n, 1 + n)
     found = {}
     for position, slices in places.items():
-        here = np.zeros(len(mean), bool)
-        here[slices] = True
-        within, pairs = jax.device_get(_dice_of_samples(samples, mean, here, table))
-        for region, a, b in zip(EMIDEC_REGIONS, within, pairs, strict=True):
+        within, pairwise = uncertainty.sample_dice(overlap[slices].sum(0))
+        for region, a, b in zip(EMIDEC_REGIONS, within, pairwise, strict=True):
             found[position, region.key] = {"dice_within_samples": float(a), "pairwise_dice": float(b)}
     return found
 
 
-@jax.jit
-def _dice_of_samples(samples: Any, mean: Any, slices: Any, table: Any) -> Any:
-    chosen = slices[:, None, None]
-    samples, mean = jnp.where(chosen, samples, 0)[:, None], jnp.where(chosen, mean, 0)[None]
-    within = jax.vmap(lambda s: uncertainty.region_dice(mean, s, table))(samples).mean(0)
-    return within[0], uncertainty.pairwise_dice(samples, table)[0]
+_overlaps = jax.jit(partial(uncertainty.overlaps, regions=REGIONS))
 
 
 def _file_slices(geometry: VolumeGeometry) -> np.ndarray:

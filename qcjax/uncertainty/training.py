@@ -21,7 +21,7 @@ from qcjax.labels import EMIDEC, EMIDEC_REGIONS
 from qcjax.metrics.overlap import mask_dice
 from qcjax.models import NnUNet
 from qcjax.models.planning import plan_unet
-from qcjax.qc.slice_uncertainty import draw_slices, slice_keys
+from qcjax.qc.mc_dropout import draw, slice_keys
 from qcjax.runtime import hosts
 from qcjax.runtime.devices import BROADCAST, REPLICATED, SHARDED, Devices
 from qcjax.train import updates
@@ -130,11 +130,11 @@ class VolumeNetwork:
             numbers = np.arange(first, min(first + chunk, count), dtype=np.int32)
             places = itertools.count(0, self._alone.count)  # of the windows, whose first one each call has
 
-            def draw(patches: np.ndarray, numbers: np.ndarray = numbers, places: Any = places) -> Any:
+            def of_windows(patches: np.ndarray, numbers: np.ndarray = numbers, places: Any = places) -> Any:
                 place = next(places) + np.arange(self._alone.count, dtype=np.int32)
                 return self._draw(variables, patches, self._alone.shard(place), key, numbers)
 
-            drawn = self._slide(draw, image)
+            drawn = self._slide(of_windows, image)
             parts.append(np.moveaxis(drawn.reshape(*image.shape, -1, self.model.classes), -2, 0))
         return np.concatenate(parts)
 
@@ -148,9 +148,9 @@ class VolumeNetwork:
         """(b, s, h, w, 1) -> (b, s, h, w, n·k): windows overlap sample by sample. A window's dropout is its own, on
         whatever device it is."""
         model = self.model.clone(axis_name=None)
-        drawn = draw_slices(model, variables, images, slice_keys(key, places[:, None]), numbers)
-        drawn = jnp.moveaxis(drawn, 0, -2)
-        return drawn.reshape(*drawn.shape[:-2], -1)
+        samples = draw(model, variables, images, slice_keys(key, places[:, None]), numbers)
+        samples = jnp.moveaxis(samples, 0, -2)
+        return samples.reshape(*samples.shape[:-2], -1)
 
     def _slide(self, function: Callable[[Any], Any], image: np.ndarray) -> np.ndarray:
         def windows(patches: np.ndarray) -> Any:
