@@ -137,12 +137,13 @@ def squared_error(probabilities: Probabilities, target: Probabilities) -> Float[
 
 @dataclass(frozen=True)
 class SegmentationLoss:
-    """A Dice loss of class sums plus a cross-entropy, in the two forms that training and validation need."""
+    """λ_Dice · a Dice loss of class sums + λ_CE · a cross-entropy, in the two forms for training and validation."""
 
     dice: Callable[[Sums], Array]
-    entropy: Callable[
-        [Logits, Probabilities, Probabilities], Array
-    ]  # logits, probabilities, target -> per pixel
+    # logits, probabilities, target -> per pixel
+    entropy: Callable[[Logits, Probabilities, Probabilities], Array]
+    lambda_dice: float = 1.0
+    lambda_ce: float = 1.0
 
     def __call__(
         self,
@@ -159,7 +160,11 @@ class SegmentationLoss:
         target = jax.nn.one_hot(label, logits.shape[-1])
         sums = batch_sums(class_sums(probabilities, target, mask), weight, axis_name)
         entropy = self.entropy(logits, probabilities, target)
-        return self.dice(sums) + pixel_mean(entropy, weight, axis_name, mask)
+        return self.weighted(self.dice(sums), pixel_mean(entropy, weight, axis_name, mask))
+
+    def weighted(self, dice: AnyArray, entropy: AnyArray) -> AnyArray:
+        """λ_Dice · dice + λ_CE · entropy: both parts of the loss, of any one shape."""
+        return self.lambda_dice * dice + self.lambda_ce * entropy
 
     def per_sample(
         self, logits: Logits, label: Labels, mask: Mask | None = None
@@ -178,7 +183,7 @@ SUPERVISED = {
     "original": SegmentationLoss(soft_dice_loss_original, lambda logits, p, y: cross_entropy_original(p, y)),
 }
 
-# L_Seg = L_Dice + L_CE, Eq. 3 of the uncertainty paper, which is built on nnU-Net: its plain soft Dice
+# L_Seg = λ_Dice·L_Dice + λ_CE·L_CE, Eq. 3 of the uncertainty paper, which is built on nnU-Net: its plain soft Dice
 SEGMENTATION = SegmentationLoss(soft_dice_loss, lambda logits, p, y: cross_entropy(logits, y))
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -5,7 +7,7 @@ import numpy as np
 import pytest
 
 from qcjax import losses
-from qcjax.losses import SUPERVISED, Sums
+from qcjax.losses import SEGMENTATION, SUPERVISED, Sums
 
 B, H, W, K = 3, 4, 6, 4
 
@@ -208,3 +210,16 @@ def test_refinement_original_learns_the_right_ventricle_alone(logits, label):
 def test_unknown_preset_of_the_autoencoder_is_refused(logits, label):
     with pytest.raises(KeyError, match="nonsense"):
         losses.autoencoder_loss("nonsense", logits, jax.nn.one_hot(label, K))
+
+
+def test_lambda_dice_and_lambda_ce_weigh_the_two_parts():
+    logits = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+    label = jnp.asarray(np.arange(32).reshape(2, 4, 4) % 3, jnp.int32)
+    parts = [
+        replace(SEGMENTATION, lambda_dice=a, lambda_ce=b)(logits, label) for a, b in ((1.0, 0.0), (0.0, 1.0))
+    ]
+    target = jax.nn.one_hot(label, 3)
+    np.testing.assert_allclose(parts[1], -(target * jax.nn.log_softmax(logits)).sum(-1).mean(), rtol=1e-6)
+    found = replace(SEGMENTATION, lambda_dice=0.5, lambda_ce=2.0)(logits, label)
+    np.testing.assert_allclose(found, 0.5 * parts[0] + 2 * parts[1], rtol=1e-6)
+    np.testing.assert_allclose(SEGMENTATION(logits, label), parts[0] + parts[1], rtol=1e-6)

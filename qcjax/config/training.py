@@ -126,6 +126,10 @@ class UncertaintyConfig:
     """Initial; it falls as (1 - epoch / epochs)^0.9."""
     samples: int = 5
     """Dropout samples per step, N (arms control and proposed)."""
+    lambda_dice: float = 1.0
+    """Weight of the Dice loss, λ_Dice."""
+    lambda_ce: float = 1.0
+    """Weight of the cross-entropy, λ_CE."""
     alpha: float = 3.0
     """Weight of the variance (arm proposed)."""
     ramp_epochs: int = 0
@@ -144,7 +148,7 @@ class UncertaintyConfig:
     def __post_init__(self) -> None:
         """Raises ValueError for numbers that make no sense."""
         at_least(1, self, "width", "max_stages", "epochs", "steps", "batch", "samples")
-        at_least(0, self, "ramp_epochs", "alpha")
+        at_least(0, self, "ramp_epochs", "alpha", "lambda_dice", "lambda_ce")
         at_least(0, self, "learning_rate")
         positive(self, "scale")
         share(self, "mirror")

@@ -70,5 +70,6 @@ def validate_segmenter(arm: Arm, state: TrainState) -> Record:
     cohort = arm.data.validation
     result = arm.networks.predictor.evaluate(state.variables, arm.data.slices, arm.data.validation_indices)
     sums = losses.Sums(*(cohort.sum_by_case(x) for x in result.sums))
-    loss = np.mean(np.asarray(arm.networks.loss.dice(sums)) + cohort.mean_by_case(result.entropy))
-    return {LOSS: float(loss)} | mean_dice(result.labels, cohort.slices.label, cohort)
+    loss = arm.networks.loss
+    of_cases = loss.weighted(np.asarray(loss.dice(sums)), cohort.mean_by_case(result.entropy))
+    return {LOSS: float(np.mean(of_cases))} | mean_dice(result.labels, cohort.slices.label, cohort)

@@ -58,6 +58,9 @@ class VolumeNetwork:
             dtype=dtype,
             axis_name=devices.axis_name,
         )
+        self.segmentation_loss = replace(
+            losses.SEGMENTATION, lambda_dice=training.lambda_dice, lambda_ce=training.lambda_ce
+        )
         self.tx = sgd() if training.optimiser == "sgd" else adam(clip=12.0)
         self._steps: dict[int, Callable[..., Any]] = {}
         self.take = Take(devices, take_volumes, volume_batch)
@@ -66,7 +69,7 @@ class VolumeNetwork:
         self._draw = self._alone.compile(
             self._samples_as_channels, (REPLICATED, SHARDED, SHARDED, BROADCAST, BROADCAST)
         )
-        self._measure_loss = jax.jit(_loss_of_volume)
+        self._measure_loss = jax.jit(self._loss_of_volume)
 
     def rate(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 1: polynomial, as nnU-Net's."""
@@ -96,7 +99,7 @@ class VolumeNetwork:
         update = updates.make_uncertainty_update(
             self.model,
             self.tx,
-            losses.SEGMENTATION,
+            self.segmentation_loss,
             samples,
             name,
             training.over_classes,
@@ -141,6 +144,10 @@ class VolumeNetwork:
     def loss(self, probabilities: np.ndarray, label: np.ndarray, mask: np.ndarray) -> float:
         """L_Seg of a whole volume."""
         return float(self._measure_loss(probabilities, label, mask))
+
+    def _loss_of_volume(self, probabilities: Array, label: Array, mask: Array) -> Array:
+        logits = jnp.log(jnp.maximum(probabilities, 1e-30))[None]
+        return self.segmentation_loss(logits, label[None].astype(jnp.int32), mask=mask[None])
 
     def _samples_as_channels(
         self, variables: Variables, images: Array, places: Array, key: Array, numbers: Array
@@ -248,8 +255,3 @@ class FoldTraining(Stage):
 def unpadded(geometry: VolumeGeometry) -> VolumeGeometry:
     """The geometry of a volume's own slices, without those that make all of a cohort equally deep."""
     return replace(geometry, depth=geometry.slices)
-
-
-def _loss_of_volume(probabilities: Array, label: Array, mask: Array) -> Array:
-    logits = jnp.log(jnp.maximum(probabilities, 1e-30))[None]
-    return losses.SEGMENTATION(logits, label[None].astype(jnp.int32), mask=mask[None])

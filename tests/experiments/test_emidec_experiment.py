@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -209,6 +210,17 @@ def test_the_baseline_has_one_sample_and_no_variance(run: Path) -> None:
     }
     assert variances["baseline"] and not any(variances["baseline"])
     assert variances["proposed"] and all(variances["proposed"])
+
+
+def test_lambda_dice_and_lambda_ce_weigh_what_the_segmenter_learns_and_is_judged_by() -> None:
+    weighted = replace(SETTINGS, training=replace(SETTINGS.training, lambda_dice=0.5, lambda_ce=2.0))
+    loss = VolumeNetwork(weighted, Devices(1)).segmentation_loss
+    assert (loss.lambda_dice, loss.lambda_ce) == (0.5, 2.0)
+    assert loss.weighted(np.float32(3), np.float32(5)) == 11.5
+    uniform, label = np.full((1, 2, 2, 5), 0.2), np.zeros((1, 2, 2), int)
+    both = [VolumeNetwork(s, Devices(1)).loss(uniform, label, label == 0) for s in (SETTINGS, weighted)]
+    entropy = math.log(5)
+    assert both[1] == pytest.approx(0.5 * (both[0] - entropy) + 2 * entropy, rel=1e-5)
 
 
 def test_alpha_ramps_up_for_the_proposed_arm_alone() -> None:
