@@ -24,8 +24,10 @@ from jaxtyping import install_import_hook
 # the networks of the tests are tiny: to compile them takes far longer than to run them
 jax.config.update("jax_disable_most_optimizations", True)
 
-SHAPES_CHECKED = ("qcjax.losses", "qcjax.qc", "qcjax.qc.original", "qcjax.metrics", "qcjax.train.updates")
-install_import_hook(SHAPES_CHECKED, "beartype.beartype")
+SHAPES_CHECKED = ("qcjax.data", "qcjax.losses", "qcjax.qc", "qcjax.metrics", "qcjax.train.updates")
+# an int is a float, as everywhere in Python
+CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+install_import_hook(SHAPES_CHECKED, CHECKER)
 
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from qcjax.train.stage import Stage
 PACKAGE = Path(__file__).resolve().parent.parent / "qcjax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 INCOMPLETE = re.compile(r"(Of|Those|Whose|From|Over|With|By|For|In)\b")  # a first sentence without a subject
-SHAPED = ("labels.py", "losses.py", "metrics", "models", "qc")  # where every array has its shape
+SHAPED = ("data", "labels.py", "losses.py", "metrics", "models", "qc")  # where every array has its shape
 BARE = {"Array", "ndarray"}
 Public = ast.FunctionDef | ast.ClassDef
 STAGE = {name for name in vars(Stage) if not name.startswith("_")}

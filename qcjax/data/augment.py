@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from qcjax.data.batches import Batch
-from qcjax.typing import Array, PRNGKey
+from qcjax.typing import Array, Float, Integer, Keys, PRNGKey
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,9 @@ REFINEMENT_MASKS = Augmentation(mirror=0.0, rotation_deg=15.0, scale=(0.85, 1.15
 MONITORING_MASKS = Augmentation(mirror=0.0, rotation_deg=30.0, scale=(0.85, 1.15))
 
 
-def augment(key: PRNGKey, image: Array, label: Array, options: Augmentation) -> tuple[Array, Array]:
+def augment(
+    key: PRNGKey, image: Float[Array, "h w"], label: Integer[Array, "h w"], options: Augmentation
+) -> tuple[Float[Array, "h w"], Integer[Array, "h w"]]:
     """Mirror, rotate, scale and shift a slice: image (h, w), label (h, w) -> the same shapes.
 
     Images by cubic convolution (Keys 1981, a = −½), labels by nearest neighbour; 0 outside.
@@ -37,7 +39,9 @@ def augment(key: PRNGKey, image: Array, label: Array, options: Augmentation) -> 
     return sample_cubic(image, row, column), sample_nearest(label, row, column)
 
 
-def coordinates(key: PRNGKey, h: int, w: int, options: Augmentation) -> tuple[Array, Array]:
+def coordinates(
+    key: PRNGKey, h: int, w: int, options: Augmentation
+) -> tuple[Float[Array, "{h} {w}"], Float[Array, "{h} {w}"]]:
     """Where in a slice each pixel of the augmented one comes from: rows (h, w) and columns (h, w), in pixels."""
     keys = jax.random.split(key, 5)
     flip = jnp.where(jax.random.bernoulli(keys[0], options.mirror, (2,)), -1.0, 1.0)
@@ -60,13 +64,15 @@ def coordinates(key: PRNGKey, h: int, w: int, options: Augmentation) -> tuple[Ar
     return row, column
 
 
-def augment_batch(keys: Array, batch: Batch, options: Augmentation) -> Batch:
+def augment_batch(keys: Keys, batch: Batch, options: Augmentation) -> Batch:
     """`augment` for every sample of a batch, with a key each."""
     image, label = jax.vmap(lambda k, i, y: augment(k, i, y, options))(keys, batch.image[..., 0], batch.label)
     return Batch(image[..., None], label, batch.weight)
 
 
-def sample_nearest(label: Array, row: Array, column: Array) -> Array:
+def sample_nearest(
+    label: Integer[Array, "h w"], row: Float[Array, "*at"], column: Float[Array, "*at"]
+) -> Integer[Array, "*at"]:
     """Labels (h, w) at rows and columns of any shape, by nearest neighbour; 0 outside."""
     h, w = label.shape
     r, c = jnp.round(row).astype(jnp.int32), jnp.round(column).astype(jnp.int32)
@@ -74,7 +80,9 @@ def sample_nearest(label: Array, row: Array, column: Array) -> Array:
     return jnp.where(inside, label.reshape(-1)[jnp.clip(r, 0, h - 1) * w + jnp.clip(c, 0, w - 1)], 0)
 
 
-def sample_cubic(image: Array, row: Array, column: Array) -> Array:
+def sample_cubic(
+    image: Float[Array, "h w"], row: Float[Array, "*at"], column: Float[Array, "*at"]
+) -> Float[Array, "*at"]:
     """An image (h, w) at rows and columns of any shape, by cubic convolution; 0 outside."""
     h, w = image.shape
     padded = jnp.pad(image, 2).reshape(-1)  # neighbours outside are 0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from qcjax.typing import Array, PRNGKey
+from qcjax.typing import Array, Float, PRNGKey, Scalar
 
 BLUR_RADIUS = 4  # pixels: more than three standard deviations of the widest blur
 INVERTED = 0.3  # share of the changes of gamma that are made to the negative
@@ -46,7 +46,7 @@ class Intensity:
     """The exponent of the values scaled to 0 to 1; mean and standard deviation stay."""
 
 
-def change_intensity(key: PRNGKey, image: Array, options: Intensity) -> Array:
+def change_intensity(key: PRNGKey, image: Float[Array, "h w"], options: Intensity) -> Float[Array, "h w"]:
     """A slice (h, w) of mean about 0 and standard deviation about 1, changed as a scanner might: (h, w)."""
     for number, (name, change) in enumerate(_CHANGES.items()):
         wanted: Change = getattr(options, name)
@@ -58,7 +58,7 @@ def change_intensity(key: PRNGKey, image: Array, options: Intensity) -> Array:
     return image
 
 
-def bias_field(key: PRNGKey, image: Array, strength: Array) -> Array:
+def bias_field(key: PRNGKey, image: Float[Array, "h w"], strength: Scalar) -> Float[Array, "h w"]:
     """The image above its least value times exp of a polynomial of second order, coefficients of sd `strength`."""
     h, w = image.shape
     y, x = jnp.meshgrid(jnp.linspace(-1, 1, h), jnp.linspace(-1, 1, w), indexing="ij")
@@ -68,12 +68,12 @@ def bias_field(key: PRNGKey, image: Array, strength: Array) -> Array:
     return (image - least) * jnp.exp(field) + least
 
 
-def noise(key: PRNGKey, image: Array, strength: Array) -> Array:
+def noise(key: PRNGKey, image: Float[Array, "h w"], strength: Scalar) -> Float[Array, "h w"]:
     """An image with Gaussian noise of standard deviation `strength`."""
     return image + strength * jax.random.normal(key, image.shape)
 
 
-def blur(key: PRNGKey, image: Array, strength: Array) -> Array:
+def blur(key: PRNGKey, image: Float[Array, "h w"], strength: Scalar) -> Float[Array, "h w"]:
     """Through a Gaussian of standard deviation `strength`, in pixels; the edge is repeated outside."""
     offsets = jnp.arange(-BLUR_RADIUS, BLUR_RADIUS + 1)
     kernel = jnp.exp(-0.5 * jnp.square(offsets / jnp.maximum(strength, TINY)))
@@ -84,18 +84,18 @@ def blur(key: PRNGKey, image: Array, strength: Array) -> Array:
     return jnp.tensordot(kernel, jnp.stack([rows[:, i : i + w] for i in range(len(offsets))]), 1)
 
 
-def brightness(key: PRNGKey, image: Array, strength: Array) -> Array:
+def brightness(key: PRNGKey, image: Float[Array, "h w"], strength: Scalar) -> Float[Array, "h w"]:
     """Brighter by `strength`."""
     return image + strength
 
 
-def contrast(key: PRNGKey, image: Array, strength: Array) -> Array:
+def contrast(key: PRNGKey, image: Float[Array, "h w"], strength: Scalar) -> Float[Array, "h w"]:
     """Deviations from the mean times `strength`, within the image's own range."""
     mean = image.mean()
     return jnp.clip((image - mean) * strength + mean, image.min(), image.max())
 
 
-def low_resolution(key: PRNGKey, image: Array, strength: Array) -> Array:
+def low_resolution(key: PRNGKey, image: Float[Array, "h w"], strength: Scalar) -> Float[Array, "h w"]:
     """As if of `strength` times as many pixels along each axis: the nearest are taken, and interpolated linearly."""
     return _coarser(_coarser(image, strength).T, strength).T
 
@@ -115,7 +115,7 @@ def _coarser(image: Array, share: Array) -> Array:
     return (1 - between) * taken(first) + between * taken(first + 1)
 
 
-def gamma(key: PRNGKey, image: Array, strength: Array) -> Array:
+def gamma(key: PRNGKey, image: Float[Array, "h w"], strength: Scalar) -> Float[Array, "h w"]:
     """Values scaled to 0 to 1 to the power of `strength`, or their negative; mean and standard deviation stay."""
     sign = jnp.where(jax.random.bernoulli(key, INVERTED), -1.0, 1.0)
     signed = image * sign

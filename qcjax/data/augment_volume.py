@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from qcjax.data.augment import Augmentation, coordinates, sample_cubic, sample_nearest
 from qcjax.data.batches import Batch
-from qcjax.typing import Array, PRNGKey
+from qcjax.typing import Array, Bool, Float, Integer, Keys, PRNGKey
 
 FOREGROUND_SHARE = 1 / 3  # of patches that are sure to show foreground, as nnU-Net oversamples it
 
@@ -29,8 +29,12 @@ class VolumeAugmentation(Augmentation):
 
 
 def augment_volume(
-    key: PRNGKey, image: Array, label: Array, mask: Array, options: VolumeAugmentation
-) -> tuple[Array, Array, Array]:
+    key: PRNGKey,
+    image: Float[Array, "s h w"],
+    label: Integer[Array, "s h w"],
+    mask: Bool[Array, "s h w"],
+    options: VolumeAugmentation,
+) -> tuple[Float[Array, "s h w"], Integer[Array, "s h w"], Bool[Array, "s h w"]]:
     """Change one volume: image (s, h, w), label (s, h, w), mask (s, h, w) -> the same shapes.
 
     Images by cubic convolution, labels and masks by nearest neighbour. What comes from outside is 0 in the image, as
@@ -51,7 +55,9 @@ def augment_volume(
     return jnp.where(mask, image, 0), label, mask
 
 
-def change_intensities(key: PRNGKey, image: Array, mask: Array, options: VolumeAugmentation) -> Array:
+def change_intensities(
+    key: PRNGKey, image: Float[Array, "s h w"], mask: Bool[Array, "s h w"], options: VolumeAugmentation
+) -> Float[Array, "s h w"]:
     """Noise, brightness, contrast and gamma, each or none of them: image (s, h, w) -> the same shape.
 
     The mean, sd and extremes that contrast and gamma refer to are those where the mask is True.
@@ -82,7 +88,7 @@ def change_intensities(key: PRNGKey, image: Array, mask: Array, options: VolumeA
     return jnp.where(apply[3] & mask.any(), bent, image)
 
 
-def augment_volumes(keys: Array, batch: Batch, options: VolumeAugmentation) -> Batch:
+def augment_volumes(keys: Keys, batch: Batch, options: VolumeAugmentation) -> Batch:
     """`augment_volume` for every sample of a batch (b, s, h, w, 1), with a key each: keys (b,)."""
     mask = jnp.ones(batch.label.shape, bool) if batch.mask is None else batch.mask
     image, label, mask = jax.vmap(lambda k, i, y, m: augment_volume(k, i, y, m, options))(
@@ -92,7 +98,7 @@ def augment_volumes(keys: Array, batch: Batch, options: VolumeAugmentation) -> B
 
 
 def random_patches(
-    keys: Array, batch: Batch, patch: tuple[int, int, int], foreground: float = FOREGROUND_SHARE
+    keys: Keys, batch: Batch, patch: tuple[int, int, int], foreground: float = FOREGROUND_SHARE
 ) -> Batch:
     """A random window of each volume of a batch, with a key each: (b, s, h, w, 1) -> (b, *patch, 1).
 

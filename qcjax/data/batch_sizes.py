@@ -5,11 +5,14 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
+from jaxtyping import Integer
 
 from qcjax.data.batches import Plan, in_batches
 
 
-def batch_sizes(lengths: Sequence[int] | np.ndarray, largest: int, most: int) -> tuple[int, ...]:
+def batch_sizes(
+    lengths: Sequence[int] | Integer[np.ndarray, " n"], largest: int, most: int
+) -> tuple[int, ...]:
     """The sizes that leave the least padding where every stack goes in batches of its own, see `in_sizes`; ascending.
 
     Args:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qcjax.runtime.devices import first_of_share
-from qcjax.typing import AnyArray, Array
+from qcjax.typing import AnyArray, Array, Float, Integer, Key, PRNGKey
 
 
 class Slices(NamedTuple):
@@ -46,7 +46,7 @@ def padded(plan: Plan, multiple: int) -> Plan:
     return Plan(*(np.pad(x, ((0, 0), (0, extra))) for x in plan))
 
 
-def in_batches(indices: Sequence[int] | np.ndarray, batch: int) -> Plan:
+def in_batches(indices: Sequence[int] | Integer[np.ndarray, " n"], batch: int) -> Plan:
     """Given slices in batches of a fixed size."""
     indices = np.asarray(indices, np.int32)
     steps = -(-len(indices) // batch)
@@ -57,7 +57,7 @@ def in_batches(indices: Sequence[int] | np.ndarray, batch: int) -> Plan:
     return Plan(padded.reshape(steps, batch), weight.reshape(steps, batch))
 
 
-def cycled(indices: np.ndarray, batch: int, steps: int, seed: int, epoch: int) -> Plan:
+def cycled(indices: Integer[np.ndarray, " n"], batch: int, steps: int, seed: int, epoch: int) -> Plan:
     """`steps` batches that go round and round the given slices, reshuffled every round.
 
     Raises ValueError where there is nothing to go round.
@@ -70,17 +70,17 @@ def cycled(indices: np.ndarray, batch: int, steps: int, seed: int, epoch: int) -
     return Plan(order.astype(np.int32).reshape(steps, batch), np.ones((steps, batch), np.float32))
 
 
-def take(slices: Slices, indices: Array, weight: Array) -> Batch:
+def take(slices: Slices, indices: Integer[AnyArray, " b"], weight: Float[AnyArray, " b"]) -> Batch:
     """Gather a batch on the device: indices (b,) -> images (b, h, w, 1), labels (b, h, w)."""
     return batch_of(Slices(slices.image[indices], slices.label[indices]), weight)
 
 
-def batch_of(slices: Slices, weight: Array) -> Batch:
+def batch_of(slices: Slices, weight: Float[AnyArray, " b"]) -> Batch:
     """All of some slices as a batch: images (b, h, w, 1), labels (b, h, w)."""
     return Batch(slices.image[..., None], slices.label.astype(jnp.int32), weight)
 
 
-def sample_keys(key: Array, count: int, axis_name: str | None) -> Array:
+def sample_keys(key: PRNGKey, count: int, axis_name: str | None) -> Key[Array, "{count}"]:
     """A key per sample from its place in the whole batch, so that the number of devices doesn't matter."""
     places = first_of_share(count, axis_name) + jnp.arange(count)
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(places)

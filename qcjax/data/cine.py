@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from jaxtyping import Integer
 
 from qcjax.data.files import is_gzip
 from qcjax.data.findings import InvalidFile
@@ -39,7 +40,9 @@ def read_frames(path: Path, orientation: Orientation | None = None) -> list[Volu
     return [brought(path, grid, header, frame.astype(np.float32), axes) for frame in frames]
 
 
-def write_label_frames(path: Path, frames: Sequence[np.ndarray], like: Volume, level: int = 6) -> None:
+def write_label_frames(
+    path: Path, frames: Sequence[Integer[np.ndarray, "x y s"]], like: Volume, level: int = 6
+) -> None:
     """Write the label maps of a cine's frames, each (x, y, slices), as one file on the cine's own grid.
 
     Args:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int, Integer, Shaped
 
 from qcjax.data.batches import Slices
 from qcjax.data.nifti import read_image, read_labels
@@ -23,12 +24,12 @@ class Cohort(Stacked):
     slices: Slices  # numpy arrays on the host: image (n, h, w) float32, label (n, h, w) uint8
 
     @property
-    def owner(self) -> np.ndarray:
+    def owner(self) -> Int[np.ndarray, " n"]:
         """The case of each slice: (n,)."""
         return np.repeat(np.arange(len(self.cases)), np.diff(self.first))
 
     @property
-    def phases(self) -> np.ndarray:
+    def phases(self) -> Shaped[np.ndarray, " cases"]:
         """The phase of each case: (cases,) text."""
         return np.array([case.phase for case in self.cases])
 
@@ -37,7 +38,7 @@ class Cohort(Stacked):
         first = self.first
         return slice(int(first[case]), int(first[case + 1]))
 
-    def slices_of(self, cases: Sequence[int] | np.ndarray) -> np.ndarray:
+    def slices_of(self, cases: Sequence[int] | Integer[np.ndarray, " m"]) -> Int[np.ndarray, " n"]:
         """Indices of all slices of the given cases."""
         return np.flatnonzero(np.isin(self.owner, cases))
 

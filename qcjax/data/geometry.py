@@ -15,8 +15,11 @@ from itertools import permutations, product
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Shaped
 
 from qcjax.runtime.messages import sendable
+
+Affine = Float[np.ndarray, "4 4"]  # voxel indices -> mm
 
 IN_PLANE_MM = (0.05, 10.0)  # a voxel outside of these is no image of a heart
 BETWEEN_SLICES_MM = (0.05, 100.0)
@@ -38,11 +41,11 @@ class Axes:
     order: tuple[int, int, int] = (0, 1, 2)  # stored axis of x, y, slices
     flipped: tuple[bool, bool, bool] = (False, False, False)  # of the stored axes
 
-    def bring(self, stored: np.ndarray) -> np.ndarray:
+    def bring(self, stored: Shaped[np.ndarray, "i j k"]) -> Shaped[np.ndarray, "x y s"]:
         """A stored array (3 axes) as (x, y, slices), without a copy."""
         return stored[self._steps()].transpose(self.order)
 
-    def take_back(self, array: np.ndarray) -> np.ndarray:
+    def take_back(self, array: Shaped[np.ndarray, "x y s"]) -> Shaped[np.ndarray, "i j k"]:
         """The inverse of `bring`."""
         return array.transpose(tuple(self.order.index(i) for i in range(3)))[self._steps()]
 
@@ -50,7 +53,7 @@ class Axes:
         """Values of the stored axes as those of x, y, slices."""
         return values[self.order[0]], values[self.order[1]], values[self.order[2]]
 
-    def brought_affine(self, affine: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    def brought_affine(self, affine: Affine, shape: Sequence[int]) -> Affine:
         """The affine (4, 4) of the brought array, from that of the stored one and its shape."""
         index = np.zeros((4, 4))  # of the brought array -> of the stored one
         index[3, 3] = 1
@@ -179,7 +182,10 @@ def check_slices_last(shape: Sequence[int], spacing_mm: Sequence[float]) -> None
 
 
 def nearest_axes(
-    unit: np.ndarray, directions: np.ndarray, slices: Sequence[int] | range, plain: Axes
+    unit: Float[np.ndarray, "3 3"],
+    directions: Float[np.ndarray, "3 3"],
+    slices: Sequence[int] | range,
+    plain: Axes,
 ) -> tuple[Axes, float]:
     """The axes that turn a file the least from an orientation, never mirrored; and the cosine of that angle.
 
@@ -206,14 +212,14 @@ def nearest_axes(
     return best, (most - 1) / 2
 
 
-def implausible(shape: Sequence[int], spacing_mm: Sequence[float] | np.ndarray) -> bool:
+def implausible(shape: Sequence[int], spacing_mm: Sequence[float] | Float[np.ndarray, " axes"]) -> bool:
     """Whether voxels are no size of a heart's image: more than one axis of over 10 mm, or any beyond all limits."""
     counted = [s for n, s in zip(shape, spacing_mm, strict=False) if n > 1]
     low, high = IN_PLANE_MM[0], BETWEEN_SLICES_MM[1]
-    return any(not low <= s <= high for s in counted) or sum(s > IN_PLANE_MM[1] for s in counted) > 1
+    return any(not low <= s <= high for s in counted) or sum(bool(s > IN_PLANE_MM[1]) for s in counted) > 1
 
 
-def is_placeholder(affine: np.ndarray) -> bool:
+def is_placeholder(affine: Affine) -> bool:
     """Whether an affine only permutes and flips the axes, in steps of exactly 1."""
     part = np.abs(affine[:3, :3])
     return bool(np.allclose(part.sum(0), 1, atol=1e-6) and np.allclose(part.max(0), 1, atol=1e-6)) and bool(
@@ -221,7 +227,7 @@ def is_placeholder(affine: np.ndarray) -> bool:
     )
 
 
-def millimetres(spacing: Sequence[float] | np.ndarray) -> str:
+def millimetres(spacing: Sequence[float] | Float[np.ndarray, " axes"]) -> str:
     """E.g. ``1.5 x 1.5 x 10 mm``."""
     return " x ".join(f"{s:.4g}" for s in spacing) + " mm"
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from jaxtyping import Real
 
 from qcjax.data.findings import InvalidFile
 from qcjax.data.geometry import StoredGrid
@@ -23,7 +24,7 @@ def itk_grid(path: Path) -> tuple[StoredGrid, nib.Nifti1Header]:
     return _grid(path, _reader(path))
 
 
-def read_itk(path: Path) -> tuple[StoredGrid, nib.Nifti1Header, np.ndarray]:
+def read_itk(path: Path) -> tuple[StoredGrid, nib.Nifti1Header, Real[np.ndarray, "i j k"]]:
     """As `itk_grid`, with the voxels as stored, (x, y, slices)."""
     import SimpleITK as sitk  # noqa: N813
 

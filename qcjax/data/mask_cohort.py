@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int
 
 from qcjax.config import Centre
 from qcjax.data.geometry import Orientation
@@ -35,7 +36,7 @@ class MaskCohort(Stacked):
     orientation: Orientation | None = None  # what the axes of all were brought to; None: as stored
 
     @property
-    def groups(self) -> list[np.ndarray]:
+    def groups(self) -> list[Int[np.ndarray, " _"]]:
         """The slices of each group, in order."""
         of_case = [case.group for case in self.cases]
         of_slice = np.repeat([list(dict.fromkeys(of_case)).index(g) for g in of_case], np.diff(self.first))

@@ -6,15 +6,16 @@ Nothing is allocated on the word of a header alone: the declared size is held ag
 import gzip
 import zlib
 from dataclasses import dataclass, replace
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, cast
 
 import nibabel as nib
 import numpy as np
+from jaxtyping import Real
 
 from qcjax.data.files import ENDINGS, is_gzip, other_format
 from qcjax.data.findings import InvalidFile
-from qcjax.data.geometry import Axes, Orientation, StoredGrid, nearest_axes
+from qcjax.data.geometry import Affine, Axes, Orientation, StoredGrid, nearest_axes
 from qcjax.data.header import header_shape, stored_grid
 from qcjax.data.itk import itk_grid, read_itk
 from qcjax.data.subject import Volume
@@ -151,7 +152,7 @@ def brought(
     path: Path,
     grid: StoredGrid,
     header: nib.Nifti1Header,
-    stored: np.ndarray,
+    stored: Real[np.ndarray, "i j k"],
     found: tuple[Axes, tuple[str, ...]],
 ) -> Volume:
     """A volume of a stored array, its axes brought as `StoredGrid.axes` has found."""
@@ -165,7 +166,7 @@ def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2]
 
 
-def grid_difference(image: Volume, shape: tuple[int, ...], affine: np.ndarray) -> tuple[str, str] | None:
+def grid_difference(image: Volume, shape: tuple[int, ...], affine: Affine) -> tuple[str, str] | None:
     """How a grid differs from an image's: (found, expected), or None where they are the same.
 
     Affines are compared where it counts: by how far apart (mm) they put the corners of the volume.
@@ -179,7 +180,7 @@ def grid_difference(image: Volume, shape: tuple[int, ...], affine: np.ndarray) -
     return None
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path) -> BufferedIOBase:
     if not path.name.lower().endswith((".nii", ".nii.gz")):
         raise InvalidFile(
             path,
@@ -193,10 +194,10 @@ def _open(path: Path) -> IO[bytes]:
     if start != b"\x1f\x8b":
         size = path.stat().st_size
         raise InvalidFile(path, f"no gzip data ({size} bytes, the first are {start!r})", "a gzip file")
-    return cast(IO[bytes], gzip.open(path, "rb"))
+    return gzip.open(path, "rb")
 
 
-def _take(path: Path, file: IO[bytes], count: int, what: str) -> bytes:
+def _take(path: Path, file: BufferedIOBase, count: int, what: str) -> bytes:
     """`count` bytes, or an error that says what is wrong with the file."""
     try:
         data = file.read(count)
@@ -210,7 +211,7 @@ def _take(path: Path, file: IO[bytes], count: int, what: str) -> bytes:
     return data
 
 
-def _read_header(path: Path, file: IO[bytes]) -> nib.Nifti1Header:
+def _read_header(path: Path, file: BufferedIOBase) -> nib.Nifti1Header:
     size = _take(path, file, 4, "header")
     length = next((n for n in (348, 540) if size in (n.to_bytes(4, "little"), n.to_bytes(4, "big"))), None)
     if length is None:
@@ -225,7 +226,9 @@ def _read_header(path: Path, file: IO[bytes]) -> nib.Nifti1Header:
 
 
 @_quietly
-def read_stored(path: Path, cine: bool = False) -> tuple[StoredGrid, nib.Nifti1Header, np.ndarray]:
+def read_stored(
+    path: Path, cine: bool = False
+) -> tuple[StoredGrid, nib.Nifti1Header, Real[np.ndarray, "i j k *time"]]:
     """The stored grid, the header, and the scaled voxels as stored, in Fortran order; a cine may have an axis more."""
     if other_format(path):
         return read_itk(path)

@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float, Float32, Integer, Real, Shaped, UInt8
 from scipy import ndimage
 
 from qcjax.config import Centre
@@ -105,7 +106,7 @@ def plan_mask(
 
 def prepare_mask(
     volume: Volume, spacing_mm: float, size: int, centre: Centre = "image"
-) -> tuple[Geometry, np.ndarray]:
+) -> tuple[Geometry, UInt8[np.ndarray, "s h w"]]:
     """A mask without its image on the grid of an autoencoder.
 
     Args:
@@ -134,7 +135,9 @@ def _off_centre(counts: np.ndarray) -> int:
     return int(np.searchsorted(so_far, so_far[-1] / 2)) - len(counts) // 2 if so_far[-1] else 0
 
 
-def prepare_image(volume: Volume, geometry: Geometry, way: Resampling = "paper") -> np.ndarray:
+def prepare_image(
+    volume: Volume, geometry: Geometry, way: Resampling = "paper"
+) -> Float32[np.ndarray, "s size size"]:
     """An image, (x, y, slices), as the networks take it: float32 (slices, size, size), mean 0 and sd 1.
 
     Mean and sd are those of the resampled box; what is padded is 0, its mean.
@@ -156,7 +159,9 @@ def prepare_image(volume: Volume, geometry: Geometry, way: Resampling = "paper")
     return stack
 
 
-def prepare_labels(volume: Volume, geometry: Geometry, way: Resampling = "paper") -> np.ndarray:
+def prepare_labels(
+    volume: Volume, geometry: Geometry, way: Resampling = "paper"
+) -> UInt8[np.ndarray, "s size size"]:
     """A label map, (x, y, slices), on the grid of the prepared image: uint8 (slices, size, size).
 
     Raises:
@@ -165,7 +170,9 @@ def prepare_labels(volume: Volume, geometry: Geometry, way: Resampling = "paper"
     return to_square(resample_labels(volume, geometry, way), geometry)
 
 
-def resample_labels(volume: Volume, geometry: Geometry, way: Resampling = "paper") -> np.ndarray:
+def resample_labels(
+    volume: Volume, geometry: Geometry, way: Resampling = "paper"
+) -> UInt8[np.ndarray, "s h w"]:
     """A label map, (x, y, slices), resampled but neither padded nor cropped: uint8 (slices, h, w).
 
     Raises:
@@ -176,7 +183,9 @@ def resample_labels(volume: Volume, geometry: Geometry, way: Resampling = "paper
     return resample(labels, linear_matrix(h, rows), linear_matrix(w, columns), way, ties="last")
 
 
-def to_square(resampled: np.ndarray, geometry: Geometry) -> np.ndarray:
+def to_square(
+    resampled: Shaped[np.ndarray, "s h w"], geometry: Geometry
+) -> Shaped[np.ndarray, "s size size"]:
     """Pad or crop a resampled label map, (slices, h, w), to the square."""
     (from_h, to_h), (from_w, to_w) = _place(geometry)
     stack = np.zeros(geometry.stack_shape, resampled.dtype)
@@ -184,7 +193,7 @@ def to_square(resampled: np.ndarray, geometry: Geometry) -> np.ndarray:
     return stack
 
 
-def from_square(stack: np.ndarray, geometry: Geometry) -> np.ndarray:
+def from_square(stack: Shaped[np.ndarray, "s size size"], geometry: Geometry) -> Shaped[np.ndarray, "s h w"]:
     """The inverse of `to_square`; what the crop had cut off is background."""
     (from_h, to_h), (from_w, to_w) = _place(geometry)
     resampled = np.zeros((len(stack), *geometry.resampled), stack.dtype)
@@ -192,7 +201,9 @@ def from_square(stack: np.ndarray, geometry: Geometry) -> np.ndarray:
     return resampled
 
 
-def restore_labels(stack: np.ndarray, geometry: Geometry, way: Resampling = "paper") -> np.ndarray:
+def restore_labels(
+    stack: Real[np.ndarray, "s size size *classes"], geometry: Geometry, way: Resampling = "paper"
+) -> UInt8[np.ndarray, "x y slices"]:
     """A prediction back on the grid of the input file: uint8 labels (x, y, slices).
 
     What the crop to the square or to the box had cut off is background.
@@ -220,7 +231,9 @@ def restore_labels(stack: np.ndarray, geometry: Geometry, way: Resampling = "pap
     return labels.T
 
 
-def restore_labels_cubic(stack: np.ndarray, geometry: Geometry) -> np.ndarray:
+def restore_labels_cubic(
+    stack: Integer[np.ndarray, "s size size"], geometry: Geometry
+) -> UInt8[np.ndarray, "x y slices"]:
     """Labels (slices, size, size) back on the file's grid by a cubic spline of each label and arg-max, (x, y, slices).
 
     As the monitoring paper's public code does.
@@ -277,7 +290,7 @@ def _cubic(n: int, m: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=256)
-def linear_matrix(n: int, m: int) -> np.ndarray:
+def linear_matrix(n: int, m: int) -> Float32[np.ndarray, "{m} {n}"]:
     """The matrix (m, n) from n pixels to m by linear interpolation, the edge's value repeated outside."""
     at = np.clip((np.arange(m) + 0.5) * n / m - 0.5, 0, n - 1)
     low = np.minimum(at.astype(int), max(n - 2, 0))
@@ -293,8 +306,12 @@ def _constant(matrix: np.ndarray) -> np.ndarray:
 
 
 def resample(
-    stack: np.ndarray, rows: np.ndarray, columns: np.ndarray, way: Resampling, ties: Literal["first", "last"]
-) -> np.ndarray:
+    stack: Real[np.ndarray, "s h w *classes"],
+    rows: Float[np.ndarray, "H h"],
+    columns: Float[np.ndarray, "W w"],
+    way: Resampling,
+    ties: Literal["first", "last"],
+) -> UInt8[np.ndarray, "s H W"]:
     """Labels (s, h, w) or probabilities (s, h, w, k) to labels (s, H, W), by rows (H, h) and columns (W, w).
 
     Rows or columns that sum to less than 1 see background outside of the stack.

@@ -7,6 +7,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import numpy as np
+from jaxtyping import Integer
 
 T = TypeVar("T")
 
@@ -21,7 +22,7 @@ class Streamed:
         self.parts = tuple(parts)
         self.first = np.cumsum([0, *(len(part[0]) for part in self.parts)])
 
-    def rows(self, indices: np.ndarray) -> Any:
+    def rows(self, indices: Integer[np.ndarray, "*rows"]) -> Any:
         """A tuple of the same kind with the rows at `indices`, of any shape: each array (*indices.shape, ...).
 
         Raises IndexError for a row that isn't there.

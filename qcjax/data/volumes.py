@@ -29,7 +29,7 @@ from qcjax.data.subject import Case, Subject, Volume
 from qcjax.labels import EMIDEC_LABELS
 from qcjax.runtime import hosts
 from qcjax.runtime.messages import sendable
-from qcjax.typing import AnyArray, Array
+from qcjax.typing import AnyArray, Bool, Float, Float32, Integer, UInt8
 
 SLICE_TOLERANCE = 0.05  # slices that are nearer to the target spacing than this share of it stay as they are
 
@@ -108,7 +108,9 @@ def plan_volume(
     return VolumeGeometry(plane, slices, max(depth, slices))
 
 
-def prepare_volume(image: Volume, geometry: VolumeGeometry) -> tuple[np.ndarray, np.ndarray]:
+def prepare_volume(
+    image: Volume, geometry: VolumeGeometry
+) -> tuple[Float32[np.ndarray, "s h w"], Bool[np.ndarray, "s h w"]]:
     """An image, (x, y, slices), as the networks take it: float32 and bool, each (depth, size, size).
 
     The image has mean 0 and sd 1 over its resampled box and is 0 where it was padded; there the mask is False.
@@ -129,7 +131,7 @@ def prepare_volume(image: Volume, geometry: VolumeGeometry) -> tuple[np.ndarray,
     return _padded(stack, geometry), _padded(real, geometry)
 
 
-def prepare_volume_labels(labels: Volume, geometry: VolumeGeometry) -> np.ndarray:
+def prepare_volume_labels(labels: Volume, geometry: VolumeGeometry) -> UInt8[np.ndarray, "s h w"]:
     """A label map, (x, y, slices), on the grid of the prepared image: uint8 (depth, size, size).
 
     Raises:
@@ -201,7 +203,9 @@ def prepare_volumes(
     return VolumeCohort(tuple(cases), geometries, volumes)
 
 
-def restore_volume(probabilities: np.ndarray, geometry: VolumeGeometry) -> np.ndarray:
+def restore_volume(
+    probabilities: Float[np.ndarray, "s h w k"], geometry: VolumeGeometry
+) -> UInt8[np.ndarray, "x y slices"]:
     """A prediction back on the grid of the input file: uint8 labels (x, y, slices).
 
     Probabilities are interpolated, linearly along all three axes, before the arg-max. What the crop to the square or
@@ -218,7 +222,9 @@ def restore_volume(probabilities: np.ndarray, geometry: VolumeGeometry) -> np.nd
     return restore_labels(_own_slices(probabilities, geometry), geometry.plane)
 
 
-def restore_map(values: np.ndarray, geometry: VolumeGeometry) -> np.ndarray:
+def restore_map(
+    values: Float[np.ndarray, "s h w"], geometry: VolumeGeometry
+) -> Float32[np.ndarray, "x y slices"]:
     """A map over the prepared volume, (slices, h, w), back on the grid of the input file: float32 (x, y, slices).
 
     Linearly along all three axes; 0 where the crop to the square or to the box had cut off.
@@ -238,12 +244,12 @@ def restore_map(values: np.ndarray, geometry: VolumeGeometry) -> np.ndarray:
     return restored.T
 
 
-def take_volumes(volumes: Volumes, indices: Array, weight: Array) -> Batch:
+def take_volumes(volumes: Volumes, indices: Integer[AnyArray, " b"], weight: Float[AnyArray, " b"]) -> Batch:
     """Gather a batch on the device: indices (b,) -> images (b, s, h, w, 1), labels and masks (b, s, h, w)."""
     return volume_batch(Volumes(*(x[indices] for x in volumes)), weight)
 
 
-def volume_batch(volumes: Volumes, weight: Array) -> Batch:
+def volume_batch(volumes: Volumes, weight: Float[AnyArray, " b"]) -> Batch:
     """All of some volumes as a batch: images (b, s, h, w, 1), labels and masks (b, s, h, w)."""
     return Batch(volumes.image[..., None], volumes.label.astype(jnp.int32), weight, volumes.mask)
 

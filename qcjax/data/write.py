@@ -5,13 +5,14 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from jaxtyping import Float, Shaped
 
 from qcjax.data.files import is_gzip
 from qcjax.data.subject import Volume
 from qcjax.runtime.files import write_whole
 
 
-def encode_labels(array: np.ndarray, like: Volume) -> bytes:
+def encode_labels(array: Shaped[np.ndarray, "x y s"], like: Volume) -> bytes:
     """A label map (x, y, slices) as a .nii file's bytes, on the grid of `like`: affine, codes, zooms, units.
 
     Raises:
@@ -29,7 +30,7 @@ def encode_labels(array: np.ndarray, like: Volume) -> bytes:
     return _encode(labels, like)
 
 
-def write_map(path: Path, array: np.ndarray, like: Volume) -> None:
+def write_map(path: Path, array: Float[np.ndarray, "x y s"], like: Volume) -> None:
     """Write a map (x, y, slices), such as a variance, as float32 on the grid of `like`.
 
     Raises:
@@ -58,7 +59,7 @@ def _encode(array: np.ndarray, like: Volume) -> bytes:
     return kind(array, None, header).to_bytes()
 
 
-def write_labels(path: Path, array: np.ndarray, like: Volume, level: int = 6) -> None:
+def write_labels(path: Path, array: Shaped[np.ndarray, "x y s"], like: Volume, level: int = 6) -> None:
     """Write a label map (x, y, slices) on the grid of `like`, as uint8, or uint16 where a label is above 255; the same
     labels give the same bytes.
 

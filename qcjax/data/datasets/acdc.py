@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Integer
 
 from qcjax.data.datasets.listing import Scan, aligned, counted, left_out_findings, read_text, some
 from qcjax.data.files import LeftOut, stem_of, walk
@@ -168,7 +169,7 @@ def prediction_name(case: Case) -> str:
     return f"{case.subject}_{case.phase}"
 
 
-def write_prediction(folder: Path, case: Case, labels: np.ndarray, like: Volume) -> Path:
+def write_prediction(folder: Path, case: Case, labels: Integer[np.ndarray, "x y s"], like: Volume) -> Path:
     """Write a mask as ``<folder>/patient101_ED.nii.gz`` with ACDC's label values, on the image's own grid.
 
     Args:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Integer
 
 from qcjax.data.datasets.listing import Scan, aligned, counted, left_out_findings, some
 from qcjax.data.files import LeftOut, stem_of, walk
@@ -145,7 +146,7 @@ def folds(subjects: Sequence[Subject], k: int, seed: int) -> list[tuple[Subject,
     return list(shares(labelled, images, (1 / k,) * k, seed))
 
 
-def write_prediction(folder: Path, case: Case, labels: np.ndarray, like: Volume) -> Path:
+def write_prediction(folder: Path, case: Case, labels: Integer[np.ndarray, "x y s"], like: Volume) -> Path:
     """Write a mask as ``<folder>/Case_P001/Contours/Case_P001.nii.gz``, on the image's own grid.
 
     Args:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Integer
 
 from qcjax.data.datasets.listing import Scan, aligned, counted, left_out_findings, read_text, some
 from qcjax.data.files import LeftOut, stem_of, walk
@@ -195,7 +196,9 @@ def describe(subjects: Sequence[Subject]) -> str:
     return "\n".join(lines)
 
 
-def write_submission(predictions: Iterable[tuple[Case, np.ndarray, Volume]], out_zip: Path) -> Path:
+def write_submission(
+    predictions: Iterable[tuple[Case, Integer[np.ndarray, "x y s"], Volume]], out_zip: Path
+) -> Path:
     """Write the challenge's zip, ``submission/<id>/<id>_<view>_<phase>_pred.nii.gz``, with the RV as 1.
 
     Args:
