@@ -169,7 +169,7 @@ def score(
       dc_limit: A structure is suspicious where its pseudo Dice is below this.
       doubt_limit: With --images, a ventricle is suspicious where its doubt is above this: 1 where it is as little
         brighter than the myocardium as in 2 of 100 sound masks. Of cine MR; inf where blood isn't bright.
-      pictures: How many flagged cases are pictured in the report, the most urgent first.
+      pictures: How many cases are pictured in the report, the most doubtful first; the others are in its table.
       share: Score only this share of the masks, such as 2/8, the second of eight.
       allow_missing_images: With --images and --fail-on, a mask without an image that can be used is no failure.
       devices: How many devices to use; all by default.

@@ -111,9 +111,9 @@ def prepare_slice(
     """Cut one slice to a square around the structures, the RV on the picture's left as is the custom."""
     planes = [np.swapaxes(array[:, :, number], 0, 1) for array in (image, *labels)]  # rows are y
     rows, columns = _heart_box(np.any([label > 0 for label in labels], axis=(0, 3)).T, spacing_mm[::-1])
-    quarter_turns = _quarter_turns(labels[-1] if (labels[-1] > 0).any() else labels[0], structures)
-    turned = [np.rot90(plane[rows, columns], quarter_turns) for plane in planes]
-    pixel_mm = spacing_mm[::-1] if quarter_turns % 2 == 0 else spacing_mm
+    turns = quarter_turns(labels[-1] if (labels[-1] > 0).any() else labels[0], structures)
+    turned = [np.rot90(plane[rows, columns], turns) for plane in planes]
+    pixel_mm = spacing_mm[::-1] if turns % 2 == 0 else spacing_mm
     return Slice(turned[0], tuple(turned[1:]), pixel_mm, number + 1, image.shape[2])
 
 
@@ -134,7 +134,7 @@ def _heart_box(mask: np.ndarray, pixel_mm: tuple[float, float]) -> tuple[slice, 
     return box[0], box[1]
 
 
-def _quarter_turns(labels: np.ndarray, structures: Sequence[Structure]) -> int:
+def quarter_turns(labels: np.ndarray, structures: Sequence[Structure]) -> int:
     """Turns of 90 degrees (as `numpy.rot90`) that bring the RV to the left of the LV; 0 where one is absent.
 
     The files' affines are no guide: the same subject's views can follow different conventions.

@@ -22,10 +22,11 @@ from qcjax.runtime.files import read_object, version_of, write_whole
 from qcjax.runtime.line_journal import to_json
 from qcjax.runtime.lock import in_turn
 from qcjax.runtime.progress import bar, say
-from qcjax.scoring.page import Scored, write_scores_page
+from qcjax.scoring.page import write_scores_page
 from qcjax.scoring.share import Share, claim, journal_path, share_of, shares_in
 from qcjax.scoring.stream import Stream, case_key
 from qcjax.scoring.table import Entry, ScoreJournal, output_paths, summarise, write_table
+from qcjax.scoring.views import Scored
 
 UNCHECKED = ("without_image",)  # counts of cases of which a check that was asked for didn't happen
 MOVABLE = ("monitor",)  # settings that may differ when a run goes on: the same monitor in another place
@@ -140,7 +141,7 @@ class Scoring:
         A share writes them only where by then all other shares are done.
 
         Args:
-          pictures: of flagged cases in the report, at most.
+          pictures: of cases in the report, the most doubtful first.
         """
         standing = self._take_in(self._others())
         todo = [file for file in self.files if (e := standing[case_key(file)]) is None or e.retry]

@@ -23,6 +23,7 @@ from qcjax.data.subject import Volume
 from qcjax.data.write import write_labels
 from qcjax.inference.monitor import Monitor, Prepared
 from qcjax.labels import label_mapping
+from qcjax.metrics.clinical import volume_ml
 from qcjax.qc import contrast
 from qcjax.qc.label_order import seems_swapped
 from qcjax.scoring.table import Line, error_line, output_paths, score_line
@@ -171,10 +172,13 @@ class Stream:
         if case.doubts is not None:
             flags += contrast.flags(case.doubts, score.structures, self.doubt_limit)
         differs = qc.inconsistency_map(case.mask.array, score.reconstruction)
-        volumes = self._values[score.reconstruction], differs.astype(np.uint8)
-        for path, volume in zip(output_paths(case.file.name), volumes, strict=True):
+        outputs = self._values[score.reconstruction], differs.astype(np.uint8)
+        for path, volume in zip(output_paths(case.file.name), outputs, strict=True):
             write_labels(self.out / path, volume, case.mask, GZIP_LEVEL)
-        line = score_line(score, flags, case.doubts, case.image_error, case.mask.axes, case.mask.notes)
+        spacing, ids = case.mask.spacing_mm, [s.id for s in score.structures]
+        volumes_ml = [volume_ml(case.mask.array == i, spacing) for i in ids]
+        about = case.doubts, case.image_error, case.mask.axes, case.mask.notes
+        line = score_line(score, volumes_ml, flags, *about)
         return line | {"seems_swapped": seems_swapped(case.mask.array, score.structures)}
 
     def _remove_outputs(self, name: str) -> None:

@@ -23,6 +23,7 @@ COLUMNS = (
     "structure",
     "verdict",  # of the structure: "", "suspicious" or "erroneous"
     "reason",
+    "volume_ml",
     "pdc",
     "phd_mm",  # "phd_voxels" of a monitor of preset `original`
     "worst_slice",  # on the axis along which the file has its slices, counted from 1
@@ -97,6 +98,7 @@ def largest_doubt(line: Line) -> float:
 
 def score_line(
     score: Score,
+    volumes_ml: Sequence[float],
     flags: Sequence[Flag],
     doubts: np.ndarray | None = None,
     image_error: str = "",
@@ -106,6 +108,7 @@ def score_line(
     """What the journal keeps of a score.
 
     Args:
+      volumes_ml: (k,) of the mask's structures.
       flags: any number for a structure; they may follow other limits than the score's own.
       doubts: (k,) by the image, if there is one.
       image_error: why there is none.
@@ -120,6 +123,7 @@ def score_line(
         structures[structure.key] = {
             "verdict": _worst(own),
             "reason": "; ".join(flag.reason for flag in own),
+            "volume_ml": to_json(volumes_ml[i]),
             "pdc": to_json(score.pdc[i]),
             "phd_mm": to_json(score.phd_mm[i]),
             "worst_slice": None if worst < 0 else axes.slice_number(worst, slices) + 1,
@@ -181,7 +185,7 @@ def _rows(line: Line, keys: Sequence[str]) -> Iterator[list[Any]]:
     about = [line.get("image_error", ""), line.get("geometry", "")]
     for key in keys:
         found = line["structures"].get(key, {})
-        measured = [found.get(c) for c in ("pdc", "phd_mm", "worst_slice")]
+        measured = [found.get(c) for c in ("volume_ml", "pdc", "phd_mm", "worst_slice")]
         judged = [line["name"], key, found.get("verdict", ""), found.get("reason", "")]
         yield [*judged, *measured, *shared, found.get("doubt"), *about]
 

@@ -5,29 +5,33 @@ import csv
 import io
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 import pytest
 from PIL import Image
 
 from qcjax.labels import CARDIAC
-from qcjax.report.render import write_page
-from qcjax.report.viewer import ViewedCase, pack_case, viewer_data
-from tests.browser import page
+from qcjax.report.distribution import Distribution
+from qcjax.report.tiles import pack_case
+from qcjax.report.viewer import ViewedCase, viewer_data
+from tests.browser import browser, page
 
 SHAPE = (90, 70, 6)
+TEMPLATE = '{% extends "base.html.j2" %}{% block opening %}{% include "viewer.html.j2" %}{% endblock %}'
 
 
 def heart(shift: int = 0) -> np.ndarray:
-    """LV within MYO, RV beside it, in five of six slices; each slice one pixel farther."""
+    """LV within MYO, RV to the left of it, in five of six slices; each slice one pixel farther."""
     labels = np.zeros(SHAPE, np.uint8)
     for s in range(5):
         at = 30 + s + shift
         labels[at : at + 20, 25:45, s] = 2
         labels[at + 5 : at + 15, 30:40, s] = 1
-        labels[at + 20 : at + 28, 25:45, s] = 3
+        labels[at - 8 : at, 25:45, s] = 3
     return labels
 
 
@@ -46,14 +50,25 @@ def sheet(uri: str) -> np.ndarray:
 
 def test_the_tiles_hold_the_labels_cut_to_the_heart() -> None:
     tiles = packed()
-    # x 30 … 63 and y 25 … 44 hold something, 17 pixels are 25 mm
-    assert (tiles["width"], tiles["height"]) == (81 - 13, 62 - 8)
+    # x 22 … 55 and y 25 … 44 hold something, 17 pixels are 25 mm
+    assert (tiles["width"], tiles["height"]) == (73 - 5, 62 - 8)
     labels = sheet(tiles["labels"])
     for n in range(6):  # all in one row
-        tile = labels[:54, n * 68 : (n + 1) * 68].T
-        np.testing.assert_array_equal(tile, (heart() + 4 * heart(2))[13:81, 8:62, n])
+        tile = np.swapaxes(labels[:54, n * 68 : (n + 1) * 68], 0, 1)
+        for layer, shift in enumerate((0, 2)):
+            np.testing.assert_array_equal(tile[..., layer], heart(shift)[5:73, 8:62, n])
     grey = sheet(tiles["image"])
-    assert grey.shape == labels.shape and grey.dtype == np.uint8
+    assert grey.shape == labels.shape[:2] and grey.dtype == np.uint8
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_the_rv_is_on_the_left_however_the_file_lies(turns: int) -> None:
+    spacing = (1.5, 1.5)
+    turned = {"mask": np.rot90(heart(), turns, (0, 1))}
+    upright = pack_case(None, {"mask": heart()}, spacing, 2)
+    assert pack_case(None, turned, spacing, 2) == upright
+    stretched = pack_case(None, turned, (1.0, 2.0), 2)
+    assert stretched["aspect"] == (0.5 if turns % 2 else 2.0)
 
 
 def test_a_large_image_is_shown_by_fewer_pixels() -> None:
@@ -69,7 +84,7 @@ def test_a_large_image_is_shown_by_fewer_pixels() -> None:
         ({"layers": {}}, "layers: none found"),
         ({"image": np.zeros((3, 3, 6))}, "image: shape"),
         ({"frames": 4}, "6 slices found, expected a multiple of 4 frames"),
-        ({"layers": dict.fromkeys("abcde", heart())}, "at most 256"),
+        ({"layers": dict.fromkeys("abcd", heart())}, "layers: 4 found, expected 1 to 3"),
     ],
 )
 def test_what_cannot_be_packed(changes: dict[str, Any], words: str) -> None:
@@ -90,21 +105,47 @@ def write(folder: Path, cases: list[ViewedCase], columns: tuple[str, ...] = ("su
         "lead": "",
         "sections": (),
         "findings": (),
-        "viewer": viewer_data(cases, columns, CARDIAC),
+        "look": "A mask.",
+        "plots": "Where it lies.",
+        "viewer": viewer_data(
+            cases,
+            columns,
+            CARDIAC,
+            ["", "ml"],
+            {"suspicion": Distribution(0.0, 4.0, (5, 1, 0, 1), 2)},
+            "More are elsewhere.",
+        ),
     }
-    return write_page(folder / "page.html", "viewer_page.html.j2", context)
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("qcjax.report"), autoescape=True)
+    path = folder / "page.html"
+    path.write_text(environment.from_string(TEMPLATE).render(context), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser() as started:
+        yield started
 
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
     """Three cases: one of six slices, one of two slices and three frames, one without files; names that are markup."""
-    cine = packed(frames=3, start=1)
+    cine = packed(frames=3, start=1, start_frame=1)
+    curves = {"lv": [100.0, None, 50.0]}
     return write(
         tmp_path,
         [
-            ViewedCase("<b>first</b>", "erroneous", "RV is absent", {"suspicion": 2.0}, packed()),
-            ViewedCase("second", "suspicious", "", {"suspicion": np.inf}, cine),
-            ViewedCase("third", "", "", {"suspicion": None}),
+            ViewedCase(
+                "<b>first</b>",
+                "erroneous",
+                "RV is absent",
+                {"suspicion": 2.0},
+                packed(),
+                measures=[["RV", "0.0"]],
+            ),
+            ViewedCase("second", "suspicious", "", {"suspicion": np.inf}, cine, curves=curves),
+            ViewedCase("third", "", "", {"suspicion": None}, unseen="No picture: it was moved."),
         ],
     )
 
@@ -120,8 +161,8 @@ def place(shown: Any) -> str:
     return shown.inner_text("[data-part=place]")
 
 
-def test_wheel_keys_and_sliders_change_slice_and_frame(written: Path) -> None:
-    with page() as shown:
+def test_wheel_keys_and_sliders_change_slice_and_frame(written: Path, chromium: Any) -> None:
+    with page(chromium) as shown:
         shown.goto(written.as_uri())
         shown.wait_for_function("document.querySelector('[data-part=place]').textContent")
         assert place(shown) == "slice 3 of 6" and shown.inner_text("[data-part=name]") == "<b>first</b>"
@@ -139,19 +180,53 @@ def test_wheel_keys_and_sliders_change_slice_and_frame(written: Path) -> None:
         assert not shown.is_visible("[data-part=frames]")
         shown.keyboard.press("n")
         shown.wait_for_function("document.querySelector('[data-part=place]').textContent.includes('frame')")
-        assert place(shown) == "slice 2 of 2, frame 1 of 3"
-        shown.keyboard.press("ArrowLeft")
-        assert place(shown) == "slice 2 of 2, frame 3 of 3"  # a heartbeat closes on itself
+        assert place(shown) == "slice 2 of 2, frame 2 of 3"
+        shown.keyboard.press("ArrowRight")
+        shown.keyboard.press("ArrowRight")
+        assert place(shown) == "slice 2 of 2, frame 1 of 3"  # a heartbeat closes on itself
         shown.keyboard.press("n")
-        assert "can't be shown" in place(shown) and not shown.is_visible("canvas")
+        assert place(shown) == "No picture: it was moved." and not shown.is_visible("canvas")
 
 
-def test_layers_opacity_and_differences_are_drawn(written: Path) -> None:
+def test_a_cine_plays_and_its_curve_leads_to_a_frame(written: Path, chromium: Any) -> None:
+    with page(chromium) as shown:
+        shown.goto(written.as_uri())
+        assert not shown.is_visible("[data-part=curves]")
+        shown.click("tbody >> text=second")
+        shown.wait_for_function("document.querySelector('[data-part=place]').textContent.includes('frame 2')")
+        box = shown.locator("[data-part=curve] svg").bounding_box()
+        shown.mouse.click(box["x"] + box["width"] * 0.97, box["y"] + box["height"] / 2)
+        assert place(shown).endswith("frame 3 of 3")
+        path = shown.get_attribute("[data-curve=lv]", "d")
+        assert path.count("M") == 2 and "L" not in path  # the frame between has no volume
+        shown.click("[data-part=play]")
+        shown.wait_for_function("document.querySelector('[data-part=place]').textContent.includes('frame 1')")
+        shown.click("[data-part=play]")
+        assert shown.inner_text("[data-part=play]") == "play"
+
+
+def test_the_case_is_marked_in_its_cohort_and_its_measures_are_told(written: Path, chromium: Any) -> None:
+    with page(chromium) as shown:
+        shown.goto(written.as_uri())
+        label = lambda: shown.get_attribute("[data-part=cohort] svg", "aria-label")  # noqa: E731
+        assert label() == "suspicion: this case has 2.00; all lie from 0 to 4.00, 2 above"
+        mark = lambda: float(shown.get_attribute("[data-part=cohort] .mark", "x1"))  # noqa: E731
+        assert mark() == 89  # half of the 178 that counts up to 4 take
+        assert shown.locator("[data-part=measures] tr").all_inner_texts() == ["\tml", "RV\t0.0"]
+        shown.click("tbody >> text=second")
+        assert "has ∞" in label() and mark() > 178
+        shown.click("tbody >> text=third")
+        assert "not known" in label() and shown.locator("[data-part=cohort] .mark").count() == 0
+        assert not shown.is_visible("[data-part=measures]")
+        assert "More are elsewhere." in shown.inner_text(".list")
+
+
+def test_layers_opacity_and_differences_are_drawn(written: Path, chromium: Any) -> None:
     """In slice 3: the LV of the mask lies at x = 37 … 46 of the image, its reconstruction two pixels farther."""
-    with page() as shown:
+    with page(chromium) as shown:
         shown.goto(written.as_uri())
         shown.wait_for_function("document.querySelector('[data-part=place]').textContent")
-        left, top = 30 - 17, 25 - 17
+        left, top = 22 - 17, 25 - 17
         at = (42 - left, 35 - top)
         shown.fill("[data-part=opacity]", "100")
         assert colour(shown, *at) == [0xD5, 0x5E, 0x00]
@@ -170,8 +245,8 @@ def test_layers_opacity_and_differences_are_drawn(written: Path) -> None:
         ]  # the mask's LV, the reconstruction's wall
 
 
-def test_sorting_filtering_and_opening_from_the_table(written: Path) -> None:
-    with page() as shown:
+def test_sorting_filtering_and_opening_from_the_table(written: Path, chromium: Any) -> None:
+    with page(chromium) as shown:
         shown.goto(written.as_uri())
         names = lambda: shown.locator("tbody th").all_inner_texts()  # noqa: E731
         assert names() == ["<b>first</b>", "second", "third"]
@@ -185,8 +260,8 @@ def test_sorting_filtering_and_opening_from_the_table(written: Path) -> None:
         assert shown.inner_text("[data-part=name]") == "second"
 
 
-def test_decisions_are_noted_and_saved(written: Path, tmp_path: Path) -> None:
-    with page(accept_downloads=True) as shown:
+def test_decisions_are_noted_and_saved(written: Path, tmp_path: Path, chromium: Any) -> None:
+    with page(chromium, accept_downloads=True) as shown:
         shown.goto(written.as_uri())
         shown.focus("canvas")
         shown.keyboard.press("r")
@@ -208,8 +283,8 @@ def test_decisions_are_noted_and_saved(written: Path, tmp_path: Path) -> None:
         assert shown.inner_text("[data-part=count]") == "1 of 3 noted"
 
 
-def test_a_finger_changes_slices(written: Path) -> None:
-    with page(400, 800, has_touch=True) as shown:
+def test_a_finger_changes_slices(written: Path, chromium: Any) -> None:
+    with page(chromium, 400, 800, has_touch=True) as shown:
         shown.goto(written.as_uri())
         shown.wait_for_function("document.querySelector('[data-part=place]').textContent")
         swipe = """(dy) => {
@@ -225,12 +300,12 @@ def test_a_finger_changes_slices(written: Path) -> None:
         assert width[0] <= width[1]  # nothing to push aside on a phone
 
 
-def test_three_hundred_cases_without_delay(tmp_path: Path) -> None:
+def test_three_hundred_cases_without_delay(tmp_path: Path, chromium: Any) -> None:
     tiles = packed()
     cases = [ViewedCase(f"case {i}", "", "", {"suspicion": float(i % 7)}, tiles) for i in range(300)]
     path = write(tmp_path, cases)
     assert path.stat().st_size < 30e6
-    with page() as shown:
+    with page(chromium) as shown:
         shown.goto(path.as_uri())
         started = time.monotonic()
         for _ in range(3):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def test_a_monitor_that_measures_in_voxels_says_so(monitor: FakeMonitor, masks: 
     assert "phd_mm" not in doubted and "voxels is above 5 voxels" in doubted["reason"]
     assert float(doubted["phd_voxels"]) == pytest.approx(10.0)
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "pHD (voxels) LV" in page and "above 5 voxels" in page and "mm" not in doubted["reason"]
+    assert "LV pHD (voxels)" in page and "above 5 voxels" in page and "mm" not in doubted["reason"]
 
 
 def test_the_summary_counts_them(monitor: FakeMonitor, masks: Path, tmp_path: Path) -> None:
@@ -96,7 +97,10 @@ def test_limits_that_are_off_are_json_for_every_parser(
     for text in kept:
         found = json.loads(text, parse_constant=pytest.fail)
         assert found.get("settings", found)["doubt_limit"] == "inf"
-    assert "Infinity" not in (out / "report.html").read_text()
+    shown = re.findall(
+        r'<script type="application/json".*?>(.*?)</script>', (out / "report.html").read_text()
+    )
+    assert [json.loads(text, parse_constant=pytest.fail)["cases"] for text in shown]
     score(monitor, masks, out, **options)
     (out / "score.json").write_text(kept[0].replace('"inf"', "Infinity"))  # as it used to be
     score(monitor, masks, out, **options)

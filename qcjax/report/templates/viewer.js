@@ -6,11 +6,11 @@
   const canvas = part("canvas"), context = canvas.getContext("2d");
   const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
   const colours = data.structures.map((s) => rgb(s.colour)), differ = rgb(data.differ);
-  const base = data.structures.length + 1;
+  const byKey = Object.fromEntries(data.structures.map((s) => [s.key, s.colour]));
   const decisions = new Map();  // place of a case -> {decision, comment}
   const on = { 0: true };  // which layers are drawn
   let order = data.cases.map((_, i) => i), sorted = null;
-  let current = -1, slice = 0, frame = 0, image = null, labels = null, loading = 0;
+  let current = -1, slice = 0, frame = 0, image = null, labels = null, loading = 0, playing = 0;
 
   const load = (source) => new Promise((done) => {
     if (!source) { done(null); return; }
@@ -29,48 +29,87 @@
     return { data: c.getImageData(0, 0, picture.width, picture.height).data, width: picture.width };
   };
 
+  const tilesOf = () => current < 0 ? null : data.cases[current].tiles;
+
   function draw() {
-    const tiles = current < 0 ? null : data.cases[current].tiles;
+    const tiles = tilesOf();
     canvas.hidden = !tiles;
-    for (const name of ["slice", "layers", "opacity"]) part(name).disabled = !tiles;
-    if (!tiles || !labels) { part("place").textContent = tiles ? "" : "The files of this case can't be shown."; return; }
+    for (const name of ["slice", "opacity", "play"]) part(name).disabled = !tiles;
+    if (!tiles || !labels) { part("place").textContent = tiles || current < 0 ? "" : data.cases[current].unseen || "The files of this case can't be shown."; return; }
     const { width, height, across, slices, frames } = tiles;
     const n = frame * slices + slice, x0 = (n % across) * width, y0 = Math.floor(n / across) * height;
     canvas.width = width; canvas.height = height;
     canvas.style.aspectRatio = `${width} / ${height * tiles.aspect}`;
-    const out = context.createImageData(width, height);
-    const alpha = part("opacity").value / 100;
-    const layerOf = (value, layer) => Math.floor(value / base ** layer) % base;
+    const out = context.createImageData(width, height), alpha = part("opacity").value / 100;
+    const shown = tiles.layers.map((_, layer) => layer).filter((layer) => on[layer]);
+    const differing = on.differ && tiles.layers.length > 1;
     for (let y = 0; y < height; y++) {
       for (let x = 0; x < width; x++) {
-        const place = 4 * (y * width + x);
-        const grey = image ? image.data[4 * ((y0 + y) * image.width + x0 + x)] : 0;
-        const value = labels.data[4 * ((y0 + y) * labels.width + x0 + x)];
-        let colour = [grey, grey, grey];
-        tiles.layers.forEach((_, layer) => {
-          const label = on[layer] ? layerOf(value, layer) : 0;
-          if (label) colour = colour.map((c, i) => c * (1 - alpha) + colours[label - 1][i] * alpha);
-        });
-        if (on.differ && tiles.layers.length > 1 && layerOf(value, 0) !== layerOf(value, 1)) colour = differ;
-        out.data.set([...colour, 255], place);
+        const place = 4 * (y * width + x), from = 4 * ((y0 + y) * labels.width + x0 + x);
+        const grey = image ? image.data[from] : 0;
+        let r = grey, g = grey, b = grey;
+        for (const layer of shown) {
+          const label = labels.data[from + layer];
+          if (!label) continue;
+          const c = colours[label - 1];
+          r += (c[0] - r) * alpha; g += (c[1] - g) * alpha; b += (c[2] - b) * alpha;
+        }
+        if (differing && labels.data[from] !== labels.data[from + 1]) [r, g, b] = differ;
+        out.data[place] = r; out.data[place + 1] = g; out.data[place + 2] = b; out.data[place + 3] = 255;
       }
     }
     context.putImageData(out, 0, 0);
     part("place").textContent = `slice ${slice + 1} of ${slices}` + (frames > 1 ? `, frame ${frame + 1} of ${frames}` : "");
     part("slice").value = slice + 1; part("frame").value = frame + 1;
+    drawCurves();
+  }
+
+  function drawCurves() {
+    const found = current < 0 ? {} : data.cases[current].curves, any = Object.keys(found).length > 0;
+    part("curves").hidden = !any;
+    if (any) part("curve").replaceChildren(plots.curves(found, byKey, frame, (t) => step(0, t - frame)));
+  }
+
+  function drawCohort() {
+    const values = current < 0 ? [] : data.cases[current].values;
+    part("cohort").replaceChildren(...data.cohort.map((found) => {
+      const { name } = found, key = name.split(" ")[0].toLowerCase();
+      return plots.distribution(name, found, values[data.columns.indexOf(name)], byKey[key] || "#59636e");
+    }));
+  }
+
+  function drawMeasures() {
+    const rows = current < 0 ? [] : data.cases[current].measures, table = part("measures");
+    table.hidden = !rows.length;
+    table.replaceChildren(...(rows.length ? [data.measures, ...rows] : []).map((cells, i) => {
+      const row = document.createElement("tr");
+      cells.forEach((text, j) => {
+        const cell = document.createElement(i && j ? "td" : "th");
+        cell.textContent = text; row.append(cell);
+      });
+      return row;
+    }));
+  }
+
+  function play(start) {
+    clearInterval(playing); playing = 0;
+    const tiles = tilesOf();
+    if (start && tiles && tiles.frames > 1) playing = setInterval(() => step(0, 1), 1000 / Math.max(tiles.frames, 8));
+    part("play").textContent = playing ? "stop" : "play"; part("play").setAttribute("aria-pressed", String(Boolean(playing)));
   }
 
   function step(slices, frames) {
-    const tiles = current < 0 ? null : data.cases[current].tiles;
+    const tiles = tilesOf();
     if (!tiles) return;
     slice = Math.min(Math.max(slice + slices, 0), tiles.slices - 1);
-    frame = (frame + frames + tiles.frames) % tiles.frames;
+    frame = (((frame + frames) % tiles.frames) + tiles.frames) % tiles.frames;
     draw();
   }
 
   async function open(place) {
     const c = data.cases[place], tiles = c.tiles, turn = ++loading;
-    current = place; frame = 0; slice = tiles ? tiles.start : 0; image = labels = null;
+    play(false);
+    current = place; frame = tiles ? tiles.start_frame : 0; slice = tiles ? tiles.start : 0; image = labels = null;
     part("name").textContent = c.name; part("text").textContent = c.text;
     part("verdict").textContent = c.verdict || "no flag"; part("verdict").className = `tag ${c.verdict}`;
     const decided = decisions.get(place) || {};
@@ -78,6 +117,7 @@
     root.querySelectorAll("[data-decision]").forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.decision === decided.decision)));
     part("frames").hidden = !tiles || tiles.frames < 2;
     part("layers").replaceChildren();
+    drawMeasures(); drawCohort(); drawCurves();
     if (tiles) {
       part("slice").max = tiles.slices; part("frame").max = tiles.frames;
       const switches = tiles.layers.map((name, layer) => [name, layer]);
@@ -109,7 +149,7 @@
     for (const i of shown) {
       const c = data.cases[i], row = document.createElement("tr");
       row.dataset.case = i; row.className = i === current ? "open" : "";
-      const cells = [c.name, c.verdict || "–", ...c.values.map((v) => v === null ? "–" : typeof v === "number" ? String(Math.round(v * 100) / 100) : v),
+      const cells = [c.name, c.verdict || "–", ...c.values.map((v) => v === null ? "–" : typeof v === "number" ? v.toFixed(Math.abs(v) < 100 ? 2 : 1) : v),
         (decisions.get(i) || {}).decision || ""];
       cells.forEach((text, j) => {
         const cell = document.createElement(j ? "td" : "th");
@@ -195,17 +235,19 @@
   part("frame").oninput = () => { frame = part("frame").value - 1; draw(); };
   part("opacity").oninput = draw;
   part("filter").oninput = list;
+  part("play").onclick = () => play(!playing);
   part("comment").oninput = () => decide({ comment: part("comment").value });
   part("save").onclick = save;
   root.querySelectorAll("[data-decision]").forEach((b) => { b.onclick = () => toggle(b.dataset.decision); });
   root.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || ["text", "search"].includes(event.target.type)) return;
+    if (event.key === " " && event.target.matches("button, input")) return;  // presses it
     if (event.target.type === "range" && event.key.startsWith("Arrow")) return;  // the slider's own
     const shown = shownRows(), at = shown.indexOf(current);
     const acts = {
       ArrowUp: () => step(-1, 0), ArrowDown: () => step(1, 0), ArrowLeft: () => step(0, -1), ArrowRight: () => step(0, 1),
       n: () => at + 1 < shown.length && open(shown[at + 1]), p: () => at > 0 && open(shown[at - 1]),
-      a: () => toggle("accept"), r: () => toggle("reject"),
+      a: () => toggle("accept"), r: () => toggle("reject"), " ": () => play(!playing),
     };
     if (acts[event.key]) { event.preventDefault(); acts[event.key](); }
   });

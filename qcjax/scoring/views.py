@@ -1,0 +1,136 @@
+"""Scored masks as the viewer of their page shows them, drawn from the files that a run left."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qcjax.data.datasets.masks import Images
+from qcjax.data.geometry import Orientation
+from qcjax.data.nifti import read_labels
+from qcjax.labels import Structure, label_mapping
+from qcjax.report.pictures import most_changed
+from qcjax.report.table import number
+from qcjax.report.tiles import pack_case
+from qcjax.report.viewer import ViewedCase
+from qcjax.runtime.line_journal import Line, from_json
+from qcjax.scoring.table import Entry, ScoreJournal, largest_doubt, output_paths
+
+NOT_SCORED = "not scored"  # in place of a verdict
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the page is made from."""
+
+    folder: Path  # of the scores
+    settings: Mapping[str, Any]  # of score.json
+    summary: Mapping[str, Any]
+    journal: ScoreJournal
+    entries: Sequence[Entry]
+    structures: Sequence[Structure]
+    images: Images | None
+    orientation: Orientation | None = None  # of the monitor
+
+    @property
+    def unit(self) -> str:
+        """The unit of distances."""
+        return str(self.summary["distance_unit"])
+
+
+def columns(scored: Scored) -> list[str]:
+    """The viewer's columns of numbers."""
+    keys = [s.key.upper() for s in scored.structures]
+    doubt = ["doubt"] if scored.images else []
+    measures = [f"{k} {m}" for m in ("pDC", f"pHD ({scored.unit})") for k in keys]
+    return ["suspicion", *doubt, *(f"{k} (ml)" for k in keys), *measures]
+
+
+def cohort_values(scored: Scored) -> Iterator[dict[str, float]]:
+    """Per scored mask what its place in the cohort is shown of: suspicion, doubt, volumes."""
+    ends = ("suspicion", "doubt", "(ml)")
+    for line in scored.journal.lines_of(e for e in scored.entries if e.status != "error"):
+        values = case_values(scored, line)
+        yield {name: value for name, value in values.items() if name.endswith(ends)}
+
+
+def case_values(scored: Scored, line: Line) -> dict[str, float]:
+    """A scored mask's numbers by column; NaN where there is none."""
+    values = {"suspicion": from_json(line["suspicion"])}
+    if scored.images:
+        values["doubt"] = largest_doubt(line)
+    for key, found in line["structures"].items():
+        values[f"{key.upper()} (ml)"] = from_json(found["volume_ml"])
+        values[f"{key.upper()} pDC"] = from_json(found["pdc"])
+        values[f"{key.upper()} pHD ({scored.unit})"] = from_json(found["phd_mm"])
+    return values
+
+
+def view(scored: Scored, line: Line, pictured: bool) -> ViewedCase:
+    """A case of the journal.
+
+    Args:
+      pictured: whether its files are read.
+    """
+    if line["status"] == "error":
+        error = line["error"]
+        return ViewedCase(line["name"], NOT_SCORED, f"{error}.", {}, unseen="It couldn't be read or scored.")
+    reasons = "; ".join(found["reason"] for found in line["structures"].values() if found["reason"])
+    text = f"{reasons[:1].upper()}{reasons[1:]}." if reasons else "Nothing is flagged."
+    tiles: dict[str, Any] = {}
+    unseen = "This case is further down the list than pictures go (--pictures)."
+    if pictured:
+        try:
+            tiles, lacking = _tiles(scored, line)
+            text += lacking
+        except (OSError, ValueError) as error:  # a file was moved since it was scored
+            unseen = f"No picture: {error}."
+    rows = measure_rows(scored, line)
+    return ViewedCase(line["name"], line["status"], text, case_values(scored, line), tiles, unseen, rows)
+
+
+def measure_header(scored: Scored) -> list[str]:
+    """The header of `measure_rows`."""
+    doubt = ["doubt"] if scored.images else []
+    return ["", "ml", "pDC", f"pHD ({scored.unit})", "worst slice", *doubt]
+
+
+def measure_rows(scored: Scored, line: Line) -> list[list[str]]:
+    """A row per structure."""
+    rows = []
+    for key, found in line["structures"].items():
+        worst = found["worst_slice"]
+        cells = [key.upper(), number(found["volume_ml"], 1), number(found["pdc"], 2)]
+        cells += [number(found["phd_mm"], 1), "–" if worst is None else str(worst)]
+        rows.append([*cells, *([unbounded(found["doubt"])] if scored.images else [])])
+    return rows
+
+
+def _tiles(scored: Scored, line: Line) -> tuple[dict[str, Any], str]:
+    """A case's pictures, and what they lack, in a sentence."""
+    mapping = label_mapping(scored.structures, scored.settings["labels"])
+    mask = read_labels(Path(line["path"]), mapping, orientation=scored.orientation)
+    rebuilt = read_labels(scored.folder / output_paths(line["name"])[0], mapping, like=mask)
+    image, lacking = None, ""
+    if scored.images:
+        try:
+            image = scored.images.read(mask, line["name"]).array
+        except (OSError, ValueError) as error:
+            lacking = f" The image can't be shown: {error}."
+    count = mask.array.shape[2]
+    flagged = [v for v in line["structures"].values() if v["verdict"] and v["worst_slice"]]
+    worst = min(flagged, key=lambda v: v["pdc"], default=None)
+    shown = worst["worst_slice"] - 1 if worst else None
+    forward = mask.axes.slice_number(0, count) == 0  # slices are numbered as in the file
+    if shown is None:
+        shown = mask.axes.slice_number(most_changed(mask.array, rebuilt.array), count)
+    order = slice(None) if forward else slice(None, None, -1)
+    layers = {"mask": mask.array[:, :, order], "reconstruction": rebuilt.array[:, :, order]}
+    grey = None if image is None else image[:, :, order]
+    return pack_case(grey, layers, mask.spacing_mm[:2], shown, structures=scored.structures), lacking
+
+
+def unbounded(stored: float | str | None) -> str:
+    """A number of a line in words; ∞ is one."""
+    value = from_json(stored)
+    return "∞" if value == float("inf") else number(None if value != value else value, 2)
