@@ -1,9 +1,11 @@
 """What a segmenter's probabilities tell of its mask: soft Dice confidence, temperature, entropy, the uncertain band.
 
-Arrays in, arrays out; on the host, for one case at a time. Nothing here needs the truth but `fit_temperature`.
+Arrays in, arrays out; on the host, for one case at a time, but for `confidence_sums`, which a device can take of each
+of several networks while their probabilities are there. Nothing here needs the truth but `fit_temperature`.
 """
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Integer
@@ -41,6 +43,29 @@ def soft_dice_confidence(
         if size:
             found[i] = 2 * float(p[inside].sum(dtype=np.float64)) / (float(p.sum(dtype=np.float64)) + size)
     return found
+
+
+class ConfidenceSums(NamedTuple):
+    """Sums over the pixels of slices, for every class but the background; each (..., k) float32."""
+
+    probable: Any  # Σ p
+    inside: Any  # Σ ŷ, of the most likely class
+    common: Any  # Σ p ŷ
+    entropy: Any  # Σ H ŷ, in nats
+
+
+def confidence_sums(probabilities: Any) -> ConfidenceSums:
+    """What a slice's confidence is made of, (..., h, w, 1 + k) -> sums of (..., k); of NumPy's arrays or JAX's alike.
+
+    Sums of slices make those of a stack, and few numbers of each network take no memory.
+    """
+    p = probabilities.astype(np.float32)
+    xp = p.__array_namespace__()
+    classes = np.arange(1, p.shape[-1])
+    inside = (p.argmax(-1)[..., None] == classes).astype(np.float32)
+    entropy = -(p * xp.log(xp.maximum(p, _TINY))).sum(-1, keepdims=True) * inside
+    found = (p[..., 1:], inside, p[..., 1:] * inside, entropy)
+    return ConfidenceSums(*(x.sum((-3, -2)) for x in found))
 
 
 def with_temperature(

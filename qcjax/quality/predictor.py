@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 
 from qcjax.quality.conformal import LEAST_SUBJECTS, upper_quantile
 from qcjax.quality.ridge import Ridge, best_penalty, cross_predicted, subject_weights
@@ -27,14 +27,15 @@ class Quality(NamedTuple):
 
 @dataclass(frozen=True)
 class Bounded:
-    """A prediction of one transformed measure, its spread, and the residual that a bound allows, in spreads.
+    """A prediction of one transformed measure, its spread, and the residuals, in spreads, that a bound is drawn from.
 
     A residual is how much worse the measure is than predicted.
     """
 
     mean: Ridge
     spread: Ridge  # of the logarithm of the absolute residual
-    allowed: float
+    residuals: list[float]  # of the calibration's cases
+    owners: list[int]  # the subject of each, by number
     offset: float = 0.0  # of a site's measures to the prediction
 
     @classmethod
@@ -43,7 +44,6 @@ class Bounded:
         signals: Float[np.ndarray, "n m"],
         worse: Float[np.ndarray, " n"],
         subjects: Sequence[Hashable],
-        coverage: float,
     ) -> "Bounded":
         """A predictor fitted to cases whose measure is known, transformed so that larger is worse.
 
@@ -54,26 +54,26 @@ class Bounded:
         predicted = cross_predicted(signals, worse, subjects)
         size = np.log(np.maximum(np.abs(worse - predicted), LEAST_SPREAD))
         spread = _spreads(cross_predicted(signals, size, subjects))
-        allowed = upper_quantile((worse - predicted) / spread, subjects, coverage)
         return cls(
             Ridge.fit(signals, worse, weights, best_penalty(signals, worse, subjects)),
             Ridge.fit(signals, size, weights, best_penalty(signals, size, subjects)),
-            allowed,
+            ((worse - predicted) / spread).tolist(),
+            numbered(subjects).tolist(),
         )
 
     def predict(
-        self, signals: Float[np.ndarray, "n m"]
+        self, signals: Float[np.ndarray, "n m"], coverage: float
     ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        """Prediction and bound, (n,) each; the bound is the worse one."""
+        """Prediction and bound, (n,) each; the bound is the worse one, infinite where too few subjects promise it."""
+        allowed = upper_quantile(np.array(self.residuals), self.owners, coverage)
         predicted = self.mean.predict(signals) + self.offset
-        return predicted, predicted + self.allowed * _spreads(self.spread.predict(signals))
+        return predicted, predicted + allowed * _spreads(self.spread.predict(signals))
 
     def calibrated(
         self,
         signals: Float[np.ndarray, "n m"],
         worse: Float[np.ndarray, " n"],
         subjects: Sequence[Hashable],
-        coverage: float,
     ) -> "Bounded":
         """The same regression, its offset and bound from a site's own cases.
 
@@ -82,13 +82,13 @@ class Bounded:
         plain = replace(self, offset=0.0)
         residuals = worse - plain.mean.predict(signals)
         spread = _spreads(plain.spread.predict(signals))
-        of_subject = {s: i for i, s in enumerate(dict.fromkeys(subjects))}
-        place = np.array([of_subject[s] for s in subjects], np.intp)
+        place = numbered(subjects)
         means = np.bincount(place, residuals) / np.bincount(place)
         n = len(means)
         others = (means.sum() - means) / (n - 1 + SHRINKAGE)
-        allowed = upper_quantile((residuals - others[place]) / spread, subjects, coverage)
-        return replace(self, offset=float(means.sum() / (n + SHRINKAGE)), allowed=allowed)
+        scaled = (residuals - others[place]) / spread
+        offset = float(means.sum() / (n + SHRINKAGE))
+        return replace(self, offset=offset, residuals=scaled.tolist(), owners=place.tolist())
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,6 @@ class QualityPredictor:
     """What predicts the quality of masks of one structure from signals, in the order of `names`."""
 
     names: tuple[str, ...]
-    coverage: float
     dice: Bounded
     hd: Bounded
     subjects: int  # of the calibration
@@ -108,7 +107,6 @@ class QualityPredictor:
         dice: Float[np.ndarray, " n"],
         hd_mm: Float[np.ndarray, " n"],
         subjects: Sequence[Hashable],
-        coverage: float = 0.9,
     ) -> "QualityPredictor":
         """A predictor fitted to masks of known quality, of subjects that the segmenter hasn't seen.
 
@@ -121,24 +119,24 @@ class QualityPredictor:
           ValueError: fewer than 9 subjects, Dice outside of [0, 1], or lengths that differ.
         """
         table = _table(signals, tuple(signals))
-        rows = _usable(table, dice, hd_mm, subjects)
-        kept = [s for s, r in zip(subjects, rows, strict=True) if r]
-        if len(set(kept)) < LEAST_SUBJECTS:
-            raise ValueError(
-                f"{len(set(kept))} subjects with masks of known quality found, expected at least {LEAST_SUBJECTS}"
-            )
-        of_dice = Bounded.fit(table[rows], -logit(dice[rows]), kept, coverage)
-        of_hd = Bounded.fit(table[rows], np.log(hd_mm[rows] + NEAR_MM), kept, coverage)
-        return cls(tuple(signals), coverage, of_dice, of_hd, len(set(kept)))
+        rows, kept = _usable(table, dice, hd_mm, subjects)
+        of_dice = Bounded.fit(table[rows], -logit(dice[rows]), kept)
+        of_hd = Bounded.fit(table[rows], np.log(hd_mm[rows] + NEAR_MM), kept)
+        return cls(tuple(signals), of_dice, of_hd, len(set(kept)))
 
     def predict(
-        self, signals: Mapping[str, Float[np.ndarray, " n"]], absent: Sequence[bool] | np.ndarray = ()
+        self,
+        signals: Mapping[str, Float[np.ndarray, " n"]],
+        absent: Sequence[bool] | np.ndarray = (),
+        coverage: float = 0.9,
     ) -> Quality:
         """Predicted measures of n masks.
 
         Args:
           signals: name -> values; more than are needed are fine.
           absent: which masks lack the structure; none by default.
+          coverage: the probability with which each bound holds; where too few subjects can promise it, Dice is bound by
+            0 and the distance by infinity.
 
         Raises:
           ValueError: a signal is missing that it was fitted to.
@@ -148,7 +146,7 @@ class QualityPredictor:
             raise ValueError(f"signals: {', '.join(lacking)} not found, expected {', '.join(self.names)}")
         table = _table(signals, self.names)
         gone = np.zeros(len(table), bool) if len(absent) == 0 else np.asarray(absent, bool)
-        of_dice, of_hd = self.dice.predict(table), self.hd.predict(table)
+        of_dice, of_hd = self.dice.predict(table, coverage), self.hd.predict(table, coverage)
         found = (*(_dice(-x) for x in of_dice), *(np.maximum(np.exp(x) - NEAR_MM, 0) for x in of_hd))
         return Quality(*(np.where(gone, np.nan, x) for x in found))
 
@@ -165,16 +163,11 @@ class QualityPredictor:
           ValueError: as for `fit`.
         """
         table = _table(signals, self.names)
-        rows = _usable(table, dice, hd_mm, subjects)
-        kept = [s for s, r in zip(subjects, rows, strict=True) if r]
-        if len(set(kept)) < LEAST_SUBJECTS:
-            raise ValueError(
-                f"{len(set(kept))} subjects with masks of known quality found, expected at least {LEAST_SUBJECTS}"
-            )
+        rows, kept = _usable(table, dice, hd_mm, subjects)
         return replace(
             self,
-            dice=self.dice.calibrated(table[rows], -logit(dice[rows]), kept, self.coverage),
-            hd=self.hd.calibrated(table[rows], np.log(hd_mm[rows] + NEAR_MM), kept, self.coverage),
+            dice=self.dice.calibrated(table[rows], -logit(dice[rows]), kept),
+            hd=self.hd.calibrated(table[rows], np.log(hd_mm[rows] + NEAR_MM), kept),
             subjects=len(set(kept)),
         )
 
@@ -187,15 +180,21 @@ class QualityPredictor:
         """The inverse of `to_json`."""
 
         def bounded(v: Mapping[str, Any]) -> Bounded:
-            return Bounded(Ridge(**v["mean"]), Ridge(**v["spread"]), v["allowed"], v["offset"])
+            ridges = Ridge(**v["mean"]), Ridge(**v["spread"])
+            return Bounded(*ridges, list(v["residuals"]), list(v["owners"]), v["offset"])
 
         return cls(
             tuple(values["names"]),
-            values["coverage"],
             bounded(values["dice"]),
             bounded(values["hd"]),
             values["subjects"],
         )
+
+
+def numbered(subjects: Sequence[Hashable]) -> Integer[np.ndarray, " n"]:
+    """The subject of each case as a number, (n,), counted from 0 in the order of their first cases."""
+    of_subject = {s: i for i, s in enumerate(dict.fromkeys(subjects))}
+    return np.array([of_subject[s] for s in subjects], np.intp)
 
 
 def logit(dice: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
@@ -219,7 +218,8 @@ def _table(signals: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarra
 
 def _usable(
     table: np.ndarray, dice: np.ndarray, hd_mm: np.ndarray, subjects: Sequence[Hashable]
-) -> np.ndarray:
+) -> tuple[np.ndarray, list[Hashable]]:
+    """Which masks count, (n,) bool, and the subjects of those."""
     if not len(table) == len(dice) == len(hd_mm) == len(subjects):
         raise ValueError(
             f"signals of {len(table)} masks, {len(dice)} Dice, {len(hd_mm)} distances, {len(subjects)} subjects found, "
@@ -227,4 +227,10 @@ def _usable(
         )
     if ((dice < 0) | (dice > 1)).any():
         raise ValueError(f"dice: {np.nanmin(dice)} to {np.nanmax(dice)} found, expected values in [0, 1]")
-    return np.isfinite(dice) & np.isfinite(hd_mm)
+    rows = np.isfinite(dice) & np.isfinite(hd_mm)
+    kept = [s for s, r in zip(subjects, rows, strict=True) if r]
+    if len(set(kept)) < LEAST_SUBJECTS:
+        raise ValueError(
+            f"{len(set(kept))} subjects with masks of known quality found, expected at least {LEAST_SUBJECTS}"
+        )
+    return rows, kept

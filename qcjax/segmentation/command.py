@@ -110,6 +110,8 @@ def segment(
     fail_on: Literal["suspicious", "erroneous"] | None = None,
     hd_limit_mm: float = 50.0,
     dc_limit: float = 0.5,
+    accept: float = 0.8,
+    coverage: float = 0.9,
     pictures: int = 40,
     devices: int | None = None,
 ) -> int:
@@ -117,6 +119,9 @@ def segment(
 
     Without --model, the model that comes with qcjax segments short-axis cine MR: left ventricle, myocardium and right
     ventricle. It was trained on ACDC and is for research only (CC BY-NC-SA 4.0), no medical device.
+
+    For every structure it predicts Dice and Hausdorff distance against a truth that nobody has, each with a bound that
+    holds for --coverage of new subjects that are like the model's own, and decides: accept, review or reject.
 
     Written to --out: masks/ (on each image's own grid, with the label values that the model was trained with),
     cases.csv (a row per image, frame and structure), subjects.csv (volumes and ejection fraction of pairs of ED and ES
@@ -138,12 +143,16 @@ def segment(
       fail_on: Exit with code 2 where a mask is at least so bad, or an image couldn't be segmented.
       hd_limit_mm: A structure is suspicious where its pseudo Hausdorff distance is above this.
       dc_limit: A structure is suspicious where its pseudo Dice is below this.
+      accept: A structure is accepted where the lower bound of its predicted Dice is at least this, rejected where not
+        even the predicted Dice is, else to be reviewed.
+      coverage: The probability with which each bound holds.
       pictures: How many images are pictured in the report, the most doubtful first.
       devices: How many devices to use; all by default.
     """
     from qcjax.runtime import jax_setup
     from qcjax.segmentation.model import Model
     from qcjax.segmentation.segment import Segmentation
+    from qcjax.segmentation.settings import Limits
 
     jax_setup.prepare()
     ended: list[Outcome] = []
@@ -152,8 +161,10 @@ def segment(
         loaded = Model.load(model, devices)
         if loaded.description.get("licence"):
             print(f"The model: {loaded.description['licence']}")
-        opened = Segmentation.open(loaded, images, out, pairs, hd_limit_mm, dc_limit)
-        ended.append(opened.run(pictures))
+        if loaded.quality is None:
+            print("The model predicts no quality: it was trained on too few subjects")
+        limits = Limits(hd_limit_mm, dc_limit, accept, coverage)
+        ended.append(Segmentation.open(loaded, images, out, pairs, limits).run(pictures))
 
     code = exit_code(run)
     if code:
@@ -169,6 +180,9 @@ def segment(
         f"{outcome.summary[n]} {n.replace('_', ' ')}" for n in ("erroneous", "suspicious", "without_flag")
     )
     console.print(f"{count_of(outcome.summary['images'], 'image')}: {counts}")
+    if any(outcome.summary["decisions"].values()):
+        decided = ", ".join(f"{name} {n}" for name, n in outcome.summary["decisions"].items())
+        console.print(f"By the lower bound of the predicted Dice, frames: {decided}")
     console.print(printable(f"Report: {out / 'report.html'}"), markup=False)
     if outcome.summary["errors"]:
         lost = count_of(outcome.summary["errors"], "image")

@@ -16,7 +16,11 @@ from qcjax.metrics.clinical import volume_ml
 from qcjax.metrics.statistics import bootstrap_weights, interval_95
 from qcjax.metrics.surface import case_metrics
 from qcjax.qc.components import keep_largest
+from qcjax.qc.confidence import ConfidenceSums, confidence_sums
+from qcjax.quality.model import KnownCase
 from qcjax.runtime.arrays import write_arrays
+from qcjax.segmentation.signals import signals_of
+from qcjax.segmentation.turns import judge_turned
 
 RESAMPLES = 2000
 MEASURES = ("dice", "hd_mm", "hd95_mm", "pdc", "phd_mm", "volume_ml", "true_volume_ml")
@@ -30,6 +34,7 @@ def judge_case(
     monitor: Monitor,
     mapping: dict[int, int],
     single: Sequence[Structure],
+    direction: complex | None = None,
     keep: Callable[[str], Path] | None = None,
 ) -> Record:
     """A case's measures against its truth, on the image's own grid, and what the monitor says without it.
@@ -38,6 +43,7 @@ def judge_case(
       probabilities: (slices, size, size, 1 + k), of a network that hasn't seen the case.
       mapping: label value in the files -> id of the structure.
       single: structures of which only the largest piece counts.
+      direction: of the RV as seen from the LV, in the monitor's training masks.
       keep: a file's ending -> where mask and probabilities of this case are kept; None: nowhere.
     """
     case, structures = cohort.cases[number], monitor.structures
@@ -47,24 +53,35 @@ def judge_case(
     mask = keep_largest(restore_labels(probabilities, cohort.geometries[number]), single)
     spacing = image.spacing_mm
     measured = case_metrics(mask, truth.array, spacing, structures)
-    score = monitor.score(mask, spacing)
+    score = judge_turned(monitor, mask, spacing, direction)
+    sums = ConfidenceSums(*(x[None] for x in confidence_sums(probabilities)))
+    signals = signals_of(mask, spacing, score, sums)
     record: Record = {"case": case.name, "subject": case.subject, "phase": case.phase, "structures": {}}
     for i, s in enumerate(structures):
         values = (measured[f"dc_{s.key}"], measured[f"hd_{s.key}_mm"], measured[f"hd95_{s.key}_mm"])
         volumes = (volume_ml(x == s.id, spacing) for x in (mask, truth.array))
         found = (*values, float(score.pdc[i]), float(score.phd_mm[i]), *volumes)
-        record["structures"][s.key] = {
-            k: None if not np.isfinite(v) else round(float(v), 5)
-            for k, v in zip(MEASURES, found, strict=True)
-        }
+        record["structures"][s.key] = {k: _finite(v) for k, v in zip(MEASURES, found, strict=True)}
+    record["signals"] = {name: [_finite(v) for v in values] for name, values in signals.items()}
     record["verdict"] = score.verdict
-    record["suspicion"] = float(score.suspicion) if np.isfinite(score.suspicion) else None
+    record["suspicion"] = _finite(score.suspicion)
     if keep is not None:
         stored = {inside: value for value, inside in mapping.items()}
         by_id = np.array([stored[i] for i in range(1 + len(structures))])
         write_labels(keep(".nii.gz"), by_id[mask], image, 1)
         write_arrays(keep(".safetensors"), {"probabilities": probabilities.astype(np.float16)})
     return record
+
+
+def _finite(value: float) -> float | None:
+    return round(float(value), 5) if np.isfinite(value) else None
+
+
+def known_case(record: Record) -> KnownCase:
+    """What predicted quality learns from a case's record."""
+    of = record["structures"].values()
+    dice, hd_mm = ([found[m] for found in of] for m in ("dice", "hd_mm"))
+    return KnownCase(record["subject"], record["signals"], dice, hd_mm)
 
 
 def interval(values: Mapping[str, Sequence[float | None]]) -> Record:

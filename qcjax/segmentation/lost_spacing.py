@@ -1,7 +1,8 @@
 """Images whose pixel size was lost on the way: their header says 1 mm along every axis, as no short-axis stack has.
 
 The networks look at such an image as if its pixels were of several sizes, and are believed in the size at which they
-are surest. Volumes and distances stay in the header's millimetres.
+are surest. The monitor judges the mask at that size, so its distances are of it; volumes stay in the header's
+millimetres, for how far the slices lie apart nothing tells.
 """
 
 from collections.abc import Callable, Sequence

@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 
 from qcjax.data.batches import in_batches
 from qcjax.data.cine import read_frames
@@ -20,14 +19,16 @@ from qcjax.data.subject import Volume
 from qcjax.inference.monitor import Monitor, Score
 from qcjax.labels import Structure, label_mapping
 from qcjax.metrics.clinical import volume_ml
-from qcjax.models import NnUNet
 from qcjax.models.cpu.inference import in_parts
 from qcjax.qc import Flag
 from qcjax.qc.components import keep_largest
-from qcjax.runtime.arrays import read_arrays
+from qcjax.qc.confidence import ConfidenceSums, confidence_sums
+from qcjax.quality.model import COVERAGE, Estimate, QualityModel
 from qcjax.runtime.devices import REPLICATED, SHARDED, Devices
 from qcjax.segmentation.lost_spacing import likely_pixel_mm, looks_lost
-from qcjax.segmentation.turns import quarter_turns, rv_direction
+from qcjax.segmentation.signals import signals_of
+from qcjax.segmentation.turns import judge_turned
+from qcjax.segmentation.weights import network_of, read_weights
 from qcjax.typing import Array, Variables
 
 DESCRIPTION, WEIGHTS, MONITOR = "model.json", "weights.safetensors", "monitor"
@@ -49,6 +50,14 @@ class Prepared:
     volume: Volume
     geometry: Geometry
     stack: np.ndarray  # (slices, size, size) float32
+    spacing_mm: tuple[float, float, float]  # of the volume, or what it seems to have been where it was lost
+
+
+class Prediction(NamedTuple):
+    """What the networks make of an image."""
+
+    probabilities: np.ndarray  # (slices, size, size, 1 + k) float16, their mean
+    sums: ConfidenceSums  # of each network by itself: (networks, slices, k)
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,7 @@ class Measures:
     worst_slice: int | None  # counted from 0; None where no slice has the structure
     flag: str  # "", "suspicious" or "erroneous"
     reason: str  # of the flag, in words
+    predicted: Estimate  # what quality is to be expected, with bounds
 
 
 @dataclass(frozen=True)
@@ -95,9 +105,11 @@ class Model:
         weights: Sequence[Variables],
         monitor: Monitor,
         devices: Devices,
+        quality: QualityModel | None = None,
     ) -> None:
         """Use `load`."""
         self.folder, self.description, self.monitor, self.devices = folder, description, monitor, devices
+        self.quality = quality
         self.structures: tuple[Structure, ...] = monitor.structures
         self.labels: dict[str, int] = description["labels"]
         self.size, self.spacing_mm = int(description["size"]), float(description["spacing_mm"])
@@ -114,14 +126,15 @@ class Model:
         self._variables = devices.replicate(tuple(weights))
 
         def segment(variables: tuple[Variables, ...], image: Array) -> Array:
-            def mean(x: Array) -> Array:
+            def mean(x: Array) -> Any:
                 def seen(variables: Any, axes: tuple[int, ...]) -> Array:
                     found: Any = network.apply(variables, jnp.flip(x, axes))
                     return jnp.flip(found, axes)
 
-                return jnp.stack([seen(*one) for one in zip(variables, mirrors, strict=True)]).mean(0)
+                each = jnp.stack([seen(*one) for one in zip(variables, mirrors, strict=True)], axis=1)
+                return each.mean(1).astype(jnp.float16), confidence_sums(each)
 
-            return in_parts(mean, image).astype(jnp.float16)
+            return in_parts(mean, image)
 
         self._segment = devices.compile(segment, (REPLICATED, SHARDED))
 
@@ -144,7 +157,7 @@ class Model:
             description = json.loads(path.read_text(encoding="utf-8"))
             if description.get("format") != FORMAT:
                 raise ValueError(f"format {description.get('format')} found, expected {FORMAT}")
-            weights = _read_weights(folder / WEIGHTS, description)
+            weights = read_weights(folder / WEIGHTS, description)
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise ValueError(
                 f"{folder}: {error!s}; expected a trained model's {DESCRIPTION} and {WEIGHTS}"
@@ -155,7 +168,7 @@ class Model:
                 f"{folder}: a monitor of {', '.join(s.key for s in monitor.structures)} found, expected one of "
                 f"{', '.join(description['labels'])}"
             )
-        return cls(folder, description, weights, monitor, placed)
+        return cls(folder, description, weights, monitor, placed, QualityModel.load(folder))
 
     def segment(self, image: np.ndarray, spacing_mm: Sequence[float]) -> Result:
         """The mask of one image, with what the monitor makes of it.
@@ -181,14 +194,15 @@ class Model:
         """
         return self.segment_volumes(read_frames(Path(path), self.orientation))
 
-    def segment_volumes(self, volumes: Sequence[Volume]) -> list[Result]:
-        """The masks of an image's frames, slices of all of them in common batches; errors as of `prepare`."""
+    def segment_volumes(self, volumes: Sequence[Volume], coverage: float = COVERAGE) -> list[Result]:
+        """The masks of an image's frames, slices of all of them in common batches; errors as of `prepare`.
+
+        Args:
+          coverage: the probability with which each bound of the predicted quality holds.
+        """
         prepared = self.prepare_frames(volumes)
         found = self.predict(prepared)
-        masks = [self.restore(p, x) for p, x in zip(prepared, found, strict=True)]
-        scores = [self.judge(m, p.volume.spacing_mm) for m, p in zip(masks, prepared, strict=True)]
-        parts = zip(prepared, masks, scores, found, strict=True)
-        return [self.result(p.volume, mask, score, lambda x=x: x) for p, mask, score, x in parts]  # type: ignore[misc]
+        return [self.result(p, x, coverage) for p, x in zip(prepared, found, strict=True)]
 
     def prepare_frames(self, volumes: Sequence[Volume]) -> list[Prepared]:
         """The frames of an image for the networks, all at one pixel size; errors as of `prepare`.
@@ -198,10 +212,13 @@ class Model:
         if not looks_lost(volumes[0].spacing_mm):
             return [self.prepare(volume) for volume in volumes]
         self.prepare(volumes[0])  # one of zeros has no likely size
-        pixel_mm = likely_pixel_mm(volumes[0], lambda v: self.predict([self.prepare(v)])[0], self.structures)
+        pixel_mm = likely_pixel_mm(volumes[0], self._looked_at, self.structures)
         note = f"a pixel size of 1 mm seems to have been lost: segmented as if it were {pixel_mm:g} mm"
         noted = [replace(volume, notes=(*volume.notes, note)) for volume in volumes]
         return [self.prepare(volume, pixel_mm) for volume in noted]
+
+    def _looked_at(self, volume: Volume) -> np.ndarray:
+        return self.predict([self.prepare(volume)])[0].probabilities
 
     def prepare(self, volume: Volume, pixel_mm: float | None = None) -> Prepared:
         """The host's part before the networks.
@@ -214,16 +231,19 @@ class Model:
         """
         spacing = volume.spacing_mm if pixel_mm is None else (pixel_mm, pixel_mm, volume.spacing_mm[2])
         geometry = plan(replace(volume, spacing_mm=spacing), (self.spacing_mm, self.spacing_mm), self.size)
-        return Prepared(volume, geometry, prepare_image(volume, geometry))
+        return Prepared(volume, geometry, prepare_image(volume, geometry), spacing)
 
-    def predict(self, prepared: Sequence[Prepared]) -> list[np.ndarray]:
-        """The networks' part: mean probabilities, (slices, size, size, 1 + k) float16, of each image."""
+    def predict(self, prepared: Sequence[Prepared]) -> list[Prediction]:
+        """The networks' part, of each image."""
         if not prepared:
             return []
         slices = np.concatenate([p.stack for p in prepared])
         waiting = [self._segment(self._variables, self.devices.shard(x)) for x in self._batches(slices)]
-        found = np.concatenate([self.devices.gather(x) for x in waiting])[: len(slices)]
-        return np.split(found, np.cumsum([len(p.stack) for p in prepared])[:-1])
+        found = [jax.tree.map(self.devices.gather, x) for x in waiting]
+        flat, sums = jax.tree.map(lambda *parts: np.concatenate(parts)[: len(slices)], *found)
+        rows = np.cumsum([0, *(len(p.stack) for p in prepared)])
+        ranges = [slice(a, b) for a, b in zip(rows[:-1], rows[1:], strict=True)]
+        return [Prediction(flat[r], ConfidenceSums(*(x[r].swapaxes(0, 1) for x in sums))) for r in ranges]
 
     def _batches(self, slices: np.ndarray) -> Iterator[np.ndarray]:
         for indices in in_batches(np.arange(len(slices)), self.batch).indices:
@@ -243,16 +263,13 @@ class Model:
         Args:
           mask: (x, y, slices), ids of structures.
         """
-        turns = quarter_turns(rv_direction(mask, self.structures), self._direction)
-        x_mm, y_mm, slice_mm = spacing_mm
-        turned_mm = (y_mm, x_mm, slice_mm) if turns % 2 else (x_mm, y_mm, slice_mm)
-        score = self.monitor.score(np.ascontiguousarray(np.rot90(mask, turns, (0, 1))), turned_mm)
-        return replace(score, reconstruction=np.rot90(score.reconstruction, -turns, (0, 1)))
+        return judge_turned(self.monitor, mask, spacing_mm, self._direction)
 
-    def result(
-        self, volume: Volume, mask: np.ndarray, score: Score, probabilities: Callable[[], np.ndarray]
-    ) -> Result:
-        """What is known of a mask, ids of structures, once the monitor has judged it."""
+    def result(self, prepared: Prepared, found: Prediction, coverage: float = COVERAGE) -> Result:
+        """What is known of an image's mask without its truth."""
+        volume, mask = prepared.volume, self.restore(prepared, found.probabilities)
+        score = self.judge(mask, prepared.spacing_mm)
+        predicted = self._estimates(prepared, mask, score, found.sums, coverage)
         measures = {}
         worst = score.worst_slice
         for i, structure in enumerate(self.structures):
@@ -265,44 +282,20 @@ class Model:
                 int(worst[i]) if worst[i] >= 0 else None,
                 "erroneous" if "erroneous" in kinds else "suspicious" if kinds else "",
                 "; ".join(flag.reason for flag in own),
+                predicted[structure.key],
             )
-        return Result(self._values[mask], measures, score.flags, score, volume, probabilities)
+        return Result(self._values[mask], measures, score.flags, score, volume, lambda: found.probabilities)
 
-
-def network_of(description: Mapping[str, Any]) -> NnUNet:
-    """The segmenter that a model's description tells of."""
-    sizes = description["network"]
-    strides = ((1, 1), *((2, 2),) * (int(sizes["stages"]) - 1))
-    return NnUNet(
-        classes=1 + len(description["labels"]),
-        width=int(sizes["width"]),
-        max_width=int(sizes["max_width"]),
-        strides=strides,
-    )
-
-
-def _read_weights(path: Path, description: Mapping[str, Any]) -> list[Variables]:
-    """A network's variables per fold, float32. Raises ValueError where they don't fit the description."""
-    network, size = network_of(description), int(description["size"])
-    expected = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, size, size, 1))))
-    shapes = {k: v.shape for k, v in traverse_util.flatten_dict(dict(expected), sep="/").items()}
-    arrays = read_arrays(path)
-    found = []
-    for i in range(int(description["networks"])):
-        flat = {k: np.asarray(arrays[f"{i}/{k}"], np.float32) for k in shapes if f"{i}/{k}" in arrays}
-        if {k: v.shape for k, v in flat.items()} != shapes:
-            raise ValueError(f"{path.name} doesn't fit the network in {DESCRIPTION}")
-        found.append(traverse_util.unflatten_dict(flat, sep="/"))
-    return found
-
-
-def packed_weights(networks: Sequence[Variables]) -> dict[str, np.ndarray]:
-    """The variables of some networks as they are stored: float16, by name."""
-    packed = {}
-    for i, variables in enumerate(networks):
-        for name, value in traverse_util.flatten_dict(variables, sep="/").items():
-            packed[f"{i}/{name}"] = np.asarray(value, np.float16)
-    return packed
+    def _estimates(
+        self, prepared: Prepared, mask: np.ndarray, score: Score, sums: ConfidenceSums, coverage: float
+    ) -> dict[str, Estimate]:
+        if self.quality is None:
+            return {s.key: Estimate() for s in self.structures}
+        signals = signals_of(mask, prepared.spacing_mm, score, sums)
+        if looks_lost(prepared.volume.spacing_mm):
+            signals["volume"][:] = np.nan  # the distance of the slices was lost too
+        absent = [not (mask == s.id).any() for s in self.structures]
+        return self.quality.estimates(signals, absent, "segmented", coverage)
 
 
 def _volume(image: np.ndarray, spacing_mm: Sequence[float]) -> Volume:

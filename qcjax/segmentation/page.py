@@ -107,7 +107,7 @@ def _draw(made: Segmented, line: Line, frame: Line, path: Path) -> str:
     frames = model.prepare_frames(read_frames(Path(line["path"]), model.orientation))
     prepared = frames[(frame["frame"] or 1) - 1]
     volume = prepared.volume
-    mask = model.restore(prepared, model.predict([prepared])[0])
+    mask = model.restore(prepared, model.predict([prepared])[0].probabilities)
     rebuilt = model.judge(mask, volume.spacing_mm).reconstruction
     flagged = [v for v in frame["structures"].values() if v["flag"] and v["worst_slice"]]
     worst = min(flagged, key=lambda v: v["pdc"], default=None)
@@ -124,6 +124,19 @@ def _findings(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> list[s
         f"{summary['suspicious']} suspicious: a pseudo Hausdorff distance above {float(settings['hd_limit_mm']):g} mm "
         f"or a pseudo Dice below {float(settings['dc_limit']):g}.",
         f"{summary['without_flag']} without a flag.",
+        *_decided(summary, settings),
+    ]
+
+
+def _decided(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    counts = summary["decisions"]
+    if not any(counts.values()):
+        return []
+    told = ", ".join(f"{name} {n}" for name, n in counts.items())
+    return [
+        f"By predicted quality, frames: {told}. Accepted is a frame of which every structure's Dice is predicted to be "
+        f"at least {float(settings['accept']):g}, with a probability of {float(settings['coverage']):g} for subjects "
+        "like those of training."
     ]
 
 
@@ -197,9 +210,21 @@ def _measures(frame: Line) -> str:
             f"{key.upper()}: {number(v['volume_ml'], 1)} ml, pDC {number(v['pdc'], 2)}, "
             f"pHD {number(v['phd_mm'], 1)} mm"
             + (f", worst slice {v['worst_slice']}" if v["worst_slice"] else "")
+            + _expected(v)
             for key, v in frame["structures"].items()
         )
         + "."
+    )
+
+
+def _expected(found: Line) -> str:
+    if found["predicted_dice"] is None:
+        return ""
+    high = from_json(found["predicted_hd_high_mm"])
+    return (
+        f", Dice about {found['predicted_dice']:.2f}, at least {found['predicted_dice_low']:.2f}, "
+        f"HD about {found['predicted_hd_mm']:.0f} mm, at most {high:.0f} mm: "
+        f"{found['decision']}"
     )
 
 

@@ -16,6 +16,8 @@ from qcjax.data.splits import image_digests, shares
 from qcjax.inference.monitor import DESCRIPTION as MONITOR_DESCRIPTION
 from qcjax.inference.monitor import WEIGHTS as MONITOR_WEIGHTS
 from qcjax.inference.monitor import Monitor
+from qcjax.quality.conformal import LEAST_SUBJECTS
+from qcjax.quality.model import QualityModel
 from qcjax.runtime import jax_setup
 from qcjax.runtime.arrays import write_arrays
 from qcjax.runtime.devices import Devices
@@ -26,10 +28,11 @@ from qcjax.runtime.records import kept_record
 from qcjax.segmentation.card import write_card
 from qcjax.segmentation.dataset import TrainingSet, find_labelled, prepare_checked
 from qcjax.segmentation.fold import Fold, Recipe
-from qcjax.segmentation.judge import Record, judge_case, summarise
-from qcjax.segmentation.model import DESCRIPTION, FORMAT, MONITOR, WEIGHTS, packed_weights
+from qcjax.segmentation.judge import Record, judge_case, known_case, summarise
+from qcjax.segmentation.model import DESCRIPTION, FORMAT, MONITOR, WEIGHTS
 from qcjax.segmentation.training_page import write_training_page
 from qcjax.segmentation.turns import mean_direction, rv_direction
+from qcjax.segmentation.weights import packed_weights
 from qcjax.train.journal import Journal
 from qcjax.train.monitor import MonitorTraining, prepare_both
 from qcjax.typing import Variables
@@ -101,7 +104,7 @@ class Training:
     ) -> list[Record]:
         """Measures of every case by the network that hasn't seen it, fold after fold."""
         single = [s for s in self.set.structures if s.key not in self.set.in_pieces]
-        records = []
+        direction, records = self.rv_direction(), []
         for fold, network in zip(folds, networks, strict=True):
 
             def judge(fold: Fold = fold, network: Variables = network) -> list[Record]:
@@ -114,7 +117,7 @@ class Training:
                     for i, part in zip(fold.cases, parts, strict=True):
                         keep = self._kept(self.cohort.cases[i].name) if self.config.keep else None
                         record = judge_case(
-                            self.cohort, int(i), part, monitor, self.set.mapping, single, keep
+                            self.cohort, int(i), part, monitor, self.set.mapping, single, direction, keep
                         )
                         made.append(record | {"fold": fold.number})
                         advance()
@@ -148,23 +151,31 @@ class Training:
             "network": {"width": config.width, "max_width": config.max_width, "stages": config.stages},
             "networks": len(networks),
             "mirror": config.mirror > 0,
-            "rv_direction": self.rv_direction(),
+            "rv_direction": _pair(self.rv_direction()),
             "trained": about,
             "cross_validated": summarise(records, keys),
             "versions": jax_setup.versions(),
         }
         write_whole(self.out / DESCRIPTION, json.dumps(description, indent=2) + "\n")
+        self.fit_quality(records)
         write_card(self.out / "README.md", description)
         write_training_page(self.out / "report.html", description, records, self.set, self.work)
         for line in in_short(description["cross_validated"]):
             say(line)
 
-    def rv_direction(self) -> list[float] | None:
-        """Where the RV mostly lies as seen from the LV, in plane: (x, y); None where the masks don't say."""
+    def fit_quality(self, records: Sequence[Record]) -> None:
+        """Write what predicts the quality of masks, learnt from those of the held-out subjects."""
+        quality = QualityModel.fit([known_case(r) for r in records], [s.key for s in self.set.structures])
+        if quality is None:
+            say(f"no predicted quality: it takes at least {LEAST_SUBJECTS} subjects")
+        else:
+            quality.save(self.out)
+
+    def rv_direction(self) -> complex | None:
+        """Where the RV mostly lies as seen from the LV, in plane: x + iy; None where the masks don't say."""
         cohort = self.cohort
         masks = (cohort.slices.label[cohort.rows(i)].T for i in range(len(cohort.cases)))
-        mean = mean_direction(rv_direction(mask, self.set.structures) for mask in masks)
-        return None if mean is None else [round(mean.real, 4), round(mean.imag, 4)]
+        return mean_direction(rv_direction(mask, self.set.structures) for mask in masks)
 
     def about(self, records: Sequence[Record]) -> Record:
         """How the model was trained, without paths and names."""
@@ -180,6 +191,10 @@ class Training:
             "sites": _counts(s.vendor for s in self.set.subjects),
             "options": options,
         }
+
+
+def _pair(direction: complex | None) -> list[float] | None:
+    return None if direction is None else [round(direction.real, 4), round(direction.imag, 4)]
 
 
 def _counts(values: Any) -> dict[str, int]:

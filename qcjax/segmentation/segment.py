@@ -4,11 +4,12 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from qcjax.data.files import MASKS
+from qcjax.quality.model import FILE as QUALITY
 from qcjax.runtime import jax_setup
 from qcjax.runtime.files import read_object, write_whole
 from qcjax.runtime.line_journal import LineJournal
@@ -17,6 +18,7 @@ from qcjax.runtime.progress import bar, say
 from qcjax.segmentation.inputs import Image, Pair, find_images, find_pairs
 from qcjax.segmentation.model import DESCRIPTION, WEIGHTS, Model
 from qcjax.segmentation.page import Segmented, write_segments_page
+from qcjax.segmentation.settings import Limits
 from qcjax.segmentation.stream import Stream
 from qcjax.segmentation.subjects import subject_rows, write_subjects
 from qcjax.segmentation.table import Entry, mask_path, summarise, write_table
@@ -48,11 +50,12 @@ class Segmentation:
         pairs: Sequence[Pair],
         out: Path,
         settings: Mapping[str, Any],
+        limits: Limits,
         left_out: str,
     ) -> None:
         """Use `open`."""
         self.model, self.images, self.pairs, self.out = model, images, pairs, out
-        self.settings, self.left_out = settings, left_out
+        self.settings, self.limits, self.left_out = settings, limits, left_out
         self.journal: LineJournal[Entry] = LineJournal(out / "cases.jsonl", Entry.of)
 
     @classmethod
@@ -62,14 +65,13 @@ class Segmentation:
         images: Path,
         out: Path,
         pairs: Path | None = None,
-        hd_limit_mm: float = 50.0,
-        dc_limit: float = 0.5,
+        limits: Limits | None = None,
     ) -> "Segmentation":
         """Find the images and make the folder of results, or go on with what is in it.
 
         Args:
           pairs: csv with the columns subject, ed, es (`find_pairs`).
-          hd_limit_mm, dc_limit: of the flag "suspicious".
+          limits: of flags and decisions; the usual ones by default.
 
         Raises:
           FileNotFoundError: no such folder of images.
@@ -81,17 +83,17 @@ class Segmentation:
         paired = find_pairs(found, pairs)
         if left_out:
             say(f"{images}: left out: {left_out}")
+        limits = limits or Limits()
         settings = {
             "model": str(model.folder.absolute()),
             "model_sha256": _sha256(model.folder),
             "images": str(images),
-            "hd_limit_mm": str(hd_limit_mm),
-            "dc_limit": str(dc_limit),
+            **{name: str(value) for name, value in asdict(limits).items()},
         }
         out.mkdir(parents=True, exist_ok=True)
         lock_folder(out)
         _agree(out, settings)
-        return cls(model, found, paired, out, settings, left_out)
+        return cls(model, found, paired, out, settings, limits, left_out)
 
     def run(self, pictures: int = 40) -> Outcome:
         """Segment what isn't segmented yet; write `cases.csv`, `subjects.csv`, `summary.json` and `report.html`.
@@ -102,8 +104,7 @@ class Segmentation:
         todo = [image for image in self.images if not self._stands(image)]
         if len(todo) < len(self.images):
             say(f"Going on: {len(self.images) - len(todo)} of {len(self.images)} images are done")
-        limits = float(self.settings["hd_limit_mm"]), float(self.settings["dc_limit"])
-        stream = Stream(self.model, self.out, *limits)
+        stream = Stream(self.model, self.out, self.limits)
         started = time.monotonic()
         with bar("Images segmented", len(todo)) as advance:
             for line in stream.lines(todo):
@@ -163,6 +164,7 @@ def _agree(out: Path, settings: Mapping[str, Any]) -> None:
 
 def _sha256(folder: Path) -> str:
     digest = hashlib.sha256()
-    for name in (DESCRIPTION, WEIGHTS):
-        digest.update((folder / name).read_bytes())
+    for name in (DESCRIPTION, WEIGHTS, QUALITY):
+        if name != QUALITY or (folder / name).is_file():  # not every model predicts quality
+            digest.update((folder / name).read_bytes())
     return digest.hexdigest()

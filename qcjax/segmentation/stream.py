@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from qcjax import qc
 from qcjax.data.cine import read_frames, write_label_frames
 from qcjax.data.findings import InvalidFile
 from qcjax.runtime.pipeline import in_stages
 from qcjax.segmentation.inputs import Image
-from qcjax.segmentation.model import Model, Prepared
+from qcjax.segmentation.model import Model, Prediction, Prepared
+from qcjax.segmentation.settings import Limits
 from qcjax.segmentation.table import Line, error_line, frame_line, mask_path
 
 SLICES = 64  # so many or more share the device's batches
@@ -44,8 +43,8 @@ class Case:
 class Stream:
     """Segments images with one model and writes their masks."""
 
-    def __init__(self, model: Model, out: Path, hd_limit_mm: float, dc_limit: float) -> None:
-        self.model, self.out, self.limits = model, out, (hd_limit_mm, dc_limit)
+    def __init__(self, model: Model, out: Path, limits: Limits) -> None:
+        self.model, self.out, self.limits = model, out, limits
 
     def lines(self, images: Iterable[Image]) -> Iterator[Line]:
         """The images' lines in order."""
@@ -67,7 +66,7 @@ class Stream:
             return Case(image, size, mtime_ns, time.monotonic() - started, line=_failed(error))
 
     def segmented(self, group: Sequence[Case]) -> Iterator[tuple[Case, tuple[Any, float]]]:
-        """Each case with its frames' probabilities, or the line that says why there are none; and its seconds."""
+        """Each case with its frames' predictions, or the line that says why there are none; and its seconds."""
         started = time.monotonic()
         usable = [case for case in group if case.frames]
         found = self._predicted(usable)
@@ -76,7 +75,7 @@ class Stream:
         for case in group:
             yield case, (found.get(case.image.name), seconds * case.slices if case.frames else 0.0)
 
-    def _predicted(self, cases: Sequence[Case]) -> dict[str, list[np.ndarray] | Line]:
+    def _predicted(self, cases: Sequence[Case]) -> dict[str, list[Prediction] | Line]:
         if not cases:
             return {}
         try:
@@ -86,7 +85,7 @@ class Stream:
             if len(cases) == 1:
                 return {cases[0].image.name: _failed(error)}
             return {k: v for case in cases for k, v in self._predicted([case]).items()}
-        found: dict[str, list[np.ndarray] | Line] = {}
+        found: dict[str, list[Prediction] | Line] = {}
         first = 0
         for case in cases:
             found[case.image.name] = flat[first : first + len(case.frames)]
@@ -96,11 +95,11 @@ class Stream:
     def finish(self, case: Case, found: tuple[Any, float]) -> Line:
         """The host's part after them: judge an image's masks and write them, or take away what an earlier run left."""
         started = time.monotonic()
-        probabilities, seconds = found
-        line = probabilities if isinstance(probabilities, dict) else case.line
+        predictions, seconds = found
+        line = predictions if isinstance(predictions, dict) else case.line
         if line is None:
             try:
-                line = self._judged(case, probabilities)
+                line = self._judged(case, predictions)
             except Exception as error:
                 line = _failed(error)
         if line["status"] == "error":
@@ -115,16 +114,17 @@ class Stream:
             **line,
         }
 
-    def _judged(self, case: Case, probabilities: Sequence[np.ndarray]) -> Line:
-        model = self.model
-        masks = [model.restore(f, p) for f, p in zip(case.frames, probabilities, strict=True)]
-        lines, labels = [], []
-        for number, (frame, mask) in enumerate(zip(case.frames, masks, strict=True), start=1):
-            score = model.judge(mask, frame.volume.spacing_mm)
-            result = model.result(frame.volume, mask, score, lambda: np.empty(0))
-            flags = qc.flags(score.pdc, score.phd_mm, score.structures, *self.limits, score.unit)
+    def _judged(self, case: Case, predictions: Sequence[Prediction]) -> Line:
+        limits, lines, labels = self.limits, [], []
+        for number, (frame, found) in enumerate(zip(case.frames, predictions, strict=True), start=1):
+            result = self.model.result(frame, found, limits.coverage)
+            score = result.score
+            flags = qc.flags(
+                score.pdc, score.phd_mm, score.structures, limits.hd_limit_mm, limits.dc_limit, score.unit
+            )
             labels.append(result.labels)
-            lines.append(frame_line(number if len(masks) > 1 else None, result, flags))
+            accept = None if self.model.quality is None else limits.accept
+            lines.append(frame_line(number if len(predictions) > 1 else None, result, flags, accept))
         write_label_frames(self.out / mask_path(case.image.name), labels, case.frames[0].volume, GZIP_LEVEL)
         statuses = [line["status"] for line in lines]
         worst = next((s for s in ("erroneous", "suspicious") if s in statuses), "")

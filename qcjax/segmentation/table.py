@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from qcjax.qc import Flag
+from qcjax.quality.model import ACCEPT, DECISIONS, decide, worst_decision
 from qcjax.runtime.line_journal import Line, from_json, to_json
-from qcjax.segmentation.model import Result
+from qcjax.segmentation.model import Measures, Result
 
 COLUMNS = (
     "image",  # path below the folder of images
@@ -27,7 +28,14 @@ COLUMNS = (
     "suspicion",  # of the frame
     "mask",  # path below the folder of results
     "notes",  # what is unusual about the image's geometry
+    "predicted_dice",  # empty where nothing is known, or the structure is absent
+    "predicted_dice_low",  # at least that, with the promised probability
+    "predicted_hd_mm",
+    "predicted_hd_high_mm",  # at most that
+    "decision",  # "accept", "review", "reject"
 )
+PREDICTED = COLUMNS[-5:]
+DIGITS = (4, 4, 2, 2)  # of these
 STATUSES = ("erroneous", "suspicious", "", "error")
 
 
@@ -64,8 +72,16 @@ class Entry:
         return line["name"], entry
 
 
-def frame_line(number: int | None, result: Result, flags: Sequence[Flag]) -> Line:
-    """What the journal keeps of a frame; `flags` may follow other limits than the result's own."""
+def frame_line(
+    number: int | None, result: Result, flags: Sequence[Flag], accept: float | None = ACCEPT
+) -> Line:
+    """What the journal keeps of a frame.
+
+    Args:
+      number: of the frame, counted from 1; None of a still image.
+      flags: they may follow other limits than the result's own.
+      accept: the lower bound of Dice from which on a structure is accepted; None where quality isn't predicted.
+    """
     structures = {}
     for key, found in result.measures.items():
         own = [flag for flag in flags if flag.structure == key]
@@ -76,9 +92,18 @@ def frame_line(number: int | None, result: Result, flags: Sequence[Flag]) -> Lin
             "flag": _worst(own),
             "reason": "; ".join(flag.reason for flag in own),
             "worst_slice": None if found.worst_slice is None else found.worst_slice + 1,
+            **_predicted(found, _worst(own), accept),
         }
     suspicion = to_json(result.score.suspicion)
     return {"frame": number, "status": _worst(flags), "suspicion": suspicion, "structures": structures}
+
+
+def _predicted(found: Measures, flag: str, accept: float | None) -> Line:
+    """The columns `PREDICTED`. A structure that may be absent, and is, has no decision."""
+    estimate, lost = found.predicted, found.volume_ml == 0 and flag == "erroneous"
+    numbers = (None if np.isnan(v) else to_json(round(v, n)) for v, n in zip(estimate, DIGITS, strict=True))
+    decision = "" if accept is None else decide(estimate, lost, accept)
+    return dict(zip(PREDICTED, (*numbers, decision), strict=True))
 
 
 def _worst(flags: Sequence[Flag]) -> str:
@@ -117,21 +142,26 @@ def write_table(path: Path, lines: Iterable[Line], images: Path) -> None:
 def _rows(line: Line, images: Path) -> Iterator[list[Any]]:
     image = Path(line["path"]).relative_to(images).as_posix()
     if line["status"] == "error":
-        yield [image, None, None, None, None, None, "error", line["error"], None, None, None, None]
+        yield [image, *(None,) * 5, "error", line["error"], *(None,) * (len(COLUMNS) - 8)]
         return
     mask = mask_path(line["name"]).as_posix()
     for frame in line["frames"]:
         for key, found in frame["structures"].items():
             measured = [found[c] for c in ("volume_ml", "pdc", "phd_mm", "flag", "reason", "worst_slice")]
-            yield [image, frame["frame"], key, *measured, frame["suspicion"], mask, "; ".join(line["notes"])]
+            shared = [frame["suspicion"], mask, "; ".join(line["notes"])]
+            yield [image, frame["frame"], key, *measured, *shared, *(found[c] for c in PREDICTED)]
 
 
 def summarise(entries: Sequence[Entry], lines: Iterable[Line], keys: Sequence[str]) -> dict[str, Any]:
     """Counts of images and per structure of frames, and seconds per image."""
     status = [entry.status for entry in entries]
     counts = {key: {"erroneous": 0, "suspicious": 0} for key in keys}
+    decisions = dict.fromkeys(DECISIONS[::-1], 0)
     for line in lines:
         for frame in line["frames"]:
+            made = worst_decision([found["decision"] for found in frame["structures"].values()])
+            if made:
+                decisions[made] += 1
             for key, found in frame["structures"].items():
                 if found["flag"]:
                     counts[key][found["flag"]] += 1
@@ -145,6 +175,7 @@ def summarise(entries: Sequence[Entry], lines: Iterable[Line], keys: Sequence[st
         "erroneous": status.count("erroneous"),
         "suspicious": status.count("suspicious"),
         "without_flag": status.count(""),
+        "decisions": decisions,  # of frames: that of their worst structure
         "structures": counts,
         "seconds_median": median,
         "seconds_p95": p95,

@@ -5,9 +5,11 @@ mirrored, don't mind; the monitor does.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from qcjax.inference.monitor import Monitor, Score
 from qcjax.labels import LV, RV, Structure
 
 
@@ -43,3 +45,23 @@ def quarter_turns(direction: complex | None, wanted: complex | None) -> int:
         return 0
     # rot90 takes x to y: a turn by +90 degrees of x + iy
     return int(np.argmax([(direction * 1j**k * wanted.conjugate()).real for k in range(4)]))
+
+
+def judge_turned(
+    monitor: Monitor, mask: np.ndarray, spacing_mm: Sequence[float], direction: complex | None
+) -> Score:
+    """What a monitor makes of a mask that is turned so that its RV lies in the given direction, as seen from its LV.
+
+    Args:
+      mask: (x, y, slices), ids of the monitor's structures.
+      spacing_mm: of its voxels.
+      direction: of the monitor's training masks; None: it isn't turned.
+
+    Returns:
+      The score, its reconstruction turned back.
+    """
+    turns = quarter_turns(rv_direction(mask, monitor.structures), direction)
+    x_mm, y_mm, slice_mm = spacing_mm
+    turned_mm = (y_mm, x_mm, slice_mm) if turns % 2 else (x_mm, y_mm, slice_mm)
+    score = monitor.score(np.ascontiguousarray(np.rot90(mask, turns, (0, 1))), turned_mm)
+    return replace(score, reconstruction=np.rot90(score.reconstruction, -turns, (0, 1)))

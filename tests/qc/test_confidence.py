@@ -1,11 +1,13 @@
 """What probabilities tell, by hand and against what they were drawn from."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from qcjax.labels import LV, MYO
 from qcjax.qc.confidence import (
     band_width_mm,
+    confidence_sums,
     fit_temperature,
     interior_entropy,
     soft_dice_confidence,
@@ -81,3 +83,16 @@ def test_bands_without_a_mask() -> None:
     assert found[0] == np.inf and np.isnan(found[1])
     with pytest.raises(ValueError, match="two rising probabilities"):
         band_width_mm(of_lv(p), (8, 2, 3), TWO, band=(0.9, 0.1))
+
+
+def test_sums_of_slices_make_the_confidence_of_a_stack_on_host_and_device_alike() -> None:
+    p = np.random.default_rng(5).dirichlet(np.full(4, 0.3), (3, 6, 7)).astype(np.float32)
+    sums = confidence_sums(p)
+    assert [x.shape for x in sums] == [(3, 3)] * 4
+    of_stack = 2 * sums.common.sum(0) / (sums.probable + sums.inside).sum(0)
+    np.testing.assert_allclose(of_stack, soft_dice_confidence(p), rtol=1e-5)
+    lv = p[1].argmax(-1) == 1
+    entropy = -(p[1][lv] * np.log(p[1][lv])).sum()
+    assert sums.entropy[1, 0] == pytest.approx(entropy, rel=1e-5)
+    for ours, theirs in zip(confidence_sums(jnp.asarray(p)), sums, strict=True):
+        np.testing.assert_allclose(np.asarray(ours), theirs, rtol=1e-5)

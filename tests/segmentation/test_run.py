@@ -16,9 +16,10 @@ from qcjax.data.subject import Volume
 from qcjax.runtime.arrays import read_arrays
 from qcjax.segmentation.dataset import find_labelled
 from qcjax.segmentation.fold import Fold
-from qcjax.segmentation.model import Model, network_of
+from qcjax.segmentation.model import Model
 from qcjax.segmentation.run import Training
 from qcjax.segmentation.segment import Segmentation
+from qcjax.segmentation.weights import network_of
 from tests.segmentation.conftest import TINY
 
 
@@ -77,7 +78,9 @@ def test_the_model_is_the_mean_of_its_networks_each_of_which_sees_another_mirror
     first, second = model._variables
     each = [network.apply(first, stack), np.flip(network.apply(second, np.flip(stack, 1)), 1)]
     assert np.abs(each[0] - each[1]).max() > 0.01
-    assert model.predict([prepared])[0].astype(np.float64) == pytest.approx(np.mean(each, 0), abs=2e-3)
+    assert model.predict([prepared])[0].probabilities.astype(np.float64) == pytest.approx(
+        np.mean(each, 0), abs=2e-3
+    )
 
 
 def test_options_that_name_unknown_structures_are_refused(config: SegmentationConfig) -> None:

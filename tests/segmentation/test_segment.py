@@ -13,6 +13,7 @@ import qcjax
 from qcjax.data.nifti import read_image
 from qcjax.segmentation.model import Model
 from qcjax.segmentation.segment import Outcome, Segmentation
+from qcjax.segmentation.settings import Limits
 from qcjax.segmentation.table import COLUMNS
 
 
@@ -177,7 +178,7 @@ def test_a_folder_of_other_results_is_refused_and_results_are_no_images(model: M
     again = segmented(model, images, images / "second")
     assert again.summary["images"] == 1
     with pytest.raises(ValueError, match="holds masks with hd_limit_mm = 50.0 [(]now 9"):
-        Segmentation.open(model, images, images / "out", hd_limit_mm=9)
+        Segmentation.open(model, images, images / "out", limits=Limits(9))
 
 
 def test_pairs_give_ejection_fractions(model: Model, phantoms: Path, tmp_path: Path) -> None:

@@ -1,0 +1,162 @@
+"""The quality model of a segmenter: a predictor for each structure and for what is known of a mask, in a file."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from qcjax.quality.conformal import LEAST_SUBJECTS
+from qcjax.quality.predictor import QualityPredictor
+from qcjax.quality.signals import Signals
+from qcjax.runtime.files import read_object, write_whole
+
+FILE = "quality.json"
+FORMAT = 1
+COVERAGE, ACCEPT = 0.9, 0.8  # unless somebody asks for others
+Kind = Literal["segmented", "mask"]  # with the networks' probabilities; a mask from elsewhere
+OF_PROBABILITIES = ("confidence", "entropy", "worst_slice", "confidence_of_others")
+DECISIONS = ("reject", "review", "accept")  # the worst first
+
+
+class Estimate(NamedTuple):
+    """Predicted quality of one structure of one mask; NaN where the structure is absent or nothing is known."""
+
+    dice: float = np.nan
+    dice_low: float = np.nan  # at least that, with the promised probability
+    hd_mm: float = np.nan
+    hd_high_mm: float = np.nan  # at most that
+
+
+@dataclass(frozen=True)
+class KnownCase:
+    """A mask whose truth is known, of a subject that the segmenter hasn't seen."""
+
+    subject: str
+    signals: Mapping[str, Sequence[float | None]]  # of the k structures; None where unknown
+    dice: Sequence[float | None]
+    hd_mm: Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class QualityModel:
+    """Predictors by what is known of a mask and by structure; a structure of too few subjects has none."""
+
+    structures: tuple[str, ...]  # keys
+    predictors: Mapping[Kind, Mapping[str, QualityPredictor]]
+
+    @classmethod
+    def fit(cls, cases: Sequence[KnownCase], structures: Sequence[str]) -> "QualityModel | None":
+        """What learns from known cases; None where no structure has those of 9 subjects."""
+        if not cases:
+            return None
+        names = tuple(cases[0].signals)
+        found: dict[Kind, dict[str, QualityPredictor]] = {"segmented": {}, "mask": {}}
+        of_kind: dict[Kind, tuple[str, ...]] = {
+            "segmented": names,
+            "mask": tuple(name for name in names if name not in OF_PROBABILITIES),
+        }
+        for kind, own in of_kind.items():
+            for i, key in enumerate(structures):
+                if _subjects(cases, i) >= LEAST_SUBJECTS:
+                    found[kind][key] = QualityPredictor.fit(*_columns(cases, i, own))
+        return cls(tuple(structures), found) if found["mask"] else None
+
+    def calibrated(self, cases: Sequence[KnownCase], kind: Kind) -> "QualityModel":
+        """The same, its predictors of one kind calibrated on a site's own cases.
+
+        Raises:
+          ValueError: cases of fewer than 9 subjects with a structure.
+        """
+        own = {
+            key: predictor.calibrated(*_columns(cases, self.structures.index(key), predictor.names))
+            for key, predictor in self.predictors[kind].items()
+        }
+        return replace(self, predictors={**self.predictors, kind: own})
+
+    def estimates(
+        self, signals: Signals, absent: Sequence[bool] | np.ndarray, kind: Kind, coverage: float = COVERAGE
+    ) -> dict[str, Estimate]:
+        """What each structure of one mask can be expected to have, by key.
+
+        Args:
+          signals: (k,) of each name.
+          absent: (k,) which structures the mask lacks.
+          coverage: the probability with which each bound holds.
+        """
+        found = {}
+        for i, key in enumerate(self.structures):
+            predictor = self.predictors[kind].get(key)
+            if predictor is None:
+                found[key] = Estimate()
+                continue
+            own = {name: np.array([signals[name][i]]) for name in predictor.names}
+            quality = predictor.predict(own, [bool(absent[i])], coverage)
+            found[key] = Estimate(*(float(x[0]) for x in quality))
+        return found
+
+    def save(self, folder: Path) -> None:
+        """Write it to a model's folder."""
+        predictors = {
+            kind: {key: p.to_json() for key, p in of_kind.items()}
+            for kind, of_kind in self.predictors.items()
+        }
+        values = {"format": FORMAT, "structures": list(self.structures), "predictors": predictors}
+        write_whole(folder / FILE, json.dumps(values) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> "QualityModel | None":
+        """That of a model's folder; None where it has none.
+
+        Raises:
+          ValueError: one that can't be used.
+        """
+        path = folder / FILE
+        if not path.is_file():
+            return None
+        values: dict[str, Any] = read_object(path, "a quality model")
+        if values.get("format") != FORMAT:
+            raise ValueError(f"{path}: format {values.get('format')} found, expected {FORMAT}")
+        try:
+            predictors: dict[Kind, dict[str, QualityPredictor]] = {
+                kind: {key: QualityPredictor.from_json(p) for key, p in values["predictors"][kind].items()}
+                for kind in ("segmented", "mask")
+            }
+            return cls(tuple(values["structures"]), predictors)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path}: {error!r} found, expected a quality model") from error
+
+
+def decide(estimate: Estimate, absent: bool, accept: float = ACCEPT) -> str:
+    """What to do with a structure's mask: "accept", "review", "reject"; empty where nothing is known.
+
+    Accepted where the lower bound of Dice reaches `accept`; rejected where not even the predicted Dice does, or the
+    structure is absent; to be looked at in between.
+    """
+    if absent:
+        return "reject"
+    if np.isnan(estimate.dice):
+        return ""
+    return "accept" if estimate.dice_low >= accept else "review" if estimate.dice >= accept else "reject"
+
+
+def worst_decision(decisions: Sequence[str]) -> str:
+    """The worst of some decisions; empty where none was made."""
+    return next((d for d in DECISIONS if d in decisions), "")
+
+
+def _subjects(cases: Sequence[KnownCase], i: int) -> int:
+    return len({c.subject for c in cases if c.dice[i] is not None and c.hd_mm[i] is not None})
+
+
+def _columns(cases: Sequence[KnownCase], i: int, names: Sequence[str]) -> tuple[Any, ...]:
+    """Signals by name, Dice, distances and subjects of one structure in all cases."""
+
+    def column(values: Sequence[float | None]) -> np.ndarray:
+        return np.array([np.nan if v is None else v for v in values], np.float64)
+
+    signals = {name: column([case.signals[name][i] for case in cases]) for name in names}
+    measured = (column([getattr(case, m)[i] for case in cases]) for m in ("dice", "hd_mm"))
+    return signals, *measured, [case.subject for case in cases]

@@ -1,0 +1,50 @@
+"""The networks of a model and their weights in its file, float16."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from qcjax.models import NnUNet
+from qcjax.runtime.arrays import read_arrays
+from qcjax.typing import Variables
+
+
+def network_of(description: Mapping[str, Any]) -> NnUNet:
+    """The segmenter that a model's description tells of."""
+    sizes = description["network"]
+    strides = ((1, 1), *((2, 2),) * (int(sizes["stages"]) - 1))
+    return NnUNet(
+        classes=1 + len(description["labels"]),
+        width=int(sizes["width"]),
+        max_width=int(sizes["max_width"]),
+        strides=strides,
+    )
+
+
+def read_weights(path: Path, description: Mapping[str, Any]) -> list[Variables]:
+    """A network's variables per fold, float32. Raises ValueError where they don't fit the description."""
+    network, size = network_of(description), int(description["size"])
+    expected = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, size, size, 1))))
+    shapes = {k: v.shape for k, v in traverse_util.flatten_dict(dict(expected), sep="/").items()}
+    arrays = read_arrays(path)
+    found = []
+    for i in range(int(description["networks"])):
+        flat = {k: np.asarray(arrays[f"{i}/{k}"], np.float32) for k in shapes if f"{i}/{k}" in arrays}
+        if {k: v.shape for k, v in flat.items()} != shapes:
+            raise ValueError(f"{path.name} doesn't fit the network in model.json")
+        found.append(traverse_util.unflatten_dict(flat, sep="/"))
+    return found
+
+
+def packed_weights(networks: Sequence[Variables]) -> dict[str, np.ndarray]:
+    """The variables of some networks as they are stored: float16, by name."""
+    packed = {}
+    for i, variables in enumerate(networks):
+        for name, value in traverse_util.flatten_dict(variables, sep="/").items():
+            packed[f"{i}/{name}"] = np.asarray(value, np.float16)
+    return packed
