@@ -20,6 +20,11 @@ def write_whole(path: Path, data: str | bytes) -> None:
         partial.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, as `write_whole` does."""
+    write_whole(path, json.dumps(value, indent=2) + "\n")
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Where to write a file to, which takes the place of `path` at the end; an error leaves what was there before.

@@ -20,6 +20,7 @@ def in_stages(
     finish: Callable[[B, C], D],
     group: int,
     size: Callable[[B], int] = lambda item: 1,
+    ahead: int = 1,
 ) -> Iterator[D]:
     """What `finish` gives for each item, in their order; the stages of different items overlap.
 
@@ -27,6 +28,7 @@ def in_stages(
       compute: of some items that were read -> each of them with its result.
       group: how much is computed at once: items until their sizes add up to this.
       size: of an item that was read.
+      ahead: how many items more than threads are read in advance.
     """
     workers = max(2, min(16, os.cpu_count() or 2))
     waiting = iter(items)
@@ -37,7 +39,7 @@ def in_stages(
         while True:
             found: list[B] = []
             while sum(map(size, found)) < group:
-                for item in islice(waiting, workers + 1 - len(reading)):
+                for item in islice(waiting, workers + ahead - len(reading)):
                     reading.append(pool.submit(read, item))
                 if not reading:
                     break

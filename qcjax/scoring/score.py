@@ -3,8 +3,6 @@
 Several processes can each score a share of the masks (`score_share`); whichever ends last writes the tables of all.
 """
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -14,22 +12,21 @@ from typing import Any
 
 from qcjax.data.datasets.masks import Images, find_masks
 from qcjax.data.mask_cohort import MaskCase
+from qcjax.inference.entries import Entry, keep_settings, sha256, strict
 from qcjax.inference.monitor import DESCRIPTION, WEIGHTS, Monitor
 from qcjax.labels import label_mapping
 from qcjax.qc import contrast
 from qcjax.runtime import jax_setup
-from qcjax.runtime.files import read_object, version_of, write_whole
-from qcjax.runtime.line_journal import to_json
+from qcjax.runtime.files import version_of, write_json
 from qcjax.runtime.lock import in_turn
 from qcjax.runtime.progress import bar, say
 from qcjax.scoring.page import write_scores_page
 from qcjax.scoring.share import Share, claim, journal_path, share_of, shares_in
 from qcjax.scoring.stream import Stream, case_key
-from qcjax.scoring.table import Entry, ScoreJournal, output_paths, summarise, write_table
+from qcjax.scoring.table import ScoreJournal, output_paths, summarise, write_table
 from qcjax.scoring.views import Scored
 
 UNCHECKED = ("without_image",)  # counts of cases of which a check that was asked for didn't happen
-MOVABLE = ("monitor",)  # settings that may differ when a run goes on: the same monitor in another place
 COPIED_AT_ONCE = 1000  # lines from one journal to another
 
 
@@ -123,7 +120,7 @@ class Scoring:
             )
         settings = {
             "monitor": str(monitor.run.absolute()),
-            "monitor_sha256": _sha256(monitor.run),
+            "monitor_sha256": sha256(monitor.run, (DESCRIPTION, WEIGHTS)),
             "masks": str(masks),
             "labels": labels,
             "hd_limit_mm": hd_limit_mm,
@@ -132,7 +129,7 @@ class Scoring:
             "doubt_limit": None if images is None else doubt_limit,
         }
         claim(out, part)
-        _agree(out, settings)
+        keep_settings(out / "score.json", settings, "monitor", "scores")
         return cls(monitor, files, out, settings, pairs, part, left_out)
 
     def run(self, pictures: int = 40) -> Scores:
@@ -179,7 +176,7 @@ class Scoring:
             **this_run,
             "distance_unit": self.monitor.unit,
             "left_out": list(self.left_out),
-            "settings": _strict(self.settings),
+            "settings": strict(self.settings),
             "versions": jax_setup.versions(),
         }
 
@@ -189,7 +186,7 @@ class Scoring:
         keys = [structure.key for structure in structures]
         write_table(self.out / "scores.csv", self.journal.lines_of(entries), keys, self.monitor.unit)
         summary = self._summary(this_run)
-        write_whole(self.out / "summary.json", json.dumps(summary, indent=2) + "\n")
+        write_json(self.out / "summary.json", summary)
         scored = Scored(
             self.out,
             self.settings,
@@ -261,40 +258,9 @@ class Scoring:
         return standing
 
     def _stands(self, entry: Entry, file: MaskCase) -> bool:
-        """Whether an entry is of the mask's file as it is now, and its volumes are there."""
         if entry.name != file.name:
             return False
-        try:
-            stat = file.path.stat()
-            found = stat.st_size, stat.st_mtime_ns
-        except OSError:
-            found = -1, -1
-        if found != (entry.size, entry.mtime_ns):
-            return False
-        return entry.status == "error" or all((self.out / p).is_file() for p in output_paths(entry.name))
-
-
-def _agree(out: Path, settings: Mapping[str, Any]) -> None:
-    """Keep the settings in `score.json`; ValueError where other ones are there."""
-    path, ours = out / "score.json", _strict(settings)
-
-    def differ() -> bool:
-        theirs = _strict(read_object(path, "the settings of `qcjax score`")) if path.exists() else {}
-        keys = [k for k in ours if k not in MOVABLE and ours[k] != theirs.get(k)] if theirs else []
-        if keys:
-            found = ", ".join(f"{k} = {theirs.get(k)} (now {ours[k]})" for k in keys)
-            raise ValueError(f"{out}: holds scores with {found}; choose another --out, or the same options")
-        return theirs != ours
-
-    if differ():
-        with in_turn(out):  # shares begin together
-            if differ():
-                write_whole(path, json.dumps(ours, indent=2) + "\n")
-
-
-def _strict(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """As every JSON parser reads them: infinite limits as text."""
-    return {k: to_json(v) if isinstance(v, float) else v for k, v in settings.items()}
+        return entry.stands(file.path, (self.out / path for path in output_paths(entry.name)))
 
 
 def _in_words(left: Sequence[MaskCase], share: Share | None) -> str:
@@ -305,10 +271,3 @@ def _in_words(left: Sequence[MaskCase], share: Share | None) -> str:
     return (
         f"{len(left)} mask{'s' * (len(left) != 1)} of {len(shares)} share{'s' * (len(shares) != 1)} ({named})"
     )
-
-
-def _sha256(run: Path) -> str:
-    digest = hashlib.sha256()
-    for name in (DESCRIPTION, WEIGHTS):
-        digest.update((run / name).read_bytes())
-    return digest.hexdigest()

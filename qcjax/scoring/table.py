@@ -6,13 +6,13 @@ Only an `Entry` per case stays in memory; everything else is read from the journ
 import csv
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from qcjax.data.geometry import Axes
+from qcjax.inference.entries import Entry, counted, inside, worst_status
 from qcjax.inference.monitor import Score
 from qcjax.qc import Flag
 from qcjax.runtime.files import written_whole
@@ -37,27 +37,6 @@ COLUMNS = (
     "geometry",  # what is unusual about the file's geometry: no valid code, two spacings, ...
 )
 AS_STORED = Axes()
-STATUSES = ("erroneous", "suspicious", "", "error")
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """Where a case's line lies in the journal, and what decides about order and repetition."""
-
-    name: str
-    path: str
-    size: int  # of the mask's file when it was read, in bytes
-    mtime_ns: int
-    retry: bool  # after an error, of the mask or its image, that need not come again with the same file
-    status: str  # one of STATUSES: the worst verdict, or that the mask couldn't be scored
-    suspicion: float  # or the largest doubt by its image, where that is larger
-    seconds: float
-    offset: int
-
-    @property
-    def urgency(self) -> tuple[int, float, str]:
-        """Sorts the erroneous first, then the suspicious, each by falling suspicion."""
-        return STATUSES.index(self.status), -np.nan_to_num(self.suspicion, posinf=math.inf), self.name
 
 
 class ScoreJournal(LineJournal[Entry]):
@@ -73,18 +52,9 @@ class ScoreJournal(LineJournal[Entry]):
 
 
 def _entry(line: Line, offset: int) -> tuple[str, Entry]:
-    """A case's path, and its entry."""
-    return line["path"], Entry(
-        line["name"],
-        line["path"],
-        line["size"],
-        line["mtime_ns"],
-        line["retry"],
-        line["status"],
-        float(np.fmax(from_json(line["suspicion"]), largest_doubt(line))),
-        line["seconds"],
-        offset,
-    )
+    """A case's path, and its entry, whose suspicion is the largest doubt by the image where that is larger."""
+    suspicion = float(np.fmax(from_json(line["suspicion"]), largest_doubt(line)))
+    return line["path"], Entry.of(line, suspicion, 1, offset)
 
 
 def largest_doubt(line: Line) -> float:
@@ -119,18 +89,18 @@ def score_line(
     slices = len(score.slice_pdc)
     for i, structure in enumerate(score.structures):
         own = [flag for flag in flags if flag.structure == structure.key]
-        worst = int(score.worst_slice[i])
+        place = int(score.worst_slice[i])
         structures[structure.key] = {
-            "verdict": _worst(own),
+            "verdict": worst_status(own),
             "reason": "; ".join(flag.reason for flag in own),
             "volume_ml": to_json(volumes_ml[i]),
             "pdc": to_json(score.pdc[i]),
             "phd_mm": to_json(score.phd_mm[i]),
-            "worst_slice": None if worst < 0 else axes.slice_number(worst, slices) + 1,
+            "worst_slice": None if place < 0 else axes.slice_number(place, slices) + 1,
             "doubt": None if doubts is None else to_json(doubts[i]),
         }
     return {
-        "status": _worst(flags),
+        "status": worst_status(flags),
         "suspicion": to_json(score.suspicion),
         "structures": structures,
         "error": "",
@@ -138,11 +108,6 @@ def score_line(
         "geometry": "; ".join(notes),
         "retry": bool(image_error),  # the image may have come by then
     }
-
-
-def _worst(flags: Sequence[Flag]) -> str:
-    kinds = {flag.kind for flag in flags}
-    return next((status for status in STATUSES if status in kinds), "")
 
 
 def error_line(error: str, retry: bool) -> Line:
@@ -156,11 +121,8 @@ def output_paths(name: str) -> tuple[Path, Path]:
     Raises:
       ValueError: a name that leads out of that folder.
     """
-    parts = Path(name).parts
-    if not parts or Path(name).is_absolute() or ".." in parts:
-        raise ValueError(f"name {name!r} found, expected one that stays inside of the output folder")
-    folder, stem = Path("maps", *parts[:-1]), parts[-1]
-    return folder / f"{stem}_reconstruction.nii.gz", folder / f"{stem}_inconsistency.nii.gz"
+    folder, stem = inside(name)
+    return tuple("maps" / folder / f"{stem}_{what}.nii.gz" for what in ("reconstruction", "inconsistency"))  # type: ignore[return-value]
 
 
 def write_table(path: Path, lines: Iterable[Line], keys: Sequence[str], unit: str = "mm") -> None:
@@ -192,8 +154,7 @@ def _rows(line: Line, keys: Sequence[str]) -> Iterator[list[Any]]:
 
 def summarise(entries: Sequence[Entry], lines: Iterable[Line], keys: Sequence[str]) -> dict[str, Any]:
     """Counts of cases and per structure, and seconds per case."""
-    status = [entry.status for entry in entries]
-    scored = len(status) - status.count("error")
+    of_status = counted(entries)
     beyond = sum(entry.status == "" and entry.suspicion > 1 for entry in entries)
     counts = {key: {"erroneous": 0, "suspicious": 0} for key in keys}
     without_image = unusual = swapped = 0
@@ -204,20 +165,14 @@ def summarise(entries: Sequence[Entry], lines: Iterable[Line], keys: Sequence[st
         for key, found in line["structures"].items():
             if found["verdict"]:
                 counts[key][found["verdict"]] += 1
-    seconds = np.array([entry.seconds for entry in entries if entry.status != "error"])
-    median, p95 = np.quantile(seconds, (0.5, 0.95)).tolist() if len(seconds) else (None, None)
     return {
-        "cases": len(status),
-        "scored": scored,
-        "errors": status.count("error"),
-        "erroneous": status.count("erroneous"),
-        "suspicious": status.count("suspicious"),
-        "untouched": status.count(""),
+        "cases": len(entries),
+        "scored": len(entries) - of_status["errors"],
+        **of_status,
+        "untouched": sum(entry.status == "" for entry in entries),
         "untouched_with_suspicion_above_1": beyond,  # or with a doubt
         "without_image": without_image,
         "with_unusual_geometry": unusual,
         "seem_swapped": swapped,  # the right ventricle within the myocardium, the left one beside it
         "structures": counts,
-        "seconds_median": median,
-        "seconds_p95": p95,
     }

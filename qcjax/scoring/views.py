@@ -8,13 +8,14 @@ from typing import Any
 from qcjax.data.datasets.masks import Images
 from qcjax.data.geometry import Orientation
 from qcjax.data.nifti import read_labels
+from qcjax.inference.entries import Entry
 from qcjax.labels import Structure, label_mapping
 from qcjax.report.pictures import most_changed
 from qcjax.report.table import number
 from qcjax.report.tiles import pack_case
 from qcjax.report.viewer import ViewedCase
 from qcjax.runtime.line_journal import Line, from_json
-from qcjax.scoring.table import Entry, ScoreJournal, largest_doubt, output_paths
+from qcjax.scoring.table import ScoreJournal, largest_doubt, output_paths
 
 NOT_SCORED = "not scored"  # in place of a verdict
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qcjax.data.cine import read_frames
+from qcjax.inference.entries import Entry
 from qcjax.report.cards import Card, embed
 from qcjax.report.pictures import draw_inconsistency, most_changed
 from qcjax.report.render import write_page
@@ -15,7 +16,6 @@ from qcjax.report.table import Table, number
 from qcjax.runtime.line_journal import Line, LineJournal, from_json
 from qcjax.runtime.wording import count_of
 from qcjax.segmentation.model import Model
-from qcjax.segmentation.table import Entry
 
 MAX_ROWS = 500  # of a table; more are in cases.csv
 DPI = 110

@@ -1,7 +1,5 @@
 """`qcjax segment`: which images of a folder are there, which are done already, and what is left behind in the end."""
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from qcjax.data.files import MASKS
+from qcjax.inference.entries import Entry, keep_settings, sha256, strict
 from qcjax.quality.model import FILE as QUALITY
 from qcjax.runtime import jax_setup
-from qcjax.runtime.files import read_object, write_whole
+from qcjax.runtime.files import write_json
 from qcjax.runtime.line_journal import LineJournal
 from qcjax.runtime.lock import lock_folder
 from qcjax.runtime.progress import bar, say
@@ -21,9 +20,7 @@ from qcjax.segmentation.page import Segmented, write_segments_page
 from qcjax.segmentation.settings import Limits
 from qcjax.segmentation.stream import Stream
 from qcjax.segmentation.subjects import subject_rows, write_subjects
-from qcjax.segmentation.table import Entry, mask_path, summarise, write_table
-
-MOVABLE = ("model",)  # settings that may differ when a run goes on: the same model in another place
+from qcjax.segmentation.table import entry_of, mask_path, summarise, write_table
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Segmentation:
         """Use `open`."""
         self.model, self.images, self.pairs, self.out = model, images, pairs, out
         self.settings, self.limits, self.left_out = settings, limits, left_out
-        self.journal: LineJournal[Entry] = LineJournal(out / "cases.jsonl", Entry.of)
+        self.journal: LineJournal[Entry] = LineJournal(out / "cases.jsonl", entry_of)
 
     @classmethod
     def open(
@@ -86,13 +83,13 @@ class Segmentation:
         limits = limits or Limits()
         settings = {
             "model": str(model.folder.absolute()),
-            "model_sha256": _sha256(model.folder),
+            "model_sha256": sha256(model.folder, _files(model.folder)),
             "images": str(images),
             **{name: str(value) for name, value in asdict(limits).items()},
         }
         out.mkdir(parents=True, exist_ok=True)
         lock_folder(out)
-        _agree(out, settings)
+        keep_settings(out / MASKS, settings, "model", "masks")
         return cls(model, found, paired, out, settings, limits, left_out)
 
     def run(self, pictures: int = 40) -> Outcome:
@@ -126,45 +123,22 @@ class Segmentation:
             "pairs": len(self.pairs),
             "left_out": self.left_out,
             "labels": self.model.labels,
-            "settings": dict(self.settings),
+            "settings": strict(self.settings),
             "versions": jax_setup.versions(),
         }
-        write_whole(self.out / "summary.json", json.dumps(summary, indent=2) + "\n")
+        write_json(self.out / "summary.json", summary)
         made = Segmented(self.out, self.model, self.settings, summary, self.journal, entries, rows)
         write_segments_page(made, pictures)
         doubtful = [entry for entry in entries if entry.status in ("erroneous", "suspicious")]
         return Outcome(self.out, summary, sorted(doubtful, key=lambda entry: entry.urgency))
 
     def _stands(self, image: Image) -> bool:
-        """Whether the journal's line is of the image's file as it is now, and its mask is there."""
         entry = self.journal.entries.get(image.name)
-        if entry is None or entry.retry or entry.path != str(image.path):
+        if entry is None or entry.retry:
             return False
-        try:
-            stat = image.path.stat()
-            found = stat.st_size, stat.st_mtime_ns
-        except OSError:
-            found = -1, -1
-        if found != (entry.size, entry.mtime_ns):
-            return False
-        return entry.status == "error" or (self.out / mask_path(image.name)).is_file()
+        return entry.stands(image.path, [self.out / mask_path(image.name)])
 
 
-def _agree(out: Path, settings: Mapping[str, Any]) -> None:
-    """Keep the settings in `segment.json`; ValueError where other ones are there."""
-    path = out / MASKS
-    if path.exists():
-        theirs = read_object(path, "the settings of `qcjax segment`")
-        keys = [k for k in settings if k not in MOVABLE and settings[k] != theirs.get(k)]
-        if keys:
-            found = ", ".join(f"{k} = {theirs.get(k)} (now {settings[k]})" for k in keys)
-            raise ValueError(f"{out}: holds masks with {found}; choose another --out, or the same options")
-    write_whole(path, json.dumps(settings, indent=2) + "\n")
-
-
-def _sha256(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for name in (DESCRIPTION, WEIGHTS, QUALITY):
-        if name != QUALITY or (folder / name).is_file():  # not every model predicts quality
-            digest.update((folder / name).read_bytes())
-    return digest.hexdigest()
+def _files(model: Path) -> list[str]:
+    """Those that decide about the results; not every model predicts quality."""
+    return [DESCRIPTION, WEIGHTS, *([QUALITY] if (model / QUALITY).is_file() else [])]

@@ -2,16 +2,16 @@
 
 import csv
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from qcjax.inference.entries import Entry, counted, inside, worst_status
 from qcjax.qc import Flag
 from qcjax.quality.model import ACCEPT, DECISIONS, decide, worst_decision
+from qcjax.runtime.files import written_whole
 from qcjax.runtime.line_journal import Line, from_json, to_json
 from qcjax.segmentation.model import Measures, Result
 
@@ -36,40 +36,13 @@ COLUMNS = (
 )
 PREDICTED = COLUMNS[-5:]
 DIGITS = (4, 4, 2, 2)  # of these
-STATUSES = ("erroneous", "suspicious", "", "error")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """Where an image's line lies in the journal, and what decides about order and repetition."""
-
-    name: str
-    path: str
-    size: int  # of the image's file when it was read, in bytes
-    mtime_ns: int
-    retry: bool
-    status: str  # one of STATUSES: that of the worst frame
-    suspicion: float  # of the most suspicious frame
-    seconds: float
-    frames: int
-    offset: int
-
-    @property
-    def urgency(self) -> tuple[int, float, str]:
-        """Sorts the erroneous first, then the suspicious, then the others, each by falling suspicion."""
-        return STATUSES.index(self.status), -np.nan_to_num(self.suspicion, posinf=math.inf), self.name
-
-    @classmethod
-    def of(cls, line: Line, offset: int) -> "tuple[str, Entry]":
-        """An entry of a `LineJournal`, keyed by the image's name."""
-        suspicions = [from_json(frame["suspicion"]) for frame in line["frames"]]
-        known = [s for s in suspicions if not math.isnan(s)]
-        fields = {
-            name: line[name] for name in ("name", "path", "size", "mtime_ns", "retry", "status", "seconds")
-        }
-        suspicion = max(known, default=math.nan)
-        entry = cls(**fields, suspicion=suspicion, frames=len(line["frames"]), offset=offset)
-        return line["name"], entry
+def entry_of(line: Line, offset: int) -> tuple[str, Entry]:
+    """An image's name, and its entry, whose suspicion is that of the most suspicious frame."""
+    suspicions = [from_json(frame["suspicion"]) for frame in line["frames"]]
+    suspicion = max((s for s in suspicions if not math.isnan(s)), default=math.nan)
+    return line["name"], Entry.of(line, suspicion, len(line["frames"]), offset)
 
 
 def frame_line(
@@ -89,13 +62,13 @@ def frame_line(
             "volume_ml": round(found.volume_ml, 4),
             "pdc": to_json(found.pdc),
             "phd_mm": to_json(found.phd_mm),
-            "flag": _worst(own),
+            "flag": worst_status(own),
             "reason": "; ".join(flag.reason for flag in own),
             "worst_slice": None if found.worst_slice is None else found.worst_slice + 1,
-            **_predicted(found, _worst(own), accept),
+            **_predicted(found, worst_status(own), accept),
         }
     suspicion = to_json(result.score.suspicion)
-    return {"frame": number, "status": _worst(flags), "suspicion": suspicion, "structures": structures}
+    return {"frame": number, "status": worst_status(flags), "suspicion": suspicion, "structures": structures}
 
 
 def _predicted(found: Measures, flag: str, accept: float | None) -> Line:
@@ -104,11 +77,6 @@ def _predicted(found: Measures, flag: str, accept: float | None) -> Line:
     numbers = (None if np.isnan(v) else to_json(round(v, n)) for v, n in zip(estimate, DIGITS, strict=True))
     decision = "" if accept is None else decide(estimate, lost, accept)
     return dict(zip(PREDICTED, (*numbers, decision), strict=True))
-
-
-def _worst(flags: Sequence[Flag]) -> str:
-    kinds = {flag.kind for flag in flags}
-    return next((status for status in STATUSES if status in kinds), "")
 
 
 def error_line(error: str, retry: bool) -> Line:
@@ -122,21 +90,20 @@ def mask_path(name: str) -> Path:
     Raises:
       ValueError: a name that leads out of that folder.
     """
-    parts = Path(name).parts
-    if not parts or Path(name).is_absolute() or ".." in parts:
-        raise ValueError(f"name {name!r} found, expected one that stays inside of the output folder")
-    return Path("masks", *parts[:-1], f"{parts[-1]}.nii.gz")
+    folder, stem = inside(name)
+    return "masks" / folder / f"{stem}.nii.gz"
 
 
 def write_table(path: Path, lines: Iterable[Line], images: Path) -> None:
     """Write `cases.csv` at once: a row per image, frame and structure; undefined is empty."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with (
+        written_whole(path) as partial,
+        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for line in lines:
             writer.writerows(_rows(line, images))
-    os.replace(partial, path)
 
 
 def _rows(line: Line, images: Path) -> Iterator[list[Any]]:
@@ -154,7 +121,7 @@ def _rows(line: Line, images: Path) -> Iterator[list[Any]]:
 
 def summarise(entries: Sequence[Entry], lines: Iterable[Line], keys: Sequence[str]) -> dict[str, Any]:
     """Counts of images and per structure of frames, and seconds per image."""
-    status = [entry.status for entry in entries]
+    of_status = counted(entries)
     counts = {key: {"erroneous": 0, "suspicious": 0} for key in keys}
     decisions = dict.fromkeys(DECISIONS[::-1], 0)
     for line in lines:
@@ -165,18 +132,12 @@ def summarise(entries: Sequence[Entry], lines: Iterable[Line], keys: Sequence[st
             for key, found in frame["structures"].items():
                 if found["flag"]:
                     counts[key][found["flag"]] += 1
-    seconds = np.array([entry.seconds for entry in entries if entry.status != "error"])
-    median, p95 = np.quantile(seconds, (0.5, 0.95)).tolist() if len(seconds) else (None, None)
     return {
-        "images": len(status),
+        "images": len(entries),
         "frames": sum(entry.frames for entry in entries),
-        "segmented": len(status) - status.count("error"),
-        "errors": status.count("error"),
-        "erroneous": status.count("erroneous"),
-        "suspicious": status.count("suspicious"),
-        "without_flag": status.count(""),
+        "segmented": len(entries) - of_status["errors"],
+        **of_status,
+        "without_flag": sum(entry.status == "" for entry in entries),
         "decisions": decisions,  # of frames: that of their worst structure
         "structures": counts,
-        "seconds_median": median,
-        "seconds_p95": p95,
     }
