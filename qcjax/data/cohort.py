@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import numpy as np
 from jaxtyping import Int, Integer, Shaped
@@ -33,10 +34,10 @@ class Cohort(Stacked):
         """The phase of each case: (cases,) text."""
         return np.array([case.phase for case in self.cases])
 
-    def rows(self, case: int) -> slice:
+    def rows(self, case: SupportsIndex) -> slice:
         """The slices of a case."""
-        first = self.first
-        return slice(int(first[case]), int(first[case + 1]))
+        first, place = self.first, int(case)
+        return slice(int(first[place]), int(first[place + 1]))
 
     def slices_of(self, cases: Sequence[int] | Integer[np.ndarray, " m"]) -> Int[np.ndarray, " n"]:
         """Indices of all slices of the given cases."""
