@@ -24,10 +24,9 @@ from rich.text import Text
 from qcjax.config import MONITORS, Centre, DiceOfMasks
 from qcjax.labels import parse_labels
 from qcjax.runtime.exits import exit_code
-from qcjax.runtime.wording import count_of, printable
+from qcjax.scoring.command import score
 from qcjax.segmentation.command import segment, train
 
-FLAGGED_LISTED = 20  # on the terminal
 DESCRIPTION = (
     "Quality-controlled segmentation of cardiac MR images: knows, without ground truth, which results to distrust. "
     "`qcjax SUBCOMMAND --help` explains all options of one. The experiments of the papers are programs of their own: "
@@ -118,104 +117,6 @@ def report(run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN
             print(write_report(run))
 
     return exit_code(write)
-
-
-def score(
-    monitor: Annotated[Path, tyro.conf.arg(metavar="RUN")],
-    masks: Annotated[Path, tyro.conf.arg(metavar="DIR")],
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")],
-    images: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
-    labels: Annotated[str | None, tyro.conf.arg(metavar="lv=1,myo=2,rv=3")] = None,
-    fail_on: Literal["suspicious", "erroneous"] | None = None,
-    hd_limit_mm: float = 50.0,
-    dc_limit: float = 0.5,
-    doubt_limit: float = 1.5,
-    pictures: int = 40,
-    share: Annotated[str | None, tyro.conf.arg(metavar="2/8")] = None,
-    allow_missing_images: bool = False,
-    devices: int | None = None,
-) -> int:
-    """Judge masks without ground truth: which are to be distrusted, in which structure and slice, and why.
-
-    A monitor rebuilds every NIfTI mask below a folder; where mask and rebuilt mask disagree, the mask is
-    doubted. Written to --out: scores.csv (a row per case and structure), summary.json, report.html with the
-    flagged cases first, and in maps/ the reconstruction and the inconsistency map of each mask on its own
-    grid. A mask that can't be read becomes rows with its error. Started again, it goes on.
-
-    Several processes can take a share of the masks each, --share 1/8 to 8/8, with all other options alike: on one
-    machine, or on many with common folders. The share that ends last writes the tables of all. One that died is
-    started again with its own --share; or a start without --share does all that is left.
-
-    The exit code is 0, or 1 where it couldn't start or go on; with --fail-on it is 2 where a case is flagged so, or
-    couldn't be scored, or lacks its image of --images; 75 after SIGTERM and 130 after Ctrl-C: started again, it goes
-    on.
-
-    Example: qcjax score --monitor runs/monitor --masks predictions --out scores --fail-on erroneous
-
-    Args:
-      monitor: The folder of a trained monitor (of experiments.emidec, monitors/fold-0 and so on), or of a run of
-        experiments.acdc.
-      masks: The masks, .nii or .nii.gz, or .nrrd, .mha, .mhd, .hdr, in subfolders too; links are followed.
-      out: Where the results go.
-      images: The images, for the pictures, and to doubt a mask that isn't where they show its ventricles: each at its
-        mask's own relative name, which may lack the mask's suffix _gt, _pred or _seg, or end
-        in _0000 as those of nnU-Net. They may lie beside the masks: a is no mask where a_gt, a_pred or a_seg is in the
-        same folder.
-      labels: The value of each structure in the masks; by default that of the masks that the monitor was
-        trained on.
-      fail_on: Exit with code 2 where a case is at least so bad, or couldn't be scored; of a share, one of its own.
-      hd_limit_mm: A structure is suspicious where its pseudo Hausdorff distance is above this; in voxels for a
-        monitor of preset original, which measures in them.
-      dc_limit: A structure is suspicious where its pseudo Dice is below this.
-      doubt_limit: With --images, a ventricle is suspicious where its doubt is above this: 1 where it is as little
-        brighter than the myocardium as in 2 of 100 sound masks. Of cine MR; inf where blood isn't bright.
-      pictures: How many cases are pictured in the report, the most doubtful first; the others are in its table.
-      share: Score only this share of the masks, such as 2/8, the second of eight.
-      allow_missing_images: With --images and --fail-on, a mask without an image that can be used is no failure.
-      devices: How many devices to use; all by default.
-    """
-    from qcjax.inference.monitor import Monitor
-    from qcjax.runtime import jax_setup
-    from qcjax.scoring.score import Scores, Scoring
-    from qcjax.scoring.share import Share
-
-    jax_setup.prepare()
-    try:
-        values = parse_labels(labels) if labels is not None else None
-        part = Share.parse(share) if share is not None else None
-        loaded = Monitor.load(monitor, devices)
-        scoring = Scoring.open(loaded, masks, out, values, images, hd_limit_mm, dc_limit, doubt_limit, part)
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    ended: list[Scores] = []
-    code = exit_code(lambda: ended.append(scoring.run(pictures)))
-    if code:
-        return code
-    scores = ended[0]
-    console = Console(soft_wrap=True, highlight=False)
-    for entry in scores.flagged[:FLAGGED_LISTED]:
-        measure = "suspicion" if images is None else "suspicion or doubt"
-        text = f"{entry.status:<10}  {measure} {entry.suspicion:.2f}  {entry.name}"
-        console.print(printable(text), markup=False)
-    if len(scores.flagged) > FLAGGED_LISTED:
-        console.print(f"... and {len(scores.flagged) - FLAGGED_LISTED} more, in scores.csv")
-    counts = ", ".join(f"{scores.summary[name]} {name}" for name in ("erroneous", "suspicious", "untouched"))
-    console.print(
-        f"{f'Share {share}: ' if share else ''}{count_of(scores.summary['cases'], 'mask')}: {counts}"
-    )
-    if scores.complete:
-        console.print(printable(f"Report: {out / 'report.html'}"), markup=False)
-    told = "says" if scores.complete else "will say"
-    for name, what in (
-        ("errors", f"couldn't be scored; scores.csv {told} why"),
-        ("without_image", f"judged without an image, of which none could be used; scores.csv {told} why"),
-        ("seem_swapped", "with rv within the myocardium and lv beside it: lv and rv seem swapped (--labels)"),
-        ("with_unusual_geometry", f"of unusual geometry; the column geometry of scores.csv {told} how"),
-    ):
-        if scores.summary[name]:
-            print(f"{count_of(scores.summary[name], 'mask')} {what}", file=sys.stderr)
-    return 2 if scores.fails(fail_on, allow_missing_images) else 0
 
 
 def monitor(

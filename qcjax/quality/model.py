@@ -1,5 +1,6 @@
 """The quality model of a segmenter: a predictor for each structure and for what is known of a mask, in a file."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from qcjax.quality.conformal import LEAST_SUBJECTS
 from qcjax.quality.predictor import QualityPredictor
 from qcjax.quality.signals import Signals
 from qcjax.runtime.files import read_object, write_whole
+from qcjax.runtime.line_journal import to_json
 
 FILE = "quality.json"
 FORMAT = 1
@@ -19,6 +21,14 @@ COVERAGE, ACCEPT = 0.9, 0.8  # unless somebody asks for others
 Kind = Literal["segmented", "mask"]  # with the networks' probabilities; a mask from elsewhere
 OF_PROBABILITIES = ("confidence", "entropy", "worst_slice", "confidence_of_others")
 DECISIONS = ("reject", "review", "accept")  # the worst first
+PREDICTED = (
+    "predicted_dice",  # empty where nothing is known, or the structure is absent
+    "predicted_dice_low",  # at least that, with the promised probability
+    "predicted_hd_mm",
+    "predicted_hd_high_mm",  # at most that
+    "decision",  # of DECISIONS
+)
+DIGITS = (4, 4, 2, 2)  # of the first four
 
 
 class Estimate(NamedTuple):
@@ -97,14 +107,17 @@ class QualityModel:
             found[key] = Estimate(*(float(x[0]) for x in quality))
         return found
 
-    def save(self, folder: Path) -> None:
-        """Write it to a model's folder."""
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; they name no subject."""
         predictors = {
             kind: {key: p.to_json() for key, p in of_kind.items()}
             for kind, of_kind in self.predictors.items()
         }
-        values = {"format": FORMAT, "structures": list(self.structures), "predictors": predictors}
-        write_whole(folder / FILE, json.dumps(values) + "\n")
+        return {"format": FORMAT, "structures": list(self.structures), "predictors": predictors}
+
+    def save(self, folder: Path) -> None:
+        """Write it to a model's folder."""
+        write_whole(folder / FILE, json.dumps(self.to_json()) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "QualityModel | None":
@@ -140,6 +153,61 @@ def decide(estimate: Estimate, absent: bool, accept: float = ACCEPT) -> str:
     if np.isnan(estimate.dice):
         return ""
     return "accept" if estimate.dice_low >= accept else "review" if estimate.dice >= accept else "reject"
+
+
+def predicted_columns(estimate: Estimate, lost: bool, accept: float | None = ACCEPT) -> dict[str, Any]:
+    """The columns `PREDICTED` of a structure.
+
+    Args:
+      lost: whether the mask lacks a structure that it should have.
+      accept: the lower bound of Dice from which on it is accepted; None where quality isn't predicted.
+    """
+    numbers = (None if np.isnan(v) else to_json(round(v, n)) for v, n in zip(estimate, DIGITS, strict=True))
+    decision = "" if accept is None else decide(estimate, lost, accept)
+    return dict(zip(PREDICTED, (*numbers, decision), strict=True))
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """A quality model for masks from elsewhere, and what is asked of it."""
+
+    model: QualityModel
+    accept: float = ACCEPT
+    coverage: float = COVERAGE
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a Dice or a probability that is none."""
+        check_asked(self.accept, self.coverage)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What results depend on, for comparison with those of an earlier start."""
+        text = json.dumps(self.model.to_json())
+        sha256 = hashlib.sha256(text.encode()).hexdigest()
+        return {"quality_sha256": sha256, "accept": self.accept, "coverage": self.coverage}
+
+    def columns(
+        self, signals: Signals, absent: Sequence[bool], lost: Sequence[bool]
+    ) -> dict[str, dict[str, Any]]:
+        """The `predicted_columns` of each structure, by key.
+
+        Args:
+          signals: of the mask.
+          absent, lost: (k,) which structures the mask lacks, and which of these it should have.
+        """
+        found = self.model.estimates(signals, absent, "mask", self.coverage)
+        return {
+            key: predicted_columns(estimate, gone, self.accept)
+            for (key, estimate), gone in zip(found.items(), lost, strict=True)
+        }
+
+
+def check_asked(accept: float, coverage: float) -> None:
+    """ValueError for a Dice or a probability that is none."""
+    if not 0 <= accept <= 1:
+        raise ValueError(f"--accept: {accept} found, expected a Dice, 0 to 1")
+    if not 0 < coverage < 1:
+        raise ValueError(f"--coverage: {coverage} found, expected a probability between 0 and 1")
 
 
 def worst_decision(decisions: Sequence[str]) -> str:

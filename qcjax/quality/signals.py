@@ -50,7 +50,8 @@ def mask_signals(
         found[name] = np.log1p(found[name])
     k = len(structures)
     sizes = measure_sizes(mask, spacing_mm, structures)
-    found["volume"], found["area"] = sizes[:k], sizes[k : 2 * k]
+    # volumes follow from areas and ratios, but for how far the slices lie apart, which some files have lost
+    found["area"] = sizes[k : 2 * k]
     for i, ratio in enumerate(sizes[2 * k :]):
         found[f"ratio_{i + 1}"] = np.full(k, ratio)
     return found

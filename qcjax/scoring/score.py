@@ -16,6 +16,7 @@ from qcjax.inference.entries import Entry, keep_settings, sha256, strict
 from qcjax.inference.monitor import DESCRIPTION, WEIGHTS, Monitor
 from qcjax.labels import label_mapping
 from qcjax.qc import contrast
+from qcjax.quality.model import Expectation
 from qcjax.runtime import jax_setup
 from qcjax.runtime.files import version_of, write_json
 from qcjax.runtime.lock import in_turn
@@ -62,10 +63,11 @@ class Scoring:
         images: Images | None,
         share: Share | None = None,
         left_out: Sequence[str] = (),
+        expectation: Expectation | None = None,
     ) -> None:
         """Use `open`. `left_out` says in sentences which files beside the masks aren't scored."""
         self.monitor, self.out, self.settings, self.left_out = monitor, out, settings, left_out
-        self.all_files, self.images, self.share = files, images, share
+        self.all_files, self.images, self.share, self.expectation = files, images, share, expectation
         self.files = files if share is None else share.of(files)
         self.journal = ScoreJournal(journal_path(out, share))
 
@@ -81,6 +83,7 @@ class Scoring:
         dc_limit: float = 0.5,
         doubt_limit: float = contrast.DOUBT_LIMIT,
         share: Share | tuple[int, int] | None = None,
+        expectation: Expectation | None = None,
     ) -> "Scoring":
         """Find the masks and make the folder of results, or go on with what is in it.
 
@@ -91,6 +94,7 @@ class Scoring:
           doubt_limit: of the same flag, where there are images (`qcjax.qc.contrast`).
           share: (index, count): the index-th of count shares of the masks alone, counted from 1; None: all masks, with
             what shares have scored before.
+          expectation: what predicts the masks' quality; None: it isn't predicted.
 
         Raises:
           FileNotFoundError: no such folder of masks or of images.
@@ -127,10 +131,11 @@ class Scoring:
             "dc_limit": dc_limit,
             "images": None if images is None else str(Path(images).resolve()),
             "doubt_limit": None if images is None else doubt_limit,
+            **(expectation.settings if expectation else {"quality_sha256": None}),
         }
         claim(out, part)
         keep_settings(out / "score.json", settings, "monitor", "scores")
-        return cls(monitor, files, out, settings, pairs, part, left_out)
+        return cls(monitor, files, out, settings, pairs, part, left_out, expectation)
 
     def run(self, pictures: int = 40) -> Scores:
         """Score what isn't scored yet; write `scores.csv`, `summary.json` and `report.html`.
@@ -146,7 +151,7 @@ class Scoring:
             say(f"Going on: {len(self.files) - len(todo)} of {len(self.files)} masks are done")
         limits = (self.settings["hd_limit_mm"], self.settings["dc_limit"])
         by_image = (self.images, self.settings["doubt_limit"])
-        stream = Stream(self.monitor, self.out, self.settings["labels"], *limits, *by_image)
+        stream = Stream(self.monitor, self.out, self.settings["labels"], *limits, *by_image, self.expectation)
         started = time.monotonic()
         with bar("Masks scored", len(todo)) as advance:
             for line in stream.lines(todo):

@@ -12,11 +12,13 @@ from qcjax.data.mask_cohort import MaskCase
 from qcjax.data.subject import Volume
 from qcjax.data.write import write_labels
 from qcjax.inference.cases import CaseStages, CaseStream, in_words
-from qcjax.inference.monitor import Monitor, Prepared
+from qcjax.inference.monitor import Monitor, Prepared, Score
+from qcjax.inference.signals import signals_of
 from qcjax.labels import label_mapping
 from qcjax.metrics.clinical import volume_ml
 from qcjax.qc import contrast
 from qcjax.qc.label_order import seems_swapped
+from qcjax.quality.model import Expectation
 from qcjax.runtime.line_journal import Line
 from qcjax.scoring.table import error_line, output_paths, score_line
 
@@ -45,7 +47,9 @@ class Stream:
         dc_limit: float,
         images: Images | None = None,
         doubt_limit: float = contrast.DOUBT_LIMIT,
+        expectation: Expectation | None = None,
     ) -> None:
+        self.expectation = expectation
         self.monitor, self.out, self.images = monitor, out, images
         self.limits, self.doubt_limit = (hd_limit_mm, dc_limit), doubt_limit
         self.mapping = label_mapping(monitor.structures, labels)
@@ -96,8 +100,16 @@ class Stream:
         spacing, ids = case.mask.spacing_mm, [s.id for s in score.structures]
         volumes_ml = [volume_ml(case.mask.array == i, spacing) for i in ids]
         about = case.doubts, case.image_error, case.mask.axes, case.mask.notes
-        line = score_line(score, volumes_ml, flags, *about)
+        line = score_line(score, volumes_ml, flags, *about, self._predicted(case.mask, score, flags))
         return line | {"seems_swapped": seems_swapped(case.mask.array, score.structures)}
+
+    def _predicted(self, mask: Volume, score: Score, flags: Sequence[qc.Flag]) -> dict[str, Line] | None:
+        if self.expectation is None:
+            return None
+        erroneous = {flag.structure for flag in flags if flag.kind == "erroneous"}
+        absent = [not (mask.array == s.id).any() for s in score.structures]
+        lost = [a and s.key in erroneous for a, s in zip(absent, score.structures, strict=True)]
+        return self.expectation.columns(signals_of(mask.array, mask.spacing_mm, score), absent, lost)
 
 
 def case_key(file: MaskCase) -> str:

@@ -5,7 +5,7 @@ Only an `Entry` per case stays in memory; everything else is read from the journ
 
 import csv
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from qcjax.data.geometry import Axes
 from qcjax.inference.entries import Entry, counted, inside, worst_status
 from qcjax.inference.monitor import Score
 from qcjax.qc import Flag
+from qcjax.quality.model import DECISIONS, PREDICTED, worst_decision
 from qcjax.runtime.files import written_whole
 from qcjax.runtime.line_journal import Line, LineJournal, from_json, to_json
 
@@ -35,6 +36,7 @@ COLUMNS = (
     "doubt",  # of the structure, by the image; empty without --images
     "image_error",  # why there is none where images were given
     "geometry",  # what is unusual about the file's geometry: no valid code, two spacings, ...
+    *PREDICTED,  # empty without --model
 )
 AS_STORED = Axes()
 
@@ -74,6 +76,7 @@ def score_line(
     image_error: str = "",
     axes: Axes = AS_STORED,
     notes: Sequence[str] = (),
+    predicted: Mapping[str, Line] | None = None,
 ) -> Line:
     """What the journal keeps of a score.
 
@@ -84,6 +87,7 @@ def score_line(
       image_error: why there is none.
       axes: how the mask was brought from its file.
       notes: on its geometry.
+      predicted: the `predicted_columns` of each structure, by key.
     """
     structures = {}
     slices = len(score.slice_pdc)
@@ -98,6 +102,7 @@ def score_line(
             "phd_mm": to_json(score.phd_mm[i]),
             "worst_slice": None if place < 0 else axes.slice_number(place, slices) + 1,
             "doubt": None if doubts is None else to_json(doubts[i]),
+            **(predicted[structure.key] if predicted else {}),
         }
     return {
         "status": worst_status(flags),
@@ -149,7 +154,7 @@ def _rows(line: Line, keys: Sequence[str]) -> Iterator[list[Any]]:
         found = line["structures"].get(key, {})
         measured = [found.get(c) for c in ("volume_ml", "pdc", "phd_mm", "worst_slice")]
         judged = [line["name"], key, found.get("verdict", ""), found.get("reason", "")]
-        yield [*judged, *measured, *shared, found.get("doubt"), *about]
+        yield [*judged, *measured, *shared, found.get("doubt"), *about, *(found.get(c) for c in PREDICTED)]
 
 
 def summarise(entries: Sequence[Entry], lines: Iterable[Line], keys: Sequence[str]) -> dict[str, Any]:
@@ -158,7 +163,10 @@ def summarise(entries: Sequence[Entry], lines: Iterable[Line], keys: Sequence[st
     beyond = sum(entry.status == "" and entry.suspicion > 1 for entry in entries)
     counts = {key: {"erroneous": 0, "suspicious": 0} for key in keys}
     without_image = unusual = swapped = 0
+    decisions = dict.fromkeys(DECISIONS[::-1], 0)
     for line in lines:
+        if made := worst_decision([v.get("decision", "") for v in line["structures"].values()]):
+            decisions[made] += 1
         without_image += bool(line.get("image_error"))
         unusual += bool(line.get("geometry"))
         swapped += bool(line.get("seems_swapped"))
@@ -174,5 +182,6 @@ def summarise(entries: Sequence[Entry], lines: Iterable[Line], keys: Sequence[st
         "without_image": without_image,
         "with_unusual_geometry": unusual,
         "seem_swapped": swapped,  # the right ventricle within the myocardium, the left one beside it
+        "decisions": decisions,  # that of a mask's worst structure; none without --model
         "structures": counts,
     }

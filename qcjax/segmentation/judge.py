@@ -11,6 +11,7 @@ from qcjax.data.nifti import read_image, read_labels
 from qcjax.data.preprocess import restore_labels
 from qcjax.data.write import write_labels
 from qcjax.inference.monitor import Monitor
+from qcjax.inference.signals import signals_of
 from qcjax.labels import Structure
 from qcjax.metrics.clinical import volume_ml
 from qcjax.metrics.statistics import bootstrap_weights, interval_95
@@ -19,7 +20,6 @@ from qcjax.qc.components import keep_largest
 from qcjax.qc.confidence import ConfidenceSums, confidence_sums
 from qcjax.quality.model import KnownCase
 from qcjax.runtime.arrays import write_arrays
-from qcjax.segmentation.signals import signals_of
 from qcjax.segmentation.turns import judge_turned
 
 RESAMPLES = 2000

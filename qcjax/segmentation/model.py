@@ -17,6 +17,7 @@ from qcjax.data.cine import read_frames
 from qcjax.data.preprocess import Geometry, plan, prepare_image, restore_labels
 from qcjax.data.subject import Volume
 from qcjax.inference.monitor import Monitor, Score
+from qcjax.inference.signals import signals_of
 from qcjax.labels import Structure, label_mapping
 from qcjax.metrics.clinical import volume_ml
 from qcjax.models.cpu.inference import in_parts
@@ -26,7 +27,6 @@ from qcjax.qc.confidence import ConfidenceSums, confidence_sums
 from qcjax.quality.model import COVERAGE, Estimate, QualityModel
 from qcjax.runtime.devices import REPLICATED, SHARDED, Devices
 from qcjax.segmentation.lost_spacing import likely_pixel_mm, looks_lost
-from qcjax.segmentation.signals import signals_of
 from qcjax.segmentation.turns import judge_turned
 from qcjax.segmentation.weights import network_of, read_weights
 from qcjax.typing import Array, Variables
@@ -292,8 +292,6 @@ class Model:
         if self.quality is None:
             return {s.key: Estimate() for s in self.structures}
         signals = signals_of(mask, prepared.spacing_mm, score, sums)
-        if looks_lost(prepared.volume.spacing_mm):
-            signals["volume"][:] = np.nan  # the distance of the slices was lost too
         absent = [not (mask == s.id).any() for s in self.structures]
         return self.quality.estimates(signals, absent, "segmented", coverage)
 

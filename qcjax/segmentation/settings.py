@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from qcjax.quality.model import ACCEPT, COVERAGE
+from qcjax.quality.model import ACCEPT, COVERAGE, check_asked
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,4 @@ class Limits:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a Dice or a probability that is none."""
-        if not 0 <= self.accept <= 1:
-            raise ValueError(f"--accept: {self.accept} found, expected a Dice, 0 to 1")
-        if not 0 < self.coverage < 1:
-            raise ValueError(f"--coverage: {self.coverage} found, expected a probability between 0 and 1")
+        check_asked(self.accept, self.coverage)

@@ -6,14 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from qcjax.inference.entries import Entry, counted, inside, worst_status
 from qcjax.qc import Flag
-from qcjax.quality.model import ACCEPT, DECISIONS, decide, worst_decision
+from qcjax.quality.model import ACCEPT, DECISIONS, PREDICTED, predicted_columns, worst_decision
 from qcjax.runtime.files import written_whole
 from qcjax.runtime.line_journal import Line, from_json, to_json
-from qcjax.segmentation.model import Measures, Result
+from qcjax.segmentation.model import Result
 
 COLUMNS = (
     "image",  # path below the folder of images
@@ -28,14 +26,8 @@ COLUMNS = (
     "suspicion",  # of the frame
     "mask",  # path below the folder of results
     "notes",  # what is unusual about the image's geometry
-    "predicted_dice",  # empty where nothing is known, or the structure is absent
-    "predicted_dice_low",  # at least that, with the promised probability
-    "predicted_hd_mm",
-    "predicted_hd_high_mm",  # at most that
-    "decision",  # "accept", "review", "reject"
+    *PREDICTED,
 )
-PREDICTED = COLUMNS[-5:]
-DIGITS = (4, 4, 2, 2)  # of these
 
 
 def entry_of(line: Line, offset: int) -> tuple[str, Entry]:
@@ -58,6 +50,8 @@ def frame_line(
     structures = {}
     for key, found in result.measures.items():
         own = [flag for flag in flags if flag.structure == key]
+        # one that may be absent, and is, has no decision
+        lost = found.volume_ml == 0 and worst_status(own) == "erroneous"
         structures[key] = {
             "volume_ml": round(found.volume_ml, 4),
             "pdc": to_json(found.pdc),
@@ -65,18 +59,10 @@ def frame_line(
             "flag": worst_status(own),
             "reason": "; ".join(flag.reason for flag in own),
             "worst_slice": None if found.worst_slice is None else found.worst_slice + 1,
-            **_predicted(found, worst_status(own), accept),
+            **predicted_columns(found.predicted, lost, accept),
         }
     suspicion = to_json(result.score.suspicion)
     return {"frame": number, "status": worst_status(flags), "suspicion": suspicion, "structures": structures}
-
-
-def _predicted(found: Measures, flag: str, accept: float | None) -> Line:
-    """The columns `PREDICTED`. A structure that may be absent, and is, has no decision."""
-    estimate, lost = found.predicted, found.volume_ml == 0 and flag == "erroneous"
-    numbers = (None if np.isnan(v) else to_json(round(v, n)) for v, n in zip(estimate, DIGITS, strict=True))
-    decision = "" if accept is None else decide(estimate, lost, accept)
-    return dict(zip(PREDICTED, (*numbers, decision), strict=True))
 
 
 def error_line(error: str, retry: bool) -> Line:

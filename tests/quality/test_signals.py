@@ -52,7 +52,6 @@ def test_signals_of_a_mask_by_hand() -> None:
     assert found["slice_difference"][:2] == pytest.approx(1)
     assert found["gaps"][:2] == pytest.approx(2)
     assert np.isnan([found[n][2] for n in ("pdc", "phd", "alone")]).all()
-    assert found["volume"] == pytest.approx(np.log(np.array(MASK_PIXELS) * 2 * 0.04))
     assert found["area"] == pytest.approx(np.log(np.array(MASK_PIXELS) * 4))
     assert found["ratio_1"] == pytest.approx(np.log(3 / 6))  # lv to myo, for every structure
 

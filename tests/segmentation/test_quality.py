@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qcjax.quality.model import KnownCase, QualityModel
+from qcjax.inference.signals import signals_of
+from qcjax.quality.model import PREDICTED, KnownCase, QualityModel
 from qcjax.segmentation.judge import known_case
 from qcjax.segmentation.model import Model
 from qcjax.segmentation.segment import Segmentation
 from qcjax.segmentation.settings import Limits
-from qcjax.segmentation.signals import signals_of
-from qcjax.segmentation.table import PREDICTED
 
 
 @pytest.fixture(scope="module")
