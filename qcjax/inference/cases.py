@@ -25,7 +25,7 @@ class File(Protocol):
 
     @property
     def path(self) -> Path:
-        """Of the file."""
+        """Where the file is."""
 
 
 F = TypeVar("F", bound=File)
@@ -61,7 +61,7 @@ class CaseStream(Generic[F, P, R]):
     """The lines of cases, one after the other, through given stages."""
 
     def __init__(self, stages: CaseStages[F, P, R], group: int, size: Callable[[P], int], ahead: int) -> None:
-        """Nothing runs yet.
+        """A stream that hasn't begun.
 
         Args:
           group: how much is computed at once: cases until their sizes add up to this.

@@ -124,7 +124,7 @@ def strict(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sha256(folder: Path, names: Iterable[str]) -> str:
-    """Of some files of a folder, one after the other."""
+    """The SHA-256 of some files of a folder, one after the other."""
     digest = hashlib.sha256()
     for name in names:
         digest.update((folder / name).read_bytes())

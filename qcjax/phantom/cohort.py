@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qcjax.data.subject import PARTS, PHASES, VIEWS
+from qcjax.data.subject import PARTS, VIEWS
 from qcjax.phantom.fields import Points, Wobble
 from qcjax.phantom.heart import HeartShape, heart_fields, label_map
 from qcjax.phantom.patient import Patient, sample_patient
@@ -107,7 +107,7 @@ def scan_patient(
     matrix_scale: float = 1.0,
     views: Sequence[str] = VIEWS,
 ) -> dict[tuple[str, str], PhantomImage]:
-    """Both phases of a patient's heart in these views, by (view, phase), on a day of the scanner."""
+    """All phases of a patient's heart in these views, by (view, phase), on a day of the scanner."""
     scanner = worsen(scanner, float(np.exp(rng.normal(0, scanner.variation))))
     torso = TorsoShape.sample(rng)
     pose = Pose.sample(scanner.turn_deg, rng)
@@ -130,8 +130,7 @@ def scan_patient(
         near = _near(patient.shapes["ED"], heart)
         inside: Points = (heart[0][near], heart[1][near], heart[2][near])
         grain = heart_textures(inside)
-        for phase in PHASES:
-            shape = patient.shapes[phase]
+        for phase, shape in patient.shapes.items():
             fields = heart_fields(shape, heart_wobble, inside)
             painted = body[near]
             paint_heart(

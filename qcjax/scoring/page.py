@@ -69,6 +69,7 @@ def write_scores_page(scored: Scored, n_pictures: int) -> Path:
         "facts": _facts(scored),
         "settings": json.dumps(summary["settings"], indent=2),
         "hd_limit": f"{scored.settings['hd_limit_mm']:g} {scored.unit}",
+        "coverage": f"{100 * float(scored.settings['coverage']):g} %" if scored.predicted else None,
         "dc_limit": f"{scored.settings['dc_limit']:g}",
         "doubt_limit": f"{scored.settings['doubt_limit']:g}" if scored.images else None,
     }

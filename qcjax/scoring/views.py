@@ -10,6 +10,8 @@ from qcjax.data.geometry import Orientation
 from qcjax.data.nifti import read_labels
 from qcjax.inference.entries import Entry
 from qcjax.labels import Structure, label_mapping
+from qcjax.quality.model import worst_decision
+from qcjax.report.expected import HEADER, expected_cells
 from qcjax.report.pictures import most_changed
 from qcjax.report.table import number
 from qcjax.report.tiles import pack_case
@@ -38,18 +40,24 @@ class Scored:
         """The unit of distances."""
         return str(self.summary["distance_unit"])
 
+    @property
+    def predicted(self) -> bool:
+        """Whether quality was predicted."""
+        return self.settings["quality_sha256"] is not None
+
 
 def columns(scored: Scored) -> list[str]:
     """The viewer's columns of numbers."""
     keys = [s.key.upper() for s in scored.structures]
     doubt = ["doubt"] if scored.images else []
     measures = [f"{k} {m}" for m in ("pDC", f"pHD ({scored.unit})") for k in keys]
-    return ["suspicion", *doubt, *(f"{k} (ml)" for k in keys), *measures]
+    expected = ["decision", *(f"{k} Dice ≥" for k in keys)] if scored.predicted else []
+    return ["suspicion", *doubt, *expected, *(f"{k} (ml)" for k in keys), *measures]
 
 
 def cohort_values(scored: Scored) -> Iterator[dict[str, float]]:
     """Per scored mask what its place in the cohort is shown of: suspicion, doubt, volumes."""
-    ends = ("suspicion", "doubt", "(ml)")
+    ends = ("suspicion", "doubt", "(ml)", "≥")
     for line in scored.journal.lines_of(e for e in scored.entries if e.status != "error"):
         values = case_values(scored, line)
         yield {name: value for name, value in values.items() if name.endswith(ends)}
@@ -61,6 +69,7 @@ def case_values(scored: Scored, line: Line) -> dict[str, float]:
     if scored.images:
         values["doubt"] = largest_doubt(line)
     for key, found in line["structures"].items():
+        values[f"{key.upper()} Dice ≥"] = from_json(found.get("predicted_dice_low"))
         values[f"{key.upper()} (ml)"] = from_json(found["volume_ml"])
         values[f"{key.upper()} pDC"] = from_json(found["pdc"])
         values[f"{key.upper()} pHD ({scored.unit})"] = from_json(found["phd_mm"])
@@ -86,14 +95,16 @@ def view(scored: Scored, line: Line, pictured: bool) -> ViewedCase:
             text += lacking
         except (OSError, ValueError) as error:  # a file was moved since it was scored
             unseen = f"No picture: {error}."
-    rows = measure_rows(scored, line)
-    return ViewedCase(line["name"], line["status"], text, case_values(scored, line), tiles, unseen, rows)
+    decision = worst_decision([found.get("decision", "") for found in line["structures"].values()])
+    values: dict[str, float | str] = {**case_values(scored, line), "decision": decision}
+    return ViewedCase(line["name"], line["status"], text, values, tiles, unseen, measure_rows(scored, line))
 
 
 def measure_header(scored: Scored) -> list[str]:
     """The header of `measure_rows`."""
     doubt = ["doubt"] if scored.images else []
-    return ["", "ml", "pDC", f"pHD ({scored.unit})", "worst slice", *doubt]
+    expected = HEADER if scored.predicted else ()
+    return ["", "ml", "pDC", f"pHD ({scored.unit})", "worst slice", *doubt, *expected]
 
 
 def measure_rows(scored: Scored, line: Line) -> list[list[str]]:
@@ -103,7 +114,8 @@ def measure_rows(scored: Scored, line: Line) -> list[list[str]]:
         worst = found["worst_slice"]
         cells = [key.upper(), number(found["volume_ml"], 1), number(found["pdc"], 2)]
         cells += [number(found["phd_mm"], 1), "–" if worst is None else str(worst)]
-        rows.append([*cells, *([unbounded(found["doubt"])] if scored.images else [])])
+        doubt = [unbounded(found["doubt"])] if scored.images else []
+        rows.append([*cells, *doubt, *(expected_cells(found) if scored.predicted else ())])
     return rows
 
 

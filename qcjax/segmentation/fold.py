@@ -183,7 +183,7 @@ class Fold(Stage):
 
 def part_of(cohort: Cohort, cases: Sequence[int] | np.ndarray) -> Cohort:
     """Some cases of a cohort, in the given order of their places."""
-    rows = np.concatenate([np.arange(r.start, r.stop) for r in map(cohort.rows, cases)])
+    rows = np.concatenate([np.arange(r.start, r.stop) for r in (cohort.rows(int(i)) for i in cases)])
     return Cohort(
         tuple(cohort.cases[i] for i in cases),
         tuple(cohort.geometries[i] for i in cases),

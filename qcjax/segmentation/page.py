@@ -1,119 +1,83 @@
-"""The page `report.html` of a folder of segmented images: the most doubtful first, each with its picture."""
+"""The page `report.html` of a folder of segmented images: the most doubtful first, to be looked at slice by slice."""
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from qcjax.data.cine import read_frames
 from qcjax.inference.entries import Entry
-from qcjax.report.cards import Card, embed
-from qcjax.report.pictures import draw_inconsistency, most_changed
+from qcjax.report.distribution import distributions
 from qcjax.report.render import write_page
 from qcjax.report.table import Table, number
-from qcjax.runtime.line_journal import Line, LineJournal, from_json
+from qcjax.report.viewer import viewer_data
 from qcjax.runtime.wording import count_of
-from qcjax.segmentation.model import Model
+from qcjax.segmentation.views import Segmented, cohort_values, columns, measure_header, view
 
 MAX_ROWS = 500  # of a table; more are in cases.csv
-DPI = 110
-LEAD = (
+METHOD = (
     "Each mask is the mean of a few networks' opinions. An autoencoder that was trained on plausible masks rebuilt it; "
     "where both disagree, the mask is doubted (monitoring paper: Galati and Zuluaga, FIMH 2021)."
 )
 SECTIONS = (
     ("findings", "In brief"),
-    ("doubtful", "Most doubtful first"),
     ("subjects", "Ventricles over the heartbeat"),
     ("errors", "Not segmented"),
-    ("cases", "All images"),
     ("run", "What ran"),
     ("glossary", "Glossary"),
 )
 
 
-@dataclass(frozen=True)
-class Segmented:
-    """What the page is made from."""
-
-    folder: Path
-    model: Model
-    settings: Mapping[str, Any]
-    summary: Mapping[str, Any]
-    journal: LineJournal[Entry]
-    entries: Sequence[Entry]
-    subjects: Sequence[Mapping[str, Any]]
-
-
 def write_segments_page(made: Segmented, n_pictures: int) -> Path:
-    """Segment the most doubtful images once more for their pictures, and write the page, which holds all that it shows.
+    """Rebuild the masks of the most doubtful images for their pictures, and write the page, which holds all it shows.
+
+    Args:
+      n_pictures: how many images are pictured, the most doubtful first; no more than these are in memory.
 
     Returns:
       The path of `report.html`.
     """
     ordered = sorted(made.entries, key=lambda entry: entry.urgency)
     failed = [entry for entry in ordered if entry.status == "error"]
-    segmented = [entry for entry in ordered if entry.status != "error"]
-    with tempfile.TemporaryDirectory() as scratch:
-        lines = made.journal.lines(e.offset for e in segmented[:n_pictures])
-        cards = [_card(made, line, Path(scratch) / f"{i}.png") for i, line in enumerate(lines)]
+    listed = max(MAX_ROWS, n_pictures)
+    lines = made.journal.lines(entry.offset for entry in islice(ordered, listed))
+    cases = [view(made, line, place < n_pictures) for place, line in enumerate(lines)]
+    more = len(ordered) - len(cases)
+    summary = made.summary
     context = {
-        "title": f"{count_of(made.summary['segmented'], 'image')} segmented",
-        "lead": LEAD,
+        "title": f"{count_of(summary['segmented'], 'image')} segmented",
+        "lead": f"{summary['erroneous']} erroneous, {summary['suspicious']} suspicious, {summary['without_flag']} "
+        f"without a flag{_errors_in_words(summary)}: the most doubtful come first.",
         "sections": SECTIONS,
-        "findings": _findings(made.summary, made.settings),
+        "findings": _findings(summary, made.settings),
+        "method": METHOD,
         "by_structure": _structure_table(made),
-        "cards": cards,
-        "n_others": len(segmented) - len(cards),
-        "legend": [(s.colour, s.key, "" if s.name == s.key else s.name) for s in made.model.structures],
+        "look": "Image, mask, its reconstruction, and where they differ.",
+        "plots": f"Where this image, the line, lies among {count_of(summary['segmented'], 'segmented image')}; of a "
+        "cine its most doubtful frame.",
+        "viewer": viewer_data(
+            cases,
+            columns(made),
+            made.model.structures,
+            measure_header(made),
+            distributions(cohort_values(made)),
+            f"{more} more are in cases.csv." if more else "",
+        ),
         "subjects": _subject_table(made.subjects) if made.subjects else None,
         "errors": _error_table(made, failed[:MAX_ROWS]) if failed else None,
         "n_errors": len(failed),
-        "everything": _case_table(made, segmented) if len(segmented) <= MAX_ROWS else None,
         "max_rows": MAX_ROWS,
         "facts": _facts(made),
-        "settings": json.dumps(made.summary["settings"], indent=2),
+        "settings": json.dumps(summary["settings"], indent=2),
         "hd_limit": f"{float(made.settings['hd_limit_mm']):g} mm",
+        "coverage": f"{100 * float(made.settings['coverage']):g} %" if made.model.quality else None,
         "dc_limit": f"{float(made.settings['dc_limit']):g}",
     }
     return write_page(made.folder / "report.html", "segments.html.j2", context)
 
 
-def _worst_frame(line: Line) -> Line:
-    """The frame of an image that is shown: the most suspicious of those with the worst flag."""
-    frames = [f for f in line["frames"] if f["status"] == line["status"]]
-    return max(frames, key=lambda f: -1 if f["suspicion"] is None else from_json(f["suspicion"]))
-
-
-def _card(made: Segmented, line: Line, path: Path) -> Card:
-    frame = _worst_frame(line)
-    reasons = "; ".join(found["reason"] for found in frame["structures"].values() if found["reason"])
-    text = f"{reasons[:1].upper()}{reasons[1:]}. " if reasons else ""
-    text += f"Suspicion {_unbounded(frame['suspicion'])}. {_measures(frame)}"
-    picture = None
-    try:
-        picture = embed(path, _draw(made, line, frame, path))
-    except (OSError, ValueError, IndexError) as error:  # a file was changed since it was segmented
-        text += f" {error}."
-    name = line["name"] if frame["frame"] is None else f"{line['name']}, frame {frame['frame']}"
-    return Card(name, [line["status"]] if line["status"] else [], text, picture)
-
-
-def _draw(made: Segmented, line: Line, frame: Line, path: Path) -> str:
-    """Draw an image; the caption."""
-    model = made.model
-    frames = model.prepare_frames(read_frames(Path(line["path"]), model.orientation))
-    prepared = frames[(frame["frame"] or 1) - 1]
-    volume = prepared.volume
-    mask = model.restore(prepared, model.predict([prepared])[0].probabilities)
-    rebuilt = model.judge(mask, volume.spacing_mm).reconstruction
-    flagged = [v for v in frame["structures"].values() if v["flag"] and v["worst_slice"]]
-    worst = min(flagged, key=lambda v: v["pdc"], default=None)
-    shown = worst["worst_slice"] - 1 if worst else most_changed(mask, rebuilt)
-    draw_inconsistency(volume.array, mask, rebuilt, volume.spacing_mm[:2], shown, path, model.structures, DPI)
-    return f"Image, mask, its reconstruction and where they differ, slice {shown + 1} of {mask.shape[2]}."
+def _errors_in_words(summary: Mapping[str, Any]) -> str:
+    return f", {summary['errors']} not segmented" if summary["errors"] else ""
 
 
 def _findings(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
@@ -182,52 +146,8 @@ def _subject_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     )
 
 
-def _case_table(made: Segmented, entries: Sequence[Entry]) -> Table:
-    keys = [structure.key for structure in made.model.structures]
-    header = ["image", "verdict", "suspicion"]
-    header += [f"{m} {k.upper()}" for k in keys for m in ("ml", "pDC", "pHD (mm)")]
-    rows = []
-    for line in made.journal.lines(e.offset for e in entries):
-        frame = _worst_frame(line)
-        cells = [line["name"], line["status"] or "–", _unbounded(frame["suspicion"])]
-        for key in keys:
-            found = frame["structures"][key]
-            cells += [number(found["volume_ml"], 1), number(found["pdc"], 2), number(found["phd_mm"], 1)]
-        rows.append(cells)
-    return Table("The most doubtful first; of a cine its most doubtful frame", header, rows)
-
-
 def _error_table(made: Segmented, entries: Sequence[Entry]) -> Table:
     lines = made.journal.lines(e.offset for e in entries)
     return Table(
         "Images that could not be segmented", ["image", "error"], [[v["name"], v["error"]] for v in lines]
     )
-
-
-def _measures(frame: Line) -> str:
-    return (
-        "; ".join(
-            f"{key.upper()}: {number(v['volume_ml'], 1)} ml, pDC {number(v['pdc'], 2)}, "
-            f"pHD {number(v['phd_mm'], 1)} mm"
-            + (f", worst slice {v['worst_slice']}" if v["worst_slice"] else "")
-            + _expected(v)
-            for key, v in frame["structures"].items()
-        )
-        + "."
-    )
-
-
-def _expected(found: Line) -> str:
-    if found["predicted_dice"] is None:
-        return ""
-    high = from_json(found["predicted_hd_high_mm"])
-    return (
-        f", Dice about {found['predicted_dice']:.2f}, at least {found['predicted_dice_low']:.2f}, "
-        f"HD about {found['predicted_hd_mm']:.0f} mm, at most {high:.0f} mm: "
-        f"{found['decision']}"
-    )
-
-
-def _unbounded(stored: float | str | None) -> str:
-    value = from_json(stored)
-    return "∞" if value == float("inf") else number(None if value != value else value, 2)

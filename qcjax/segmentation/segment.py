@@ -16,11 +16,12 @@ from qcjax.runtime.lock import lock_folder
 from qcjax.runtime.progress import bar, say
 from qcjax.segmentation.inputs import Image, Pair, find_images, find_pairs
 from qcjax.segmentation.model import DESCRIPTION, WEIGHTS, Model
-from qcjax.segmentation.page import Segmented, write_segments_page
+from qcjax.segmentation.page import write_segments_page
 from qcjax.segmentation.settings import Limits
 from qcjax.segmentation.stream import Stream
 from qcjax.segmentation.subjects import subject_rows, write_subjects
 from qcjax.segmentation.table import entry_of, mask_path, summarise, write_table
+from qcjax.segmentation.views import Segmented
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from qcjax.segmentation.model import Model
 from qcjax.segmentation.segment import Outcome, Segmentation
 from qcjax.segmentation.settings import Limits
 from qcjax.segmentation.table import COLUMNS
+from qcjax.segmentation.views import Segmented, view
+from tests.browser import browser, check_widths, page
 
 
 @pytest.fixture(scope="session")
@@ -109,10 +111,59 @@ def test_masks_lie_on_the_images_own_grid_with_the_trained_values(outcome: Outco
 
 
 def test_the_page_shows_the_doubtful_and_the_refused(outcome: Outcome) -> None:
-    page = (outcome.folder / "report.html").read_text()
-    assert page.count("data:image/png;base64") == 3
-    assert "a constant image" in page
+    shown = (outcome.folder / "report.html").read_text()
+    assert shown.count("data:image/png;base64") == shown.count("data:image/jpeg;base64") == 3
+    assert shown.index('id="viewer"') < shown.index('id="findings"') < shown.index('id="run"')
+    assert "a constant image" in shown
     assert json.loads((outcome.folder / "summary.json").read_text())["frames"] == 6
+
+
+def test_what_a_browser_shows_of_the_page(model: Model, mixed: Path, tmp_path: Path) -> None:
+    """As the command writes it: a cine's frames and curve, the refused images, a decision, on three screens."""
+    path = segmented(model, mixed, tmp_path / "out", 9).folder / "report.html"
+    cine = [r for r in rows_of(tmp_path / "out") if r["image"] == "cine.nii.gz" and r["structure"] == "myo"]
+    with browser() as started:
+        with page(started, accept_downloads=True) as shown:
+            shown.goto(path.as_uri())
+            assert shown.locator("tbody[data-part=rows] tr").count() == 11
+            shown.fill("[data-part=filter]", "not segmented")
+            assert shown.inner_text("[data-part=shown]") == "7 of 11 cases"
+            shown.click("tbody >> text=zeros")
+            assert "an image of zeros" in shown.inner_text("[data-part=text]")
+            assert not shown.is_visible("canvas")
+            shown.fill("[data-part=filter]", "cine")
+            shown.click("tbody >> text=cine")
+            shown.wait_for_function(
+                "document.querySelector('[data-part=place]').textContent.includes('of 3')"
+            )
+            begun = shown.inner_text("[data-part=place]")
+            assert f"Frame {begun.split()[-3]}, the most doubtful" in shown.inner_text("[data-part=text]")
+            shown.fill("[data-part=frame]", "2")
+            assert shown.inner_text("[data-part=place]").endswith("frame 2 of 3")
+            curve = shown.get_attribute("[data-curve=myo]", "d").replace("L", "M").split("M")[1:]
+            heights = [float(point.split()[1]) for point in curve]
+            volumes = [float(row["volume_ml"]) for row in cine]
+            assert np.argsort(heights, kind="stable").tolist() == np.argsort(np.negative(volumes)).tolist()
+            plots = shown.locator("[data-part=cohort] svg").evaluate_all("all => all.map(p => p.ariaLabel)")
+            assert [text.split(":")[0] for text in plots][-3:] == ["LV (ml)", "MYO (ml)", "RV (ml)"]
+            shown.focus("canvas")
+            shown.keyboard.press("r")
+            with shown.expect_download() as download:
+                shown.click("[data-part=save]")
+            download.value.save_as(tmp_path / "review.csv")
+            assert '"cine",' in (tmp_path / "review.csv").read_text()
+        check_widths(started, path)
+
+
+def test_an_image_that_was_changed_since_has_no_picture(model: Model, tmp_path: Path) -> None:
+    save(tmp_path / "images" / "a.nii.gz", drawn(40, 48, 2))
+    segmentation = Segmentation.open(model, tmp_path / "images", tmp_path / "out")
+    segmentation.run(0)
+    save(tmp_path / "images" / "a.nii.gz", drawn(40, 48, 3))
+    (line,) = segmentation.journal.lines([segmentation.journal.entries["a"].offset])
+    made = Segmented(tmp_path / "out", model, {}, {}, segmentation.journal, [], [])
+    shown = view(made, line, True)
+    assert not shown.tiles and "shape (40, 48, 2) found, expected those of the image" in shown.unseen
 
 
 def test_arrays_in_arrays_out_as_the_files(model: Model, outcome: Outcome, mixed: Path) -> None:

@@ -167,7 +167,7 @@
   }
 
   function head() {
-    ["case", "verdict", ...data.columns, "decision"].forEach((name, j) => {
+    ["case", "verdict", ...data.columns, "your decision"].forEach((name, j) => {
       const cell = document.createElement("th"), button = document.createElement("button");
       button.type = "button"; button.textContent = name; button.title = "sort";
       const value = (i) => { const c = data.cases[i];
