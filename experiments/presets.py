@@ -20,6 +20,7 @@ ORIGINAL = Mnms2Config(
     preset="original",
     supervised=SegmenterConfig(m_best=5),
     autoencoder=AutoencoderConfig(batch=20, early_epochs=0),
+    refinement=RefinementConfig(cases="validation"),
 )
 
 # R has no dropout: with 0.1 of it, in so few steps, one of 64 pixels rebuilds too little myocardium to tell masks apart

@@ -96,6 +96,9 @@ class RefinementConfig:
     """OoD slices per step (preset paper)."""
     learning_rate_factor: float = 0.1
     """Constant learning rate, as a share of supervised training's initial one (preset paper)."""
+    cases: Literal["validation", "all"] = "all"
+    """The unlabelled cases that refinement looks at and learns from: those of the data set's validation part (the
+    authors' choice, and preset original's: codes 161 to 200), or all. Selection and the report always have all."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for numbers that make no sense; no epochs are fine: selection needs none."""

@@ -24,8 +24,9 @@ def measure_cases(
     autoencoder: Variables,
     measure: Measure,
     keep: Keep = lambda case, measures: None,
+    cases: np.ndarray | None = None,
 ) -> Measures:
-    """pDC and pHD of a segmenter on every case of D_te, (n, k) each.
+    """pDC and pHD of a segmenter on every case of D_te, or on the n of `cases` (ascending), (n, k) each.
 
     Args:
       measure: (case, mask (s, h, w), reconstruction (s, h, w)) -> pDC and pHD, (k,) each; called by threads.
@@ -33,9 +34,15 @@ def measure_cases(
         asked case by case, in order. What it gives has returned when this returns.
     """
     data, predictor = arm.data, arm.networks.predictor
-    results = predictor.reconstruct(
-        variables, autoencoder, data.slices, data.unlabelled_indices, data.unlabelled.first
-    )
+    indices, first = data.unlabelled_indices, data.unlabelled.first
+    if cases is not None:
+        indices = indices[data.unlabelled.slices_of(cases)]
+        first = np.concatenate([[0], np.cumsum(np.diff(first)[cases])])
+
+    def case_at(place: int) -> int:
+        return place if cases is None else int(cases[place])
+
+    results = predictor.reconstruct(variables, autoencoder, data.slices, indices, first)
     waiting: deque[tuple[Future[Measures], Callable[[], np.ndarray]]] = deque()
     found: list[Measures] = []
     kept: deque[Future[None]] = deque()
@@ -45,15 +52,16 @@ def measure_cases(
             # here and not in a thread, in an order that no timing changes: several processes fetch together
             measuring, probabilities = waiting.popleft()
             measures = hosts.lead(measuring.result)
-            take = keep(len(found), measures)
+            take = keep(case_at(len(found)), measures)
             found.append(measures)
             if take is not None:
                 kept.append(pool.submit(take, probabilities()))
             if len(kept) > AHEAD:
                 hosts.lead(kept.popleft().result)
 
-        for case, result in enumerate(results):
-            waiting.append((pool.submit(measure, case, result.labels, result.rebuilt), result.probabilities))
+        for place, result in enumerate(results):
+            measuring = pool.submit(measure, case_at(place), result.labels, result.rebuilt)
+            waiting.append((measuring, result.probabilities))
             if len(waiting) > AHEAD:
                 measure_next()
         while waiting:

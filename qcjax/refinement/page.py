@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from qcjax.data.subject import VIEWS
-from qcjax.refinement import flags, gallery, tables, words
+from qcjax.refinement import candidates, flags, gallery, tables, words
 from qcjax.refinement.table import read_cases
 from qcjax.report import published, table
 from qcjax.report.columns import present
@@ -22,6 +22,7 @@ SECTIONS = (
     ("vendor", "By vendor"),
     ("qc", "QC"),
     ("ood", "Out of distribution"),
+    ("candidates", "Candidates"),
     ("flagged", "Flagged cases"),
     ("clinical", "Volumes and EF"),
     ("training", "Training"),
@@ -104,6 +105,8 @@ def _tables(run: FinishedRun) -> dict[str, Any]:
         "failures": tables.failure_tables(results),
         "mc_samples": results.get("mc_samples", ""),
         "ood": tables.ood_table(results),
+        "ood_by_epoch": candidates.ood_by_epoch_table(results),
+        "candidates": candidates.candidates_table(results),
         "ood_names": _ood_names(results),
         "flags": flags.flag_table(run.rows),
         "published": [tables.published_table(results, name) for name in names],

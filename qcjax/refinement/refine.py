@@ -53,13 +53,21 @@ class CandidatePool:
 
 @dataclass
 class Pool(CandidatePool):
-    """The m_best of all stages that take part: refined models enter the same contest."""
+    """The m_best of supervised training, or of the stage that follows it: each has a contest of its own.
+
+    What learns from cases unlike D_val's loses thousandths of loss there, and could hardly win against what doesn't.
+    """
 
     def candidates(self, more: tuple[Candidate, ...] = ()) -> list[Candidate]:
-        """The m_best by validation loss, and `more` among them if they are that good."""
-        found = {(c.stage, c.epoch): c for stage in self.stages for c in stage.candidates()}
+        """The m_best by validation loss of the later stage's models, and `more` among them if they are that good.
+
+        Until there is one, those of supervised training.
+        """
+        supervised, *later = self.stages
+        found = {(c.stage, c.epoch): c for stage in later for c in stage.candidates()}
         found |= {(c.stage, c.epoch): c for c in more}
-        return sorted(found.values(), key=lambda c: (c.loss, -c.epoch))[: self.m_best]
+        own = sorted(found.values(), key=lambda c: (c.loss, -c.epoch))[: self.m_best]
+        return own or supervised.candidates()
 
     def measure(
         self, candidate: Candidate, variables: Variables | None = None
@@ -77,12 +85,22 @@ class Pool(CandidatePool):
         pdc, phd = zip(*(self.measure(c) for c in candidates), strict=True)
         return np.stack(pdc)[..., RV_INDEX], np.stack(phd)[..., RV_INDEX]
 
-    def detect(self, candidates: list[Candidate]) -> tuple[np.ndarray, dict[str, qc.Thresholds]]:
-        """Which cases of D_te are OoD, (n,), and the thresholds of each phase."""
+    def detect(
+        self, candidates: list[Candidate], cases: np.ndarray | None = None
+    ) -> tuple[np.ndarray, dict[str, qc.Thresholds]]:
+        """Which cases of D_te are OoD, (n,), and the thresholds of each phase; only some `cases` are looked at."""
         pdc, phd = self.rv_measures(candidates)
         phases = self.arm.data.unlabelled.phases
+        cases = np.arange(len(phases)) if cases is None else cases
+        pdc, phd, phases = pdc[:, cases], phd[:, cases], phases[cases]
         limits = qc.thresholds_by_phase(pdc, phd, phases)
-        return qc.out_of_distribution(pdc, phd, qc.by_phase(limits, phases)), limits
+        found = np.zeros(len(self.arm.data.unlabelled.cases), bool)
+        found[cases] = qc.out_of_distribution(pdc, phd, qc.by_phase(limits, phases))
+        return found, limits
+
+    def to_refine_on(self, candidates: list[Candidate]) -> np.ndarray:
+        """The OoD cases among those that refinement looks at, (n,) of D_te."""
+        return self.detect(candidates, self.arm.data.refined_on)[0]
 
     def decide(self, candidates: list[Candidate]) -> Decision:
         """QC-based selection (section 2.3) and OoD detection over given candidates."""
@@ -105,7 +123,7 @@ def measure_unlabelled(
 
 
 class RefinementStage(Stage):
-    """Refinement of the pool's best candidate ("refined"), or the same steps without the OoD cases ("control").
+    """Refinement of the best supervised model ("refined"), or the same steps without the OoD cases ("control").
 
     Epoch k of "refined" learns from labelled slices and from those of the cases that are OoD after k − 1, with α = 1/k
     (Eq. 2), until no case is OoD. "control" has α = 0 and no OoD slices, which is what more supervised training alone
@@ -118,12 +136,11 @@ class RefinementStage(Stage):
         self.identity, self.epochs = arm.identity(stage), epochs
         self.config = arm.networks.config.refinement
         self.rate = np.float32(self.config.learning_rate_factor * arm.networks.initial_rate)
-        self.start = pool.candidates()[0]
+        self.start = pool.stages[0].candidates()[0]
         self.taken = _nothing(0, 0)  # which slices each step of the running epoch takes
 
     def init(self) -> TrainState:
-        checkpoints = next(c for c in self.pool.stages if c.stage == self.start.stage)
-        return checkpoints.restore(self.start.epoch, state=self.arm.template())["state"]
+        return self.pool.stages[0].restore(self.start.epoch, state=self.arm.template())["state"]
 
     def source(self, epoch: int) -> Any:
         return self.arm.data.slices
@@ -136,7 +153,7 @@ class RefinementStage(Stage):
         labelled = arm.plan(config.steps, config.labelled, epoch)
         steps, unlabelled = len(labelled.indices), arm.data.unlabelled
         if self.learn_from_ood:
-            ood = np.flatnonzero(self.pool.detect(self.pool.candidates())[0])
+            ood = np.flatnonzero(self.pool.to_refine_on(self.pool.candidates()))
             slices = arm.data.unlabelled_indices[unlabelled.slices_of(ood)]
             other = cycled(slices, config.unlabelled, steps, arm.seed, epoch)
         else:
@@ -162,7 +179,7 @@ class RefinementStage(Stage):
             candidates = self.pool.candidates((candidate,))
             if candidate in candidates:
                 self.pool.measure(candidate, state.variables)
-            record |= describe_ood(self.arm, self.pool.detect(candidates)[0])
+            record |= describe_ood(self.arm, self.pool.to_refine_on(candidates))
         return record
 
     def names(self, epoch: int, step: int) -> Sequence[str]:
@@ -173,10 +190,10 @@ class RefinementStage(Stage):
 
 
 def refine(pool: Pool, stage: str, epochs: int, learn_from_ood: bool) -> Checkpoints:
-    """Run a `RefinementStage`, or go on; the models enter the pool's contest. Returns the stage's checkpoints."""
+    """Run a `RefinementStage`, or go on; its models become the pool's candidates. Returns the stage's checkpoints."""
     arm = pool.arm
     checkpoints = arm.checkpoints(stage, pool.m_best)
-    if learn_from_ood and checkpoints.latest() is None and not pool.detect(pool.candidates())[0].any():
+    if learn_from_ood and checkpoints.latest() is None and not pool.to_refine_on(pool.candidates()).any():
         epochs = 0
     refinement = RefinementStage(pool, stage, epochs, learn_from_ood)
     pool.stages.append(checkpoints)

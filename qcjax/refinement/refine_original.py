@@ -69,18 +69,33 @@ class OriginalPool(CandidatePool):
 
     def decide(self, candidates: list[Candidate]) -> Decision:
         """A running record over the candidates, one after another, best first."""
+        records = self._records(candidates, np.arange(len(self.arm.data.unlabelled.cases)))
+        return Decision(records.select(), records.ood(), records.thresholds())
+
+    def to_refine_on(self, candidates: list[Candidate]) -> np.ndarray:
+        """The OoD cases among those that refinement looks at, by a running record of their own, (n,) of D_te."""
+        return _of_all(self.arm, self._records(candidates, self.arm.data.refined_on).ood())
+
+    def _records(self, candidates: list[Candidate], cases: np.ndarray) -> "Records":
         for c in candidates:
             key = (c.stage, c.epoch)
             if key not in self.measures:
                 self.measures[key] = measure_rv(self.arm, self.load(c), self.autoencoder)
-        records = Records(self.arm.data.unlabelled.phases)
+        records = Records(self.arm.data.unlabelled.phases[cases])
         for c in candidates:
-            records.update(*self.measures[(c.stage, c.epoch)])
-        return Decision(records.select(), records.ood(), records.thresholds())
+            records.update(*(x[cases] for x in self.measures[(c.stage, c.epoch)]))
+        return records
+
+
+def _of_all(arm: Arm, found: np.ndarray) -> np.ndarray:
+    """What is found of the cases that refinement looks at, as (n,) of D_te: False of the others."""
+    result = np.zeros(len(arm.data.unlabelled.cases), bool)
+    result[arm.data.refined_on] = found
+    return result
 
 
 class Records:
-    """The code's running records, one per phase, over the cases of D_te."""
+    """The code's running records, one per phase, over n cases."""
 
     def __init__(self, phases: np.ndarray) -> None:
         self.cases = {phase: np.flatnonzero(phases == phase) for phase in PHASES}
@@ -122,14 +137,18 @@ class Records:
 
 
 def measure_rv(
-    arm: Arm, variables: Variables, autoencoder: Variables, keep: Keep = lambda case, measures: None
+    arm: Arm,
+    variables: Variables,
+    autoencoder: Variables,
+    keep: Keep = lambda case, measures: None,
+    cases: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """pDC and pHD in voxels of the RV in every case of D_te, (n,) each; for `keep` see `measure_cases`."""
+    """pDC and pHD in voxels of the RV in every case of D_te, or in some, (n,) each; see `measure_cases`."""
 
     def measure(case: int, mask: np.ndarray, rebuilt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return qc_original.pseudo_measures(mask, rebuilt, (RV,))
 
-    pdc, phd = measure_cases(arm, variables, autoencoder, measure, keep)
+    pdc, phd = measure_cases(arm, variables, autoencoder, measure, keep, cases)
     return pdc[:, 0], phd[:, 0]
 
 
@@ -141,20 +160,23 @@ def measure_and_keep(
     best: BestPredictions,
     evaluation: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`measure_rv` as one more evaluation: `records` know of it, and `best` has the predictions that they point to."""
+    """`measure_rv` of what refinement looks at, as one more evaluation: `records` know of it, and `best` has the
+    predictions that they point to."""
+    cases = arm.data.refined_on
 
     def keep(case: int, measures: tuple[np.ndarray, np.ndarray]) -> Callable[[np.ndarray], None] | None:
         pdc, phd = (float(x[0]) for x in measures)
-        return partial(best.put, case, evaluation) if records.improves(case, pdc, phd) else None
+        improves = records.improves(int(np.searchsorted(cases, case)), pdc, phd)
+        return partial(best.put, case, evaluation) if improves else None
 
-    pdc, phd = measure_rv(arm, variables, autoencoder, keep)
+    pdc, phd = measure_rv(arm, variables, autoencoder, keep, cases)
     records.update(pdc, phd)
     return pdc, phd
 
 
 def case_sizes(arm: Arm) -> tuple[int, ...]:
     """The sizes of the batches in which cases of D_te are learnt from, one case at a time."""
-    lengths = np.diff(arm.data.unlabelled.first)
+    lengths = np.diff(arm.data.unlabelled.first)[arm.data.refined_on]
     return batch_sizes(lengths, arm.networks.config.supervised.batch, MAX_SIZES)
 
 
@@ -189,7 +211,8 @@ class OriginalStage(Stage):
         self.start = original_start(arm.networks.config.supervised.epochs)
         kept = arm.folder / "best_predictions" / stage / arm.networks.name / arm.data.view
         self.best = BestPredictions(kept)
-        self.records = Records(arm.data.unlabelled.phases)
+        self.cases = arm.data.refined_on
+        self.records = Records(arm.data.unlabelled.phases[self.cases])
         self.sizes = case_sizes(arm)
         self.adjustments = 0  # of the learning rate, so far
         self.evaluations = 0  # on D_te
@@ -247,12 +270,13 @@ class OriginalStage(Stage):
     def _unlabelled(self, epoch: int) -> Iterator[tuple[Any, ...]]:
         arm, best = self.arm, self.best
         ood, selection = hosts.same((self.records.ood(), self.records.select()))
-        phases = arm.data.unlabelled.phases
-        order = [case for phase in PHASES for case in np.flatnonzero(ood & (phases == phase)).tolist()]
+        phases = self.records.phases
+        order = [place for phase in PHASES for place in np.flatnonzero(ood & (phases == phase)).tolist()]
         blend = np.float32((self.start + self.k(epoch) - 1) / BLEND_EPOCHS)
-        for number, case in enumerate(order):
+        for number, place in enumerate(order):
+            case = int(self.cases[place])
             try:
-                kept = int(selection.first[case]), int(selection.second[case])
+                kept = int(selection.first[place]), int(selection.second[place])
                 target = hosts.lead(partial(best.get, case, *kept))
             except (OSError, ValueError) as error:
                 self.checkpoints.forget_after(0, f"{best.folder} is damaged")
@@ -272,7 +296,7 @@ class OriginalStage(Stage):
             )
             self.evaluations += 1
             record |= {"pdc_rv": pdc.tolist(), "phd_rv_voxels": phd.tolist()}
-            record |= describe_ood(self.arm, self.records.ood())
+            record |= describe_ood(self.arm, _of_all(self.arm, self.records.ood()))
         return record
 
     def names(self, epoch: int, step: int) -> Sequence[str]:

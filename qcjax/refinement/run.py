@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from qcjax import interop
 from qcjax.config import Mnms2Config
 from qcjax.data.cohort import Cohort, prepare
@@ -13,12 +15,14 @@ from qcjax.data.datasets import mnms2
 from qcjax.data.findings import Finding
 from qcjax.data.nifti import read_grid, read_image, read_labels
 from qcjax.data.preprocess import median_spacing
-from qcjax.data.subject import PARTS, VIEWS, Case, Subject
+from qcjax.data.subject import VIEWS, Case, Subject
 from qcjax.data.validate import validate_mnms2
 from qcjax.phantom import PhantomConfig, write_mnms2
 from qcjax.qc.mc_dropout import has_dropout
+from qcjax.refinement.candidates import count_chosen
+from qcjax.refinement.cohort_table import cohort_table
 from qcjax.refinement.export import export_stage, measure_uncertainty
-from qcjax.refinement.refine import Decision, Pool, refine
+from qcjax.refinement.refine import Decision, Pool, describe_ood, refine
 from qcjax.refinement.refine_original import OriginalPool, refine_original
 from qcjax.refinement.summary import summarise
 from qcjax.refinement.table import CaseRow, case_name, write_cases
@@ -28,6 +32,7 @@ from qcjax.runtime.progress import bar, say
 from qcjax.train.arm import Arm, ViewData
 from qcjax.train.checkpoint import Candidate, Checkpoints
 from qcjax.train.networks import Networks
+from qcjax.train.stage import LOSS
 from qcjax.typing import Variables
 
 REFINEMENTS: dict[str, tuple[type, Callable[..., Any]]] = {  # candidates, and how they are refined
@@ -43,12 +48,14 @@ class StageResult:
     candidates: list[Candidate]
     load: Callable[[int], Variables]
     decision: Decision
+    to_refine_on: np.ndarray  # (n,) the OoD cases among those that refinement looks at
 
     @classmethod
     def of(cls, pool: Pool | OriginalPool, single: bool = False) -> "StageResult":
         """QC-based selection among a pool's candidates, or (`single`) the one of lowest validation loss."""
         candidates = pool.candidates()[: 1 if single else None]
-        return cls(candidates, lambda i: pool.load(candidates[i]), pool.decide(candidates))
+        decision, to_refine_on = pool.decide(candidates), pool.to_refine_on(candidates)
+        return cls(candidates, lambda i: pool.load(candidates[i]), decision, to_refine_on)
 
 
 class RefinementRun(ExperimentRun[Mnms2Config]):
@@ -63,6 +70,7 @@ class RefinementRun(ExperimentRun[Mnms2Config]):
         self._networks: dict[str, Networks] = {}
         self._rows: list[CaseRow] = []
         self._ood: dict[str, dict[str, Any]] = {}
+        self._candidates: dict[str, dict[str, dict[str, Any]]] = {}  # segmenter -> view -> stage
         self._seconds: dict[str, float] = {}
         super().__init__(config, folder)
 
@@ -93,6 +101,7 @@ class RefinementRun(ExperimentRun[Mnms2Config]):
         """
         there = {c.view for s in subjects if s.part == "train" for c in s.cases if c.label_path}
         unlabelled = {c.view for s in subjects if s.part != "train" for c in s.cases}
+        refined_on = {c.view for s in subjects if self._refined_on(s) for c in s.cases}
         for wanted in self.config.views:
             if wanted not in there:
                 say(f"No labelled {wanted} cases found; that view is left out.")
@@ -108,7 +117,18 @@ class RefinementRun(ExperimentRun[Mnms2Config]):
                     f"{self.data}: no {view} cases in the validation and test parts found, expected some: they are the "
                     "unlabelled ones, whose quality is controlled (--split makes other parts)"
                 )
+            if self.config.refinement.epochs and view not in refined_on:
+                raise ValueError(
+                    f"{self.data}: no {view} cases in the validation part found, expected some, for refinement learns "
+                    "from those (--refinement.cases all: from all unlabelled ones)"
+                )
         return found
+
+    def _refined_on(self, subject: Subject) -> bool:
+        """Whether refinement looks at a subject's cases."""
+        return subject.part == "validation" or (
+            subject.part != "train" and self.config.refinement.cases == "all"
+        )
 
     def prepare(self, subjects: Sequence[Subject], view: str) -> ViewData:
         """D_tr, D_val and D_te of a view, prepared, on the devices."""
@@ -126,9 +146,17 @@ class RefinementRun(ExperimentRun[Mnms2Config]):
             for members, with_labels in parts:
                 way = config.method.resampling
                 cohorts.append(prepare(members, view, spacing, config.size, with_labels, way, advance))
+        looked_at = {s.code for s in subjects if self._refined_on(s)}
+        refined_on = [i for i, case in enumerate(cohorts[2].cases) if case.subject in looked_at]
         training_cohort, validation_cohort, unlabelled = cohorts
         return ViewData.place(
-            view, training_cohort, validation_cohort, unlabelled, self.devices, config.stream
+            view,
+            training_cohort,
+            validation_cohort,
+            unlabelled,
+            self.devices,
+            config.stream,
+            np.array(refined_on, int),
         )
 
     def _target_spacing(self, training: Sequence[Subject], view: str) -> tuple[float, float]:
@@ -179,10 +207,14 @@ class RefinementRun(ExperimentRun[Mnms2Config]):
         )
         self._rows += record["rows"]
         self._seconds[f"{title} (predict and score)"] = record["seconds"]
+        name, view = arm.networks.name, arm.data.view
+        chosen = count_chosen(record["candidates"], record["rows"])
+        self._candidates.setdefault(name, {}).setdefault(view, {})[stage] = chosen
         if stage == "selection":  # the candidates before refinement
-            self._ood.setdefault(arm.networks.name, {})[arm.data.view] = {
+            self._ood.setdefault(name, {})[view] = {
                 "thresholds": record["thresholds"],
                 "cases_after_k": [record["ood_cases"]],
+                "looked_at": len(arm.data.refined_on),
             }
 
     def _export(
@@ -211,11 +243,12 @@ class RefinementRun(ExperimentRun[Mnms2Config]):
                 measures,
                 made,
             )
-        cases = arm.data.unlabelled.cases
+        losses = [c.loss for c in result.candidates]
         return {
             "rows": rows,
+            "candidates": [{"name": n, LOSS: x} for n, x in zip(names, losses, strict=True)],
             "thresholds": result.decision.thresholds,
-            "ood_cases": [c.name for c, is_ood in zip(cases, result.decision.ood, strict=True) if is_ood],
+            "ood_cases": describe_ood(arm, result.to_refine_on)["ood_cases"],
         }
 
     def _made(self, arm: Arm) -> dict[tuple[str, str], CaseRow]:
@@ -261,6 +294,7 @@ class RefinementRun(ExperimentRun[Mnms2Config]):
         results = tables | {
             "validation": validation,
             "ood": self._ood,
+            "candidates": self._candidates,
             "seconds": self._seconds,
             "data": f"{self.data_name}, {len(subjects)} subjects",
             "cohort": cohort_table(subjects),
@@ -299,27 +333,3 @@ def _matches(record: dict[str, Any], identity: dict[str, Any]) -> bool:
 
 def _dice(record: dict[str, Any]) -> dict[str, float]:
     return {key: record[f"validation_dice_{key}"] for key in ("lv", "myo", "rv")}
-
-
-def cohort_table(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
-    """A row per part of the data set: what was found."""
-
-    def counts(values: list[str]) -> dict[str, int]:
-        return {v: values.count(v) for v in sorted(set(values))}
-
-    table = []
-    for part in PARTS:
-        members = [s for s in subjects if s.part == part]
-        if not members:
-            continue
-        table.append(
-            {
-                "part": part,
-                "subjects": len(members),
-                "diseases": counts([s.disease for s in members]),
-                "vendors": counts([s.vendor for s in members]),
-                "views": counts([c.view for s in members for c in s.cases]),
-                "with_truth": sum(any(c.label_path for c in s.cases) for s in members),
-            }
-        )
-    return table

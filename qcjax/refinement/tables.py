@@ -191,9 +191,11 @@ def ood_table(results: Results) -> Table | None:
             pairs = [(number(cell.get("low"), 3), _upper(cell)) for cell in cells]
             texts = [text for pair in pairs for text in pair]
             counts = [str(len(after[0])), str(len(after[-1])), str(len(after) - 1)] if after else [DASH] * 3
-            rows.append([f"{segmenter}, {view}", *texts, *counts])
+            looked_at = str(found["looked_at"]) if "looked_at" in found else DASH
+            rows.append([f"{segmenter}, {view}", *texts, looked_at, *counts])
     columns = [f"{phase} {bound}" for phase in PHASES for bound in ("pDC <", "pHD >")]
-    header = ["segmenter, view", *columns, "OoD before", "OoD at the end", "refinement epochs"]
+    counted = ["cases looked at", "OoD before", "OoD at the end", "refinement epochs"]
+    header = ["segmenter, view", *columns, *counted]
     best = "the best of all evaluations so far" if results["preset"] == "original" else "every candidate"
     caption = f"Out of distribution: {best} is beyond a threshold"
     return Table(caption, header, rows) if rows else None

@@ -70,8 +70,8 @@ def _finding(results: Mapping[str, Any], segmenter: str, view: str) -> str:
     selection = results["differences"].get(segmenter, {}).get(view, {}).get("refined - selection")
     if selection and all(_nothing(cell) for cell in selection.values()):
         parts.append(
-            "Refinement changed no case: every measure is that of selection without it, as where no refined model is "
-            "among the best by validation loss."
+            "Refinement changed no case: every measure is that of selection without it, as where no case was out of "
+            "distribution."
         )
     return " ".join([f"{start}.", *parts])
 

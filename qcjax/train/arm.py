@@ -35,6 +35,7 @@ class ViewData:
     validation: Cohort
     unlabelled: Cohort
     slices: Slices | Streamed
+    refined_on: np.ndarray  # which cases of D_te refinement looks at, ascending
 
     @classmethod
     def place(
@@ -45,11 +46,17 @@ class ViewData:
         unlabelled: Cohort,
         devices: Devices,
         stream: Stream = "auto",
+        refined_on: np.ndarray | None = None,
     ) -> "ViewData":
-        """Put the slices on the devices, or leave them on the host where they don't fit."""
+        """Put the slices on the devices, or leave them on the host where they don't fit.
+
+        Args:
+          refined_on: indices of the cases of D_te that refinement looks at; None: all.
+        """
         parts = (training.slices, validation.slices, unlabelled.slices)
         slices = place(parts, devices, stream, f"Slices of {view}")
-        return cls(view, training, validation, unlabelled, slices)
+        cases = np.arange(len(unlabelled.cases)) if refined_on is None else refined_on
+        return cls(view, training, validation, unlabelled, slices, cases)
 
     @property
     def training_indices(self) -> np.ndarray:
@@ -85,12 +92,10 @@ class Arm:
     @property
     def devices(self) -> Devices:
         """The devices that the arm's networks run on."""
-        """The devices that the arm's networks run on."""
         return self.networks.devices
 
     @property
     def seed(self) -> int:
-        """The seed of the run."""
         """The seed of the run."""
         return self.networks.config.seed
 

@@ -147,7 +147,8 @@ def make_refinement_update(
     """L_SEMI = α·L_WGD(ŷM, ŷR) + L_SUP (refinement paper, Eq. 2) on a `RefinementBatch`.
 
     One forward pass over both parts; the pseudo ground truth is the one-hot arg-max of R's output, without gradient.
-    Metrics: loss, supervised, semi_supervised, grad_norm.
+    OoD slices in which it lacks a structure stay out of L_WGD, which would have them lose it altogether.
+    Metrics: loss, supervised, semi_supervised, grad_norm; rebuilt_whole, the share of OoD slices that L_WGD is over.
     """
     forward = _training_forward(model, axis_name, accumulate, dropout)
 
@@ -160,8 +161,10 @@ def make_refinement_update(
         probabilities = jax.nn.softmax(scales[0])
         pseudo_truth = one_hot_argmax(autoencoder.apply(batch.autoencoder, lax.stop_gradient(probabilities)))
         sums = losses.class_sums(probabilities, pseudo_truth)
-        semi = losses.weighted_dice_loss(losses.batch_sums(sums, batch.unlabelled, axis_name))
-        parts = {"supervised": supervised, "semi_supervised": semi}
+        whole = (sums.target[:, 1:] > 0).all(-1).astype(jnp.float32)
+        semi = losses.weighted_dice_loss(losses.batch_sums(sums, batch.unlabelled * whole, axis_name))
+        share = losses.pixel_mean(whole[:, None], batch.unlabelled, axis_name)
+        parts = {"supervised": supervised, "semi_supervised": semi, "rebuilt_whole": share}
         return batch.alpha * semi + supervised, (batch_stats, parts)
 
     return _make_update(objective, tx, axis_name)

@@ -64,6 +64,10 @@ def check_results(run, segmenters, views, preset):
             ]
             of_k = {r["k"]: r["ood_cases"] for r in refined}  # of two lines for one k the second
             assert ood["cases_after_k"][1:] == list(of_k.values()) and list(of_k) == sorted(of_k)
+            chosen = found["candidates"][segmenter][view]
+            assert {
+                stage: sum(c["cases"] for c in cells) for stage, cells in chosen.items()
+            } == dict.fromkeys(STAGES, TEST_CASES)
         for stage in STAGES if len(views) == 2 else ():
             dc = [found["ablation"][segmenter][view][stage]["dc"]["mean"] for view in ("SA", "LA")]
             average = found["average"][segmenter][stage]["dc"]
@@ -98,6 +102,10 @@ def check_files(run, segmenters, views):
 
 def test_results_of_the_paper(paper_run, cohort):
     check_results(paper_run, ("nnunet",), ("SA", "LA"), "demo")
+    for stages in results(paper_run)["candidates"]["nnunet"].values():
+        for stage in ("refined", "control"):  # each chosen among its own models
+            assert [c["name"].split()[0] for c in stages[stage]] == [stage, stage, "means"]
+    assert "Candidates, best validation loss first" in (paper_run / "report.html").read_text()
     rows = check_files(paper_run, ("nnunet",), ("SA", "LA"))
     assert {r["vendor"] for r in rows} and all(r["image_path"].startswith(str(cohort)) for r in rows)
 
@@ -105,8 +113,12 @@ def test_results_of_the_paper(paper_run, cohort):
 def test_results_of_the_authors_code(original_run):
     check_results(original_run, ("nnunet", "acdc_unet"), ("SA",), "original")
     check_files(original_run, ("nnunet", "acdc_unet"), ("SA",))
-    limits = results(original_run)["ood"]["acdc_unet"]["SA"]["thresholds"]
-    assert set(limits["ED"]) == {"low", "up_voxels"}
+    found = results(original_run)["ood"]["acdc_unet"]["SA"]
+    assert set(found["thresholds"]["ED"]) == {"low", "up_voxels"}
+    # refined on the validation part alone, as the authors did: one subject here
+    (code,) = {r["subject"] for r in read_cases(original_run / "cases.csv") if r["part"] == "validation"}
+    assert found["looked_at"] == 2
+    assert {name[:3] for names in found["cases_after_k"] for name in names} == {code}
     assert not list((original_run / "best_predictions").rglob("*.safetensors"))
 
 
@@ -280,6 +292,16 @@ def test_what_is_needed_and_is_not_there_is_told_of_before_training(
         options = (*options, "--split", str(table))
     assert said in refusal(tmp_path / "run", "--preset", "demo", "--data", str(data), *options)
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_refinement_on_the_validation_part_needs_one(cohort, refusal, tmp_path):
+    codes = sorted(p.name for p in (cohort / "dataset").iterdir())
+    table = tmp_path / "split.csv"
+    parts = ["train"] * 4 + ["test"] * 3
+    table.write_text("SUBJECT_CODE,PART\n" + "".join(map("{},{}\n".format, codes, parts)))
+    options = ("--preset", "demo", "--data", str(cohort), "--split", str(table))
+    said = refusal(tmp_path / "run", *options, "--refinement.cases", "validation")
+    assert "no SA cases in the validation part found" in said and "--refinement.cases all" in said
 
 
 def test_broken_files_stop_the_run_or_leave_their_subjects_out(cohort, experiment, refusal, tmp_path, capsys):

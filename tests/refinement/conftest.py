@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from qcjax.refinement.candidates import count_chosen
 from qcjax.refinement.summary import summarise
 from qcjax.refinement.table import NUMBER_COLUMNS, PATH_COLUMNS, STRUCTURES, CaseRow, write_cases
 
@@ -127,11 +128,17 @@ def run_record(
             if (row["segmenter"], row["view"], row["stage"]) == (segmenter, view, stage) and row["ood"]
         ]
 
+    def chosen(segmenter: str, view: str, stage: str) -> list[dict[str, Any]]:
+        own = [r for r in rows if (r["segmenter"], r["view"], r["stage"]) == (segmenter, view, stage)]
+        epochs = (12,) if stage == "segmenter" else (12, 9, 11)
+        return count_chosen([{"name": f"epoch {e}", "validation_loss": 0.2 + e / 99} for e in epochs], own)
+
     detection: dict[str, Any] = {
         segmenter: {
             view: {
                 "thresholds": {phase: {"low": 0.72, "up_mm": 21.5} for phase in ("ED", "ES")},
                 "cases_after_k": [names(segmenter, view, stage) for stage in STAGES] if ood else [[]],
+                "looked_at": 18,
             }
             for view in views
         }
@@ -143,6 +150,10 @@ def run_record(
         for part, n in (("train", 12), ("validation", 3), ("test", 6))
     ]  # fmt: skip
     return {
+        "candidates": {
+            segmenter: {view: {stage: chosen(segmenter, view, stage) for stage in STAGES} for view in views}
+            for segmenter in segmenters
+        },
         "ood": detection, "cohort": cohort, "preset": "demo", "seed": 0, "n_skipped": 1, "skipped": ["007"],
         "versions": {"qcjax": "0.1.0", "jax": "0.10.2"},
         "seconds": {"autoencoder": 31.2, "segmenter": {"SA": 210.4, "LA": 70.0}, "refined": 88.1},
@@ -203,3 +214,22 @@ def new_run(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run(tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.fixture
+def trained(make_arm):
+    """(original) -> arm, R, checkpoints of M."""
+    from qcjax.refinement.autoencoder import train_autoencoder
+    from qcjax.train.segmenter import train_segmenter
+
+    opened = []
+
+    def trained(original=False):
+        arm = make_arm(original=original)
+        result = arm, train_autoencoder(arm), train_segmenter(arm)
+        opened.append(result[2])
+        return result
+
+    yield trained
+    for checkpoints in opened:
+        checkpoints.close()

@@ -1,4 +1,7 @@
-"""Detection and refinement, in both presets, on a tiny arm."""
+"""Detection and refinement as the paper has them: how a stage is wired, and whole runs on a tiny arm."""
+
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import chex
 import jax
@@ -7,41 +10,120 @@ import pytest
 
 from qcjax import qc
 from qcjax.data.batches import in_batches
-from qcjax.qc import original as qc_original
-from qcjax.refinement import refine_original as module
-from qcjax.refinement.autoencoder import train_autoencoder
-from qcjax.refinement.best_predictions import BestPredictions
-from qcjax.refinement.refine import Pool, _nothing, _side_by_side, measure_unlabelled, refine
-from qcjax.refinement.refine_original import (
-    OriginalPool,
-    Records,
-    case_batches,
-    case_sizes,
-    measure_and_keep,
-    measure_rv,
-    refine_original,
+from qcjax.refinement.refine import (
+    Pool,
+    RefinementStage,
+    _nothing,
+    _side_by_side,
+    measure_unlabelled,
+    refine,
 )
 from qcjax.train.checkpoint import Candidate
-from qcjax.train.segmenter import original_start, train_segmenter
-from tests.slow import slow
+from tests.train.arms import CONFIG
 
 PHASES = np.array(["ED", "ES"] * 3)
 
 
+@dataclass
+class Kept:
+    """Checkpoints whose validation losses are given: epoch -> loss."""
+
+    stage: str
+    losses: dict[int, float]
+    read: list[int] = field(default_factory=list)
+
+    def candidates(self):
+        found = [Candidate(self.stage, epoch, loss) for epoch, loss in self.losses.items()]
+        return sorted(found, key=lambda c: c.loss)[:2]
+
+    def restore(self, epoch, state):
+        self.read.append(epoch)
+        return {"state": f"state of {epoch}"}
+
+
 @pytest.fixture
-def trained(make_arm):
-    """(original) -> arm, R, checkpoints of M."""
-    opened = []
+def given(make_arm):
+    """(refined's losses, all options of refinement) -> a pool of given models; no network is compiled."""
 
-    def trained(original=False):
-        arm = make_arm(original=original)
-        result = arm, train_autoencoder(arm), train_segmenter(arm)
-        opened.append(result[2])
-        return result
+    def given(later=None, **options):
+        config = replace(CONFIG, refinement=replace(CONFIG.refinement, **options))
+        networks = SimpleNamespace(
+            config=config,
+            title="nnunet",
+            devices=SimpleNamespace(shard=lambda rows: rows),
+            multiple=1,
+            initial_rate=0.5,
+            take=lambda slices, indices, weight: (indices, weight),
+        )
+        arm = replace(make_arm(), networks=networks)
+        object.__setattr__(arm, "template", lambda: None)
+        stages = [Kept("segmenter", {1: 0.3, 2: 0.2, 3: 0.25})]
+        return Pool(arm, {}, stages if later is None else [*stages, Kept("refined", later)])
 
-    yield trained
-    for checkpoints in opened:
-        checkpoints.close()
+    return given
+
+
+def test_after_refinement_the_candidates_are_its_own_models(given):
+    def chosen(pool, *more):
+        return [(c.stage, c.epoch) for c in pool.candidates(more)]
+
+    supervised = [("segmenter", 2), ("segmenter", 3)]
+    assert chosen(given()) == supervised
+    assert chosen(given({})) == supervised  # they stand in until there is one
+    assert chosen(given({1: 9.0})) == [("refined", 1)]
+    assert chosen(given({1: 9.0, 2: 7.0, 3: 8.0})) == [("refined", 2), ("refined", 3)]
+    assert chosen(given({1: 9.0, 2: 7.0}), Candidate("refined", 3, 8.0)) == [("refined", 2), ("refined", 3)]
+    assert chosen(given({}), Candidate("refined", 1, 99.0)) == [("refined", 1)]
+
+
+def test_refinement_starts_from_the_best_supervised_model(given):
+    for later in (None, {}, {1: 0.1}):
+        pool = given(later)
+        stage = RefinementStage(pool, "refined", 2, True)
+        assert stage.init() == "state of 2" and pool.stages[0].read == [2]
+
+
+def batches(pool, epoch, learn_from_ood=True):
+    """Of an epoch: slices learnt from with their truth, with R's version; alphas; learning rates."""
+    stage = RefinementStage(pool, "refined" if learn_from_ood else "control", 9, learn_from_ood)
+    labelled, ood, alphas, rates = set(), set(), set(), set()
+    for (indices, weight), is_ood, alpha, _, _, rate in stage.batches(epoch):
+        assert not (weight * is_ood).any()
+        labelled |= set(indices[weight > 0].tolist())
+        ood |= set(indices[is_ood > 0].tolist())
+        alphas.add(float(alpha))
+        rates.add(float(rate))
+    return labelled, ood, alphas, rates
+
+
+def test_what_an_epoch_learns_from_and_how_much(given, monkeypatch):
+    monkeypatch.setattr(Pool, "detect", lambda *args: (np.isin(np.arange(6), [1, 4]), {}))
+    pool = given(learning_rate_factor=0.3, steps=6)
+    data, rate = pool.arm.data, float(np.float32(0.3 * 0.5))
+    expected = set(data.unlabelled_indices[[2, 3, 8, 9]].tolist())  # each case has two slices
+    for epoch, alpha in ((1, 1.0), (2, 0.5), (4, 0.25)):
+        labelled, ood, alphas, rates = batches(pool, epoch)
+        assert ood == expected and labelled == set(data.training_indices.tolist())
+        assert alphas == {alpha} and rates == {rate}
+    labelled, ood, alphas, rates = batches(pool, 1, learn_from_ood=False)
+    assert labelled and not ood and alphas == {0.0} and rates == {rate}
+
+
+def test_refinement_may_look_at_a_part_of_the_cases_alone(given, monkeypatch):
+    """The others define no threshold, and are not learnt from however bad they are."""
+    pool = given()
+    pool.arm = replace(pool.arm, data=replace(pool.arm.data, refined_on=np.array([0, 2, 4])))
+    pdc, phd = np.full((6, 3), 0.9), np.full((6, 3), 5.0)
+    phd[[1, 4]] = np.nan  # no right ventricle
+    phd[0] = 9.0
+    pool.measures = {("segmenter", epoch): (pdc, phd) for epoch in (2, 3)}
+    assert pool.detect(pool.candidates())[0].tolist() == [False, True, False, False, True, False]
+    assert pool.to_refine_on(pool.candidates()).tolist() == [False] * 4 + [True, False]
+    phd[3] = phd[5] = 5.5  # of all ED cases at most 5 to 9 mm, of all ES cases 5.5 mm
+    phd[2] = 12.0
+    found, limits = pool.detect(pool.candidates(), np.array([0, 2, 4]))
+    assert found.tolist() == [False] * 4 + [True, False] and list(limits) == ["ED"]
+    assert limits["ED"].up == pytest.approx(11.25 + 1.5 * 1.5)  # quartiles of 9 and 12 mm
 
 
 def test_labelled_and_ood_slices_side_by_side():
@@ -59,8 +141,6 @@ def test_the_pool_knows_its_candidates_and_measures_them_once(trained, monkeypat
     pool = Pool(arm, autoencoder, [supervised])
     candidates = pool.candidates()
     assert len(candidates) == 2 and candidates[0].loss <= candidates[1].loss
-    better, worse = Candidate("refined", 1, -9.0), Candidate("refined", 2, 99.0)
-    assert pool.candidates((better, worse)) == [better, candidates[0]]
     pdc, phd = pool.measure(candidates[0])
     assert pdc.shape == phd.shape == (6, 3)
     direct = measure_unlabelled(arm, pool.load(candidates[0]), autoencoder)
@@ -97,7 +177,7 @@ def ood_after(monkeypatch, *counts):
     """Detection that finds the given numbers of cases, one after the other, then the last number."""
     left = list(counts)
 
-    def detect(self, candidates):
+    def detect(self, *args):
         count = left.pop(0) if len(left) > 1 else left[0]
         return np.arange(6) < count, {}
 
@@ -111,7 +191,9 @@ def test_refinement_ends_where_nothing_is_ood(trained, monkeypatch):
     lines = [r for r in arm.journal.read() if r["stage"] == "refined"]
     assert [(r["k"], r["ood"]) for r in lines] == [(1, 1), (2, 0)]
     assert lines[0]["ood_cases"] == ["300_SA_ED"]
-    assert all(r["train_semi_supervised"] > 0 for r in lines)
+    for r in lines:  # Eq. 2, with α = 1/k
+        expected = r["train_supervised"] + r["train_semi_supervised"] / r["k"]
+        assert r["train_loss"] == pytest.approx(expected, abs=1e-5)
     checkpoints.close()
 
 
@@ -125,15 +207,21 @@ def test_without_ood_cases_there_is_no_refinement(trained, monkeypatch):
     assert not [r for r in arm.journal.read() if r["stage"] == "refined"]
 
 
-def test_refined_models_enter_the_contest(trained, monkeypatch):
-    arm, autoencoder, supervised = trained()
-    ood_after(monkeypatch, 1)
-    pool = Pool(arm, autoencoder, [supervised])
-    checkpoints = refine(pool, "refined", 2, True)
-    everyone = supervised.candidates() + checkpoints.candidates()
-    assert pool.candidates() == sorted(everyone, key=lambda c: c.loss)[:2]
-    assert [len(s.candidates()) for s in pool.stages] == [2, 2]
-    checkpoints.close()
+def test_the_steps_learning_rate_counts(make_arm):
+    arm = make_arm()
+    networks, data = arm.networks, arm.data
+    autoencoder = arm.devices.replicate(arm.state("autoencoder").variables)
+    indices, weight = np.arange(7, dtype=np.int32), np.array([1, 1, 1, 1, 0, 0, 0], np.float32)
+    before, after = jax.device_get(arm.state().params), []
+    for rate in (0.0, 0.01, 0.02):
+        batch = networks.take(data.slices, *arm.devices.shard((indices, weight)))
+        rest = (np.float32(1), autoencoder, arm.step_key("refined", 1, 0), np.float32(rate))
+        state, _ = networks.refinement_step(arm.state(), batch, arm.devices.shard(1 - weight), *rest)
+        after.append(jax.device_get(state.params))
+    still, once, twice = (jax.tree.map(lambda a, b: a - b, x, before) for x in after)
+    assert not any(x.any() for x in jax.tree.leaves(still))
+    chex.assert_trees_all_close(twice, jax.tree.map(lambda x: 2 * x, once), atol=1e-6)
+    assert max(abs(x).max() for x in jax.tree.leaves(once)) > 1e-4
 
 
 def test_the_control_learns_nothing_from_ood_cases(trained):
@@ -144,211 +232,3 @@ def test_the_control_learns_nothing_from_ood_cases(trained):
     assert line["k"] == 1 and "ood" not in line
     assert line["train_loss"] == pytest.approx(line["train_supervised"], abs=1e-6)
     checkpoints.close()
-
-
-# the authors' code
-
-
-def test_original_start_is_four_fifths():
-    assert [original_start(n) for n in (250, 10, 3, 1)] == [200, 8, 2, 1]
-
-
-def test_records_go_by_phase():
-    rng = np.random.default_rng(0)
-    records, apart = Records(PHASES), {p: qc_original.empty_record(3) for p in ("ED", "ES")}
-    for _ in range(3):
-        pdc, phd = rng.uniform(0.5, 1, 6), rng.uniform(1, 9, 6)
-        keep = np.array([records.improves(case, pdc[case], phd[case]) for case in range(6)])
-        records.update(pdc, phd)
-        for p, first in (("ED", 0), ("ES", 1)):
-            result = qc_original.update(apart[p], pdc[first::2], phd[first::2])
-            apart[p] = result.record
-            expected = result.take_dc | result.take_hd | result.take_ensemble
-            np.testing.assert_array_equal(keep[first::2], expected)
-    for p, first in (("ED", 0), ("ES", 1)):
-        np.testing.assert_array_equal(records.ood()[first::2], qc_original.out_of_distribution(apart[p]))
-        np.testing.assert_array_equal(records.select().first[first::2], qc_original.select(apart[p]).first)
-        limits = qc_original.thresholds(apart[p])
-        assert records.thresholds()[p] == {"low": limits.low, "up_voxels": limits.up}
-
-
-def test_a_view_may_lack_a_phase():
-    records = Records(np.array(["ED", "ED"]))
-    records.update(np.array([0.9, 0.8]), np.array([2.0, 3.0]))
-    assert set(records.thresholds()) == {"ED"} and records.ood().shape == (2,)
-
-
-def test_best_predictions_are_kept_as_files(tmp_path):
-    best = BestPredictions(tmp_path / "best")
-    p = np.random.default_rng(0).uniform(size=(2, 4, 4, 4)).astype(np.float32)
-    best.put(3, 0, p)
-    best.put(3, 2, 1 - p)
-    np.testing.assert_allclose(best.get(3, 0, 0), p, atol=1e-3)
-    np.testing.assert_allclose(best.get(3, 0, 2), np.full_like(p, 0.5), atol=1e-3)
-    path = tmp_path / "best" / "00003-0002.safetensors"
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 4
-    path.write_bytes(data)
-    with pytest.raises(ValueError, match="00003-0002.safetensors: a damaged file"):
-        best.get(3, 0, 2)
-    best.clear()
-    assert list((tmp_path / "best").iterdir()) == []
-
-
-def test_what_an_evaluation_improves_is_kept(make_arm, tmp_path):
-    arm = make_arm(original=True)
-    predictor, data = arm.networks.predictor, arm.data
-    variables = arm.devices.replicate(arm.state("segmenter").variables)
-    autoencoder = arm.devices.replicate(arm.state("autoencoder").variables)
-    records, best = Records(PHASES), BestPredictions(tmp_path / "best")
-    found = measure_and_keep(arm, variables, autoencoder, records, best, 0)
-    np.testing.assert_array_equal(found, measure_rv(arm, variables, autoencoder))
-    assert all((r.dc_from == 0).all() and (r.hd_from == 0).all() for r in records.records.values())
-    stack = predictor.probabilities(variables, data.slices, data.unlabelled_indices)
-    for case, part in enumerate(data.unlabelled.split(stack)):
-        np.testing.assert_allclose(best.get(case, 0, 0), part, atol=1e-3)
-    # where an earlier evaluation was better in every case but one, that one's alone is kept
-    before = Records(PHASES)
-    before.update(np.where(np.arange(6) == 3, 0, 1.5), np.where(np.arange(6) == 3, 99, -1.0))
-    measure_and_keep(arm, variables, autoencoder, before, best, 1)
-    assert [path.name for path in best.folder.glob("*-0001.safetensors")] == ["00003-0001.safetensors"]
-
-
-def test_a_case_goes_in_the_smallest_batch_that_holds_it(make_arm):
-    arm = make_arm(original=True)
-    assert case_sizes(arm) == (2,)  # every case has two slices
-    for sizes, places in (((2,), [0, 1]), ((3, 4), [0, 1, 0])):
-        ((found, slices, batch),) = case_batches(arm, 4, sizes)
-        assert found.tolist() == places
-        assert slices.tolist() == arm.data.unlabelled_indices[8:10].tolist()
-        assert batch.weight.tolist() == [1, 1, 0][: len(places)]
-        np.testing.assert_array_equal(batch.image[:2, ..., 0], arm.data.unlabelled.slices.image[8:10])
-
-
-@pytest.mark.parametrize("name", ["nnunet", pytest.param("acdc_unet", marks=slow)])
-def test_padding_of_a_case_does_not_change_what_is_learnt(make_arm, name):
-    arm = make_arm(name=name, original=True)
-    autoencoder = arm.devices.replicate(arm.state("autoencoder").variables)
-    target = np.random.default_rng(0).dirichlet(np.ones(4), (2, 64, 64)).astype(np.float32)
-    found = []
-    for size in (2, 4):
-        ((places, _, batch),) = case_batches(arm, 1, (size,))
-        rest = (target[places], np.float32(0.8), autoencoder, arm.step_key("refined", 2, 0), np.float32(0.01))
-        state, metrics = arm.networks.original_refinement_step(arm.state("segmenter"), batch, *rest)
-        found.append(jax.device_get((metrics, state.batch_stats, state.params)))
-    (small, small_stats, small_params), (whole, whole_stats, whole_params) = found
-    chex.assert_trees_all_close(small, whole, rtol=1e-5, atol=1e-6)
-    chex.assert_trees_all_close(small_stats, whole_stats, rtol=1e-5, atol=1e-6)
-    assert small["grad_norm"] > 1e-3
-    if name == "nnunet":  # Adam makes whole steps of gradients that are nothing but rounding
-        chex.assert_trees_all_close(small_params, whole_params, atol=1e-6)
-
-
-def ood_records(monkeypatch, *counts):
-    left = list(counts)
-
-    def ood(self):
-        return np.arange(6) < (left.pop(0) if len(left) > 1 else left[0])
-
-    monkeypatch.setattr(Records, "ood", ood)
-
-
-def test_original_refinement_alternates(trained, monkeypatch):
-    arm, autoencoder, supervised = trained(original=True)
-    pool = OriginalPool(arm, autoencoder, [supervised])
-    ood_records(monkeypatch, 2, 2, 1, 1, 1, 1, 0)
-    rates, blends = [], []
-    for name, where in (("supervised_step", 3), ("original_refinement_step", 6)):
-        step = getattr(arm.networks, name)
-
-        def recorded(*args, step=step, where=where):
-            rates.append(round(float(args[where]), 6))
-            if where == 6:
-                blends.append(round(float(args[3]), 4))
-            return step(*args)
-
-        monkeypatch.setitem(arm.networks.__dict__, name, recorded)
-    refine_original(pool, "refined", 3, True)
-    lines = [r for r in arm.journal.read() if r["stage"] == "refined"]
-    assert [(r["epoch"], r["k"]) for r in lines[:4]] == [(1, 1), (2, 1), (3, 2), (4, 2)]
-    assert [r["ood"] for r in lines][:2] == [2, 1]
-    # the counter stands at the start's, then at 0, and moves once per pass: labelled (2 steps), 2 cases, labelled, 1
-    start = original_start(3)
-    poly = [round(0.01 * (1 - c / 1000) ** 0.9, 6) for c in (start - 1, 0, 1, 2, 3)]
-    assert rates[:2] == [poly[0]] * 2 and rates[2] == poly[1] and rates[3] == poly[2]
-    assert rates[4:6] == [poly[3]] * 2 and rates[6] == poly[4]
-    # epoch k is the code's epoch 200 + k − 1, of 250
-    assert blends[:3] == [round(start / 250, 4)] * 2 + [round((start + 1) / 250, 4)]
-    assert {len(r["pdc_rv"]) for r in lines} == {6}
-    assert pool.candidates() and pool.candidates()[0].stage in ("refined", "segmenter")
-    assert list((arm.folder / "best_predictions").rglob("*.safetensors")) == []
-    pool.stages[1].close()
-
-
-def test_original_decisions_are_a_running_record(trained):
-    arm, autoencoder, supervised = trained(original=True)
-    pool = OriginalPool(arm, autoencoder, [supervised])
-    candidates = pool.candidates()
-    decision = pool.decide(candidates)
-    records = Records(arm.data.unlabelled.phases)
-    for c in candidates:
-        records.update(*measure_rv(arm, pool.load(c), autoencoder))
-    np.testing.assert_array_equal(decision.ood, records.ood())
-    np.testing.assert_array_equal(decision.selection.first, records.select().first)
-    assert set(decision.thresholds["ED"]) == {"low", "up_voxels"}
-
-
-@slow
-def test_refinement_in_small_batches_is_that_in_whole_ones(make_arm, monkeypatch):
-    monkeypatch.setattr(Records, "ood", lambda self: np.arange(6) < 2)
-    lines = []
-    for folder, sizes in (("small", (2,)), ("whole", (4,))):
-        monkeypatch.setattr(module, "case_sizes", lambda arm, sizes=sizes: sizes)
-        arm = make_arm(folder, original=True)
-        pool = OriginalPool(arm, train_autoencoder(arm), [train_segmenter(arm)])
-        refine_original(pool, "refined", 1, True)
-        lines.append([r for r in arm.journal.read() if r["stage"] == "refined"])
-        for checkpoints in pool.stages:
-            checkpoints.close()
-    small, whole = lines
-    assert len(small) == len(whole) == 2
-    for a, b in zip(small, whole, strict=True):
-        for name in ("train_loss", "validation_loss", "train_grad_norm", "pdc_rv", "phd_rv_voxels"):
-            assert a[name] == pytest.approx(b[name], rel=1e-4, abs=1e-6), name
-
-
-def test_original_refinement_goes_on_after_a_stop(make_arm, monkeypatch):
-    ood = np.arange(6) < 2
-    monkeypatch.setattr(Records, "ood", lambda self: ood)
-
-    def run(arm, stop=None):
-        autoencoder, supervised = train_autoencoder(arm), train_segmenter(arm)
-        pool = OriginalPool(arm, autoencoder, [supervised])
-        step, calls = arm.networks.original_refinement_step, []
-
-        def stopping(*args):
-            calls.append(None)
-            if len(calls) == stop:
-                raise KeyboardInterrupt
-            return step(*args)
-
-        with monkeypatch.context() as patch:
-            patch.setitem(arm.networks.__dict__, "original_refinement_step", stopping)
-            try:
-                refine_original(pool, "refined", 2, True)
-                return [(c, pool.measures) for c in pool.candidates()]
-            finally:
-                for checkpoints in pool.stages:
-                    checkpoints.close()
-
-    whole, cut = make_arm("whole", original=True), make_arm("cut", original=True)
-    expected = run(whole)
-    for stop in (2, 3):
-        with pytest.raises(KeyboardInterrupt):
-            run(cut, stop)
-    assert run(cut) == expected
-    pairs = zip(whole.journal.read(), cut.journal.read(), strict=True)
-    for a, b in pairs:
-        assert {k: v for k, v in a.items() if "seconds" not in k} == {
-            k: v for k, v in b.items() if "seconds" not in k
-        }

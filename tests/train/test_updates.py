@@ -36,6 +36,13 @@ class Small(nn.Module):
         return jax.nn.softmax(self.logits(x, batch_stats, dropout, weight)[0])
 
 
+class Whole(nn.Module):
+    """An R that gives back what it sees, but for a column of every class: so it never lacks one."""
+
+    def __call__(self, probabilities):
+        return probabilities.at[:, :, :4].set(jnp.eye(4))
+
+
 MODEL = Small()
 SGD = states.sgd()
 
@@ -65,7 +72,7 @@ def supervised():
 
 @pytest.fixture(scope="module")
 def refinement():
-    return jax.jit(updates.make_refinement_update(MODEL, MODEL, SGD, LOSS))
+    return jax.jit(updates.make_refinement_update(MODEL, Whole(), SGD, LOSS))
 
 
 def refinement_batch(batch, autoencoder, labelled, unlabelled, alpha=1.0):
@@ -169,13 +176,44 @@ def test_the_refinement_loss_is_the_sum_of_its_parts(batch, start, refinement, a
 
 def test_the_pseudo_ground_truth_is_rs_arg_max(batch, start, autoencoder):
     """Without labelled slices and dropout the loss can be computed apart."""
-    update = jax.jit(updates.make_refinement_update(MODEL, MODEL, SGD, LOSS, dropout=False))
+    update = jax.jit(updates.make_refinement_update(MODEL, Whole(), SGD, LOSS, dropout=False))
     joint = refinement_batch(batch, autoencoder, [0] * 4, [1] * 4)
     _, parts = update(start, joint, KEY, RATE)
     p, _ = MODEL.apply(start.variables, batch.image, True, mutable=["batch_stats"])
-    target = jax.nn.one_hot(MODEL.apply(autoencoder, p).argmax(-1), 4)
+    target = jax.nn.one_hot(Whole().apply(autoencoder, p).argmax(-1), 4)
     sums = losses.batch_sums(losses.class_sums(p, target))
     np.testing.assert_allclose(parts["semi_supervised"], losses.weighted_dice_loss(sums), rtol=1e-5)
+    assert parts["rebuilt_whole"] == 1
+
+
+class Given(nn.Module):
+    """An R whose output is given in place of its weights."""
+
+    def __call__(self, probabilities):
+        return self.get_variable("given", "rebuilt")
+
+
+def test_slices_that_r_rebuilds_without_a_structure_are_not_learnt_from(batch, start):
+    update = jax.jit(updates.make_refinement_update(MODEL, Given(), SGD, LOSS, dropout=False))
+    rebuilt = np.asarray(jax.nn.one_hot(batch.label, 4)).copy()  # all structures in every slice
+    for i, label in ((1, 3), (2, 2)):  # no right ventricle; no myocardium
+        rebuilt[i, ..., 0] += rebuilt[i, ..., label]
+        rebuilt[i, ..., label] = 0
+    counted = jnp.array([1.0, 1.0, 1.0, 0.0])
+    p, _ = MODEL.apply(start.variables, batch.image, True, False, counted, mutable=["batch_stats"])
+
+    def step(unlabelled):
+        r = {"given": {"rebuilt": rebuilt}}
+        return update(start, refinement_batch(batch, r, [0] * 4, unlabelled), KEY, RATE)
+
+    _, parts = step([1, 1, 1, 0])
+    first = losses.Sums(*(x[0] for x in losses.class_sums(p, jnp.asarray(rebuilt))))
+    np.testing.assert_allclose(parts["semi_supervised"], losses.weighted_dice_loss(first), rtol=1e-5)
+    assert float(parts["rebuilt_whole"]) == pytest.approx(1 / 3)
+    after, parts = step([0, 1, 1, 0])
+    assert parts["loss"] == parts["grad_norm"] == parts["rebuilt_whole"] == 0
+    decay = 1 - RATE * 3e-5 * 1.99  # all that is left: weight decay, through Nesterov's momentum
+    chex.assert_trees_all_close(after.params, jax.tree.map(lambda x: x * decay, start.params), rtol=1e-6)
 
 
 def test_r_gets_no_gradient(batch, start, autoencoder):
