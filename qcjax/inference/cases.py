@@ -21,7 +21,7 @@ class File(Protocol):
 
     @property
     def name(self) -> str:
-        """The case's."""
+        """What names the case."""
 
     @property
     def path(self) -> Path:

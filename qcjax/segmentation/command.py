@@ -1,4 +1,4 @@
-"""The subcommands `train` and `segment`; what they work with is imported when they run."""
+"""The subcommands `train`, `calibrate` and `segment`; what they work with is imported when they run."""
 
 import sys
 from dataclasses import replace
@@ -9,10 +9,12 @@ import tyro
 from rich.console import Console
 
 from qcjax.config.segmentation import EFFORTS
+from qcjax.labels import parse_labels
 from qcjax.runtime.exits import exit_code
 from qcjax.runtime.wording import count_of, printable
 
 if TYPE_CHECKING:
+    from qcjax.quality.check import Row
     from qcjax.segmentation.segment import Outcome
 
 FLAGGED_LISTED = 20  # on the terminal
@@ -100,6 +102,69 @@ def train(
         print(f"{out}: segment images with qcjax segment --model {out}")
 
     return exit_code(run)
+
+
+def calibrate(
+    truth: Annotated[Path, tyro.conf.arg(metavar="DIR")],
+    out: Annotated[Path, tyro.conf.arg(metavar="MODEL")],
+    images: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
+    masks: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
+    model: Annotated[Path | None, tyro.conf.arg(metavar="MODEL")] = None,
+    labels: Annotated[str | None, tyro.conf.arg(metavar="lv=1,myo=2,rv=3")] = None,
+    subject: Annotated[str | None, tyro.conf.arg(metavar="REGEX")] = None,
+    devices: int | None = None,
+) -> int:
+    """Calibrate predicted quality on your own cases whose true masks are known, from 9 subjects on.
+
+    What a model predicts, and above all its bounds, hold for subjects like those that it learnt from. Another scanner,
+    or other hands that draw the truth, shift them. With --images the model segments them and is compared with the
+    truth: `qcjax segment` predicts better then. With --masks those of another tool are: `qcjax score --model` does.
+    Both may be given. It says what predictions and bounds were worth on these cases before, and, with at least 10
+    subjects, after calibration on the others.
+
+    Example: qcjax calibrate --images scans --truth truth --out model-here
+
+    Args:
+      truth: The true masks; a_gt is the truth of image a.
+      out: Where the calibrated model goes: the model's files with another quality.json, and calibration.json, which
+        names no subject.
+      images: The images, at the truths' own relative names.
+      masks: Masks of any tool, at the truths' own relative names, which may have the suffix _gt, _pred or _seg.
+      model: The folder of a trained model; by default the one that comes with qcjax.
+      labels: The value of each structure in truth and masks; by default as in the model's own.
+      subject: What names the subject in a truth's path below --truth, a regular expression as of qcjax monitor train.
+      devices: How many devices to use; all by default.
+    """
+    from qcjax.data.datasets.masks import SUBJECT
+    from qcjax.runtime import jax_setup
+    from qcjax.segmentation.calibration import calibrate
+    from qcjax.segmentation.model import Model
+
+    jax_setup.prepare()
+
+    def run() -> None:
+        values = None if labels is None else parse_labels(labels)
+        loaded = Model.load(model, devices)
+        told = calibrate(loaded, truth, out, images, masks, values, subject or SUBJECT)
+        for kind, rows in told.items():
+            print("Masks of the model:" if kind == "segmented" else "Masks from elsewhere:")
+            for row in rows:
+                print(f"  {in_words(row)}")
+        print(f"{out}: use it with --model")
+
+    return exit_code(run)
+
+
+def in_words(row: "Row") -> str:
+    """A structure's row of what predictions are worth."""
+    when = "calibrated on the others" if row.calibrated else "as it was"
+    if not row.n:
+        return f"{row.structure.upper()}, {when}: no mask with a prediction"
+    return (
+        f"{row.structure.upper()}, {when}: predicted Dice off by {row.error:.3f} (bias {row.bias:+.3f}), Dice at least "
+        f"its lower bound in {row.covered:.0%}, HD at most its upper bound in {row.covered_hd:.0%} of "
+        f"{count_of(row.n, 'mask')} of {count_of(row.subjects, 'subject')}"
+    )
 
 
 def segment(

@@ -3,49 +3,21 @@
 import csv
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from qcjax.inference.signals import signals_of
-from qcjax.quality.model import PREDICTED, KnownCase, QualityModel
-from qcjax.segmentation.judge import known_case
+from qcjax.quality.model import PREDICTED, KnownCase
 from qcjax.segmentation.model import Model
 from qcjax.segmentation.segment import Segmentation
 from qcjax.segmentation.settings import Limits
 
 
 @pytest.fixture(scope="module")
-def known(model_folder: Path) -> list[KnownCase]:
-    """The records that training left of its four subjects."""
-    records = []
-    for fold in (1, 2):
-        path = model_folder / "training" / f"held_out_{fold}.json"
-        records += json.loads(path.read_text())["record"]
-    return [known_case(record) for record in records]
-
-
-@pytest.fixture(scope="module")
-def model(model_folder: Path, known: list[KnownCase], tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """A model whose masks are drawn to have Dice around 0.9 of lv, 0.85 of myo, 0.6 of rv, whatever they look like."""
-    folder = tmp_path_factory.mktemp("with_quality") / "model"
-    shutil.copytree(model_folder, folder, ignore=shutil.ignore_patterns("training", "held_out"))
-    rng = np.random.default_rng(0)
-    cases = [
-        replace(
-            known[i % len(known)],
-            subject=f"s{i}",
-            dice=rng.normal([0.9, 0.85, 0.6], 0.01).tolist(),
-            hd_mm=rng.normal([5, 6, 20], 0.5).tolist(),
-        )
-        for i in range(24)
-    ]
-    quality = QualityModel.fit(cases, ("lv", "myo", "rv"))
-    assert quality is not None
-    quality.save(folder)
-    return Model.load(folder, 1)
+def model(quality_folder: Path) -> Model:
+    return Model.load(quality_folder, 1)
 
 
 def rows_of(out: Path) -> list[dict[str, str]]:
@@ -104,7 +76,7 @@ def test_a_model_of_few_subjects_predicts_nothing(
 
 
 def test_held_out_subjects_and_new_images_have_the_same_signals(
-    model: Model, image_folder: Path, known: list[KnownCase]
+    model: Model, image_folder: Path, known_cases: list[KnownCase]
 ) -> None:
     result = model.segment_file(sorted(image_folder.iterdir())[0])[0]
     mask = np.zeros(result.labels.shape, np.uint8)
@@ -112,6 +84,6 @@ def test_held_out_subjects_and_new_images_have_the_same_signals(
         mask[result.labels == model.labels[structure.key]] = structure.id
     prepared = model.prepare(result.volume)
     found = signals_of(mask, prepared.spacing_mm, result.score, model.predict([prepared])[0].sums)
-    assert set(found) == set(known[0].signals)
+    assert set(found) == set(known_cases[0].signals)
     assert {x.shape for x in found.values()} == {(3,)}
     assert model.predict([prepared])[0].sums.inside.shape == (2, len(prepared.stack), 3)

@@ -141,6 +141,10 @@ class Images:
                     found = self._files.setdefault((place.relative_to(folder) / stem).as_posix(), [])
                     found.append(place / name)
 
+    def at(self, name: str) -> Path | None:
+        """The file at a relative name without ending; None where there is none."""
+        return next(iter(self._files.get(name, ())), None)
+
     def find(self, name: str, mask: Path) -> Path | None:
         """The image of a mask: at its relative name, without one of `IMAGE_SUFFIXES` or with it, or with `CHANNEL`.
 
