@@ -26,7 +26,7 @@ def count_chosen(candidates: Sequence[Mapping[str, Any]], rows: Sequence[CaseRow
 
 
 def candidates_table(results: Mapping[str, Any]) -> Table | None:
-    """Of every segmenter, view and stage: the candidates, and for how many cases each was chosen."""
+    """The candidates of every segmenter, view and stage, and for how many cases each was chosen."""
     rows = []
     for segmenter, views in (results.get("candidates") or {}).items():
         for view in (v for v in VIEWS if v in views):
