@@ -11,14 +11,13 @@ from qcjax.monitoring.gallery import gallery_words, monitoring_cards
 from qcjax.monitoring.table import read_measures
 from qcjax.monitoring.words import findings, policy, scales, what_differs
 from qcjax.report import page, published
-from qcjax.report.cards import Picture
+from qcjax.report.cards import Picture, card_pictures, opening
 from qcjax.report.page import head
 from qcjax.report.render import write_page
 from qcjax.report.run import FinishedRun, read_run
 
 SECTIONS = (
     ("findings", "In brief"),
-    ("run", "What ran"),
     ("agreement", "Pseudo and real"),
     ("ranking", "Ranking"),
     ("flags", "Flags"),
@@ -27,6 +26,7 @@ SECTIONS = (
     ("cases", "Flagged masks"),
     ("reconstruction", "The autoencoder"),
     ("published", "Published numbers"),
+    ("run", "What ran"),
     ("glossary", "Glossary"),
     ("citations", "Citations"),
 )
@@ -48,6 +48,14 @@ def write_monitoring_report(run_dir: Path) -> Path:
     """
     run = read_run(run_dir, "measures.csv", read_measures)
     context = {**_words(run), **_tables(run), **_figures(run), **_cases(run)}
+    shown = card_pictures([*context["cards"], *context["passed_cards"]])
+    plot = "How far the pseudo Dice follows the real one, a point for every structure of every mask."
+    if not context["agreement_figures"]:
+        plot = "Damaged masks against untouched ones."
+    context["opening"] = opening(
+        (shown, "The most doubtful mask: its image, its reconstruction, and where they differ."),
+        (context["agreement_figures"] or context["damage_figures"], plot),
+    )
     return write_page(run_dir / "report.html", "monitoring.html.j2", context)
 
 

@@ -8,6 +8,7 @@ from qcjax.data.subject import VIEWS
 from qcjax.refinement import candidates, flags, gallery, tables, words
 from qcjax.refinement.table import read_cases
 from qcjax.report import published, table
+from qcjax.report.cards import card_pictures, opening
 from qcjax.report.columns import present
 from qcjax.report.page import head
 from qcjax.report.render import write_page
@@ -15,8 +16,6 @@ from qcjax.report.run import FinishedRun, read_run
 
 SECTIONS = (
     ("findings", "In brief"),
-    ("run", "What ran"),
-    ("cohort", "Cohort"),
     ("ablation", "Ablation"),
     ("disease", "By disease"),
     ("vendor", "By vendor"),
@@ -27,6 +26,8 @@ SECTIONS = (
     ("clinical", "Volumes and EF"),
     ("training", "Training"),
     ("published", "Published numbers"),
+    ("cohort", "Cohort"),
+    ("run", "What ran"),
     ("glossary", "Glossary"),
     ("citations", "Citations"),
 )
@@ -46,15 +47,26 @@ def write_report(run_dir: Path) -> Path:
       FileNotFoundError: one of the first two files is not there.
     """
     run = read_run(run_dir, "cases.csv", read_cases)
+    ablation, changed = gallery.ablation_figures(run), gallery.refinement_figures(run)
+    flagged = gallery.flagged_cards(run)
     context = {
         **_words(run),
         **_tables(run),
-        "ablation_figures": gallery.ablation_figures(run),
+        "opening": opening(
+            (changed, "A case that refinement and selection changed most.")
+            if changed
+            else (
+                card_pictures(flagged["cards"]),
+                "The most doubtful case: image, mask, its reconstruction, and where they differ.",
+            ),
+            (ablation, "What each stage of the method reaches."),
+        ),
+        "ablation_figures": ablation,
         "scatter_figures": gallery.scatter_figures(run),
         "ood_figures": gallery.ood_figures(run),
-        "refinement_figures": gallery.refinement_figures(run),
+        "refinement_figures": changed,
         "curve_figures": gallery.curve_figures(run),
-        **gallery.flagged_cards(run),
+        **flagged,
     }
     return write_page(run_dir / "report.html", "report.html.j2", context)
 

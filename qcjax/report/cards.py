@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 MAX_FLAGGED_PICTURES = 12
@@ -41,6 +41,16 @@ def draw_card(
     except ValueError as error:
         drawn, text = None, f"{text} {error}"
     return Card(name, [tag for tag in tags if tag], text, embed(drawn, caption) if drawn else None)
+
+
+def opening(*first: tuple[Sequence[Picture], str]) -> list[Picture]:
+    """What a page begins with: the first picture of each of these, where there is any, with its sentence."""
+    return [replace(pictures[0], caption=text, alt=text) for pictures, text in first if pictures]
+
+
+def card_pictures(cards: Sequence[Card]) -> list[Picture]:
+    """The pictures of the cards that have one."""
+    return [card.picture for card in cards if card.picture]
 
 
 def drawn_pictures(*drawn: tuple[Path | None, str]) -> list[Picture]:

@@ -42,6 +42,7 @@ def head(
         "title": title,
         "lead": lead + (f" Preset “{results['preset']}”." if results.get("preset") else ""),
         "sections": sections,
+        "opening": (),  # pictures, where the experiment has any
         "findings": findings,
         "facts": [(name, str(value)) for name, value in told if value not in (None, "")],
         "config": json.dumps(run.config, indent=2, ensure_ascii=False),

@@ -1,6 +1,7 @@
 """What the folds' networks make of subjects that they haven't seen: measures of every case, and their summary."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,42 @@ def judge_case(
         write_labels(keep(".nii.gz"), by_id[mask], image, 1)
         write_arrays(keep(".safetensors"), {"probabilities": probabilities.astype(np.float16)})
     return record
+
+
+@dataclass(frozen=True)
+class Example:
+    """A case that a network hasn't seen, in arrays (x, y, slices) of one grid, ids of structures."""
+
+    name: str
+    image: np.ndarray
+    mask: np.ndarray
+    reconstruction: np.ndarray
+    truth: np.ndarray
+    spacing_mm: tuple[float, float, float]
+
+
+def typical(records: Sequence[Record]) -> int:
+    """The place of the case whose mean Dice over its structures is the median, among records."""
+    dice = [np.mean([v["dice"] or 0 for v in record["structures"].values()]) for record in records]
+    return int(np.argsort(dice, kind="stable")[len(dice) // 2])
+
+
+def example_of(
+    cohort: Cohort,
+    number: int,
+    probabilities: np.ndarray,
+    monitor: Monitor,
+    mapping: dict[int, int],
+    direction: complex | None,
+) -> Example:
+    """A case with its mask and what the monitor rebuilds of it; arguments as of `judge_case`."""
+    case = cohort.cases[number]
+    assert case.label_path is not None
+    image = read_image(case.image_path, monitor.orientation)
+    truth = read_labels(case.label_path, mapping, like=image).array
+    mask = restore_labels(probabilities, cohort.geometries[number])
+    rebuilt = judge_turned(monitor, mask, image.spacing_mm, direction).reconstruction
+    return Example(case.name, image.array, mask, rebuilt, truth, image.spacing_mm)
 
 
 def _finite(value: float) -> float | None:

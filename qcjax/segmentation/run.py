@@ -28,7 +28,7 @@ from qcjax.runtime.records import kept_record
 from qcjax.segmentation.card import write_card
 from qcjax.segmentation.dataset import TrainingSet, find_labelled, prepare_checked
 from qcjax.segmentation.fold import Fold, Recipe
-from qcjax.segmentation.judge import Record, judge_case, known_case, summarise
+from qcjax.segmentation.judge import Example, Record, example_of, judge_case, known_case, summarise, typical
 from qcjax.segmentation.model import DESCRIPTION, FORMAT, MONITOR, WEIGHTS
 from qcjax.segmentation.training_page import write_training_page
 from qcjax.segmentation.turns import mean_direction, rv_direction
@@ -69,7 +69,7 @@ class Training:
         networks = [fold.run(journal) for fold in folds]
         monitor = self.train_monitor()
         records = self.judged(recipe, data, folds, networks, monitor)
-        self.export(networks, monitor, records)
+        self.export(networks, monitor, records, self.example(recipe, data, networks, monitor, records))
 
     def fold(self, recipe: Recipe, data: Any, number: int) -> Fold:
         """A fold, counted from 0."""
@@ -129,10 +129,27 @@ class Training:
             records += kept_record(path, judge)
         return records
 
+    def example(
+        self,
+        recipe: Recipe,
+        data: Any,
+        networks: Sequence[Variables],
+        monitor: Monitor,
+        records: Sequence[Record],
+    ) -> Example:
+        """The case of median Dice, segmented by the network that hasn't seen it."""
+        record = records[typical(records)]
+        place = [case.name for case in self.cohort.cases].index(record["case"])
+        variables = self.devices.replicate(networks[record["fold"] - 1])
+        found = recipe.probabilities(variables, data, self.cohort.slices_of([place]))
+        return example_of(self.cohort, place, found, monitor, self.set.mapping, self.rv_direction())
+
     def _kept(self, name: str) -> Any:
         return lambda ending: self.out / HELD_OUT / f"{name}{ending}"
 
-    def export(self, networks: Sequence[Variables], monitor: Monitor, records: Sequence[Record]) -> None:
+    def export(
+        self, networks: Sequence[Variables], monitor: Monitor, records: Sequence[Record], example: Example
+    ) -> None:
         """Write the model: all that it takes to segment, a card, and a page."""
         keys = [s.key for s in self.set.structures]
         config, about = self.config, self.about(records)
@@ -159,7 +176,7 @@ class Training:
         write_whole(self.out / DESCRIPTION, json.dumps(description, indent=2) + "\n")
         self.fit_quality(records)
         write_card(self.out / "README.md", description)
-        write_training_page(self.out / "report.html", description, records, self.set, self.work)
+        write_training_page(self.out / "report.html", description, records, self.set, self.work, example)
         for line in in_short(description["cross_validated"]):
             say(line)
 

@@ -11,11 +11,12 @@ import numpy as np
 
 from qcjax.labels import Structure
 from qcjax.report import style
-from qcjax.report.cards import drawn_pictures
+from qcjax.report.cards import drawn_pictures, opening
+from qcjax.report.pictures import draw_inconsistency
 from qcjax.report.render import write_page
 from qcjax.report.table import Table, number, with_interval
 from qcjax.segmentation.dataset import TrainingSet
-from qcjax.segmentation.judge import Record, summarise
+from qcjax.segmentation.judge import Example, Record, summarise
 
 SECTIONS = (
     ("findings", "In brief"),
@@ -29,24 +30,33 @@ LOWEST = 15  # cases in the table of the worst
 
 
 def write_training_page(
-    path: Path, description: Mapping[str, Any], records: Sequence[Record], data: TrainingSet, work: Path
+    path: Path,
+    description: Mapping[str, Any],
+    records: Sequence[Record],
+    data: TrainingSet,
+    work: Path,
+    example: Example,
 ) -> Path:
     """Draw the figures and write the page; its path."""
     measured = description["cross_validated"]
     with tempfile.TemporaryDirectory() as scratch:
         volumes = _draw_volumes(records, data.structures, Path(scratch) / "volumes.png")
+        shown = _draw_example(example, data.structures, Path(scratch) / "example.png")
+        agree = drawn_pictures((volumes, "Difference of volumes, found less true, against their mean."))
         learning = _draw_learning(work / "metrics.jsonl", data.structures, Path(scratch) / "learning.png")
         context = {
             "title": f"A model of {', '.join(key.upper() for key in data.labels)}",
             "lead": "Each network is judged on the subjects of its own fold, which it hadn't seen.",
             "sections": SECTIONS,
+            "opening": opening(
+                (drawn_pictures((shown, "")), f"A case of median Dice, {example.name}, and its truth."),
+                (agree, "How far each structure's volume is from the true one, over all cases."),
+            ),
             "findings": _findings(description),
             "overall": _overall(measured),
             "groups": _group_tables(records, data),
             "agreement": _agreement(measured),
-            "volumes": drawn_pictures(
-                (volumes, "Difference of volumes, found less true, against their mean.")
-            ),
+            "volumes": agree,
             "worst": _worst(records, list(data.labels)),
             "learning": drawn_pictures(
                 (
@@ -143,6 +153,14 @@ def _worst(records: Sequence[Record], keys: Sequence[str]) -> Table:
         *(f"{m} {k.upper()}" for k in keys for m in ("Dice", "HD (mm)", "pDC")),
     ]
     return Table("Cases of the lowest Dice of any structure, and what the monitor says of them", header, rows)
+
+
+def _draw_example(example: Example, structures: Sequence[Structure], path: Path) -> Path:
+    slices = np.flatnonzero((example.truth > 0).any((0, 1)))
+    middle = int(slices[len(slices) // 2]) if len(slices) else example.truth.shape[2] // 2
+    arrays = (example.image, example.mask, example.reconstruction)
+    x_mm, y_mm, _ = example.spacing_mm
+    return draw_inconsistency(*arrays, (x_mm, y_mm), middle, path, structures, 110, example.truth)
 
 
 @matplotlib.rc_context(style.STYLE)

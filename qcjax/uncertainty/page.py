@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from qcjax.report import page, table
-from qcjax.report.cards import Picture
+from qcjax.report.cards import Picture, card_pictures, opening
 from qcjax.report.page import head
 from qcjax.report.published import CITATIONS
 from qcjax.report.render import write_page
@@ -19,7 +19,6 @@ from qcjax.uncertainty.words import findings, what_differs
 
 SECTIONS = (
     ("findings", "In brief"),
-    ("run", "What ran"),
     ("scores", "Scores"),
     ("differences", "Differences"),
     ("positions", "Slice position"),
@@ -30,6 +29,7 @@ SECTIONS = (
     ("examples", "Examples"),
     ("cases", "Uncertain cases"),
     ("training", "Training"),
+    ("run", "What ran"),
     ("glossary", "Glossary"),
     ("citations", "Citations"),
 )
@@ -53,6 +53,16 @@ def write_uncertainty_report(run_dir: Path) -> Path:
     run = read_run(run_dir, "cases.csv", read_cases)
     found = run.results.get("tables") or summarise_uncertainty(run.rows, int(run.results.get("seed") or 0))
     context = {**_words(run, found), **_tables(run, found), **_figures(run, found), **_cases(run)}
+    context["opening"] = opening(
+        (
+            card_pictures([*context["example_cards"], *context["cards"]]),
+            "A case: images and masks above, ground truth and the variance of the samples below.",
+        ),
+        (
+            context["difference_figures"] or context["position_figures"],
+            "What the proposed method changes in DSC.",
+        ),
+    )
     return write_page(run_dir / "report.html", "uncertainty.html.j2", context)
 
 

@@ -15,7 +15,7 @@ from qcjax.monitoring.words import findings
 from qcjax.report.run import read_run
 from qcjax.report.table import DASH
 from tests.monitoring.monitoring_runs import METHODS, make_measure_row, write_monitoring_run
-from tests.report.pages import check_pictures, check_sections, text_of
+from tests.report.pages import check_opening, check_pictures, check_sections, text_of
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_section_and_nothing_from_outside(page: Path) -> None:
     check_sections(page, SECTIONS)
+    check_opening(page)
     check_pictures(page, at_least=13)
 
 

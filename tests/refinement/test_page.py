@@ -13,7 +13,7 @@ from qcjax.refinement.tables import BETTER, difference_tables
 from qcjax.refinement.words import findings
 from qcjax.report import published
 from qcjax.report.table import NO_DIFFERENCE, judge
-from tests.report.pages import check_pictures, check_sections, text_of
+from tests.report.pages import check_opening, check_pictures, check_sections, text_of
 
 NewRun = Callable[..., Path]
 
@@ -25,6 +25,7 @@ def page(whole_run: Path) -> Path:
 
 def test_opens_with_every_section(page: Path) -> None:
     check_sections(page, SECTIONS)
+    check_opening(page)
 
 
 def test_pictures_are_in_the_page_and_nothing_from_outside(page: Path) -> None:

@@ -24,6 +24,17 @@ def check_sections(path: Path, sections: Sequence[tuple[str, str]]) -> None:
     assert "{{" not in html and "{%" not in html
 
 
+def check_opening(path: Path) -> None:
+    """Before anything else of the page, and its first screen of words: a picture and a plot, a sentence each."""
+    html = path.read_text(encoding="utf-8")
+    start = html[html.index("<h1>") : html.index('<section id="findings">')]
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", start, re.DOTALL)
+    assert start.count("<img") == len(captions) == 2 and "<table" not in start
+    assert all(text.endswith(".") and ". " not in text for text in captions), captions
+    run, content = html.index('<section id="run">'), html.index('<section id="findings">')
+    assert content < run and "<dl class" not in html[:run]
+
+
 def check_pictures(path: Path, at_least: int) -> None:
     """No network, no script; pictures are in the page, with words for those who cannot see them."""
     html = path.read_text(encoding="utf-8")

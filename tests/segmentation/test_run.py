@@ -20,6 +20,7 @@ from qcjax.segmentation.model import Model
 from qcjax.segmentation.run import Training
 from qcjax.segmentation.segment import Segmentation
 from qcjax.segmentation.weights import network_of
+from tests.report.pages import check_opening
 from tests.segmentation.conftest import TINY
 
 
@@ -36,6 +37,7 @@ def test_the_folder_holds_a_model_its_card_and_its_page(
     page = (model_folder / "report.html").read_text()
     assert "4 subjects, 8 labelled images" in card
     assert "By fold" in page
+    check_opening(model_folder / "report.html")
     # what is handed on names no subject and no place
     for text in (card, json.dumps(found), (model_folder / "monitor" / "monitor.json").read_text()):
         assert not re.search(r"patient\d", text)

@@ -14,7 +14,7 @@ from qcjax.uncertainty.page import SECTIONS, write_uncertainty_report
 from qcjax.uncertainty.pictures import load_case, most_uncertain_slice, position_slices
 from qcjax.uncertainty.summary import summarise_uncertainty
 from qcjax.uncertainty.words import findings
-from tests.report.pages import check_pictures, check_sections, text_of
+from tests.report.pages import check_opening, check_pictures, check_sections, text_of
 from tests.uncertainty.uncertainty_runs import make_case_row, make_rows, name_files, write_uncertainty_run
 
 
@@ -28,6 +28,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_section_and_nothing_from_outside(page: Path) -> None:
     check_sections(page, SECTIONS)
+    check_opening(page)
     check_pictures(page, at_least=6 + 2 + 3)
     text = text_of(page)
     assert "nan" not in text.lower() and "None" not in text
