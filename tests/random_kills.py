@@ -7,6 +7,7 @@ the test suite: seconds to a minute for each kill.
 Every start is a process of its own, forked from one that has imported everything and has computed nothing.
 """
 
+# ruff: noqa: E402
 import argparse
 import hashlib
 import json
@@ -22,6 +23,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+
+sys.path[0] = str(Path(__file__).parents[1])  # not tests/, whose rooms have the names of the packages
 
 from experiments import mnms2
 from qcjax.refinement.refine import Pool
