@@ -16,7 +16,7 @@ from qcjax import qc
 from qcjax.inference.monitor import DESCRIPTION, WEIGHTS, Score, slice_dice
 from qcjax.labels import Structure, structures_named
 from qcjax.qc.suspicion import features
-from qcjax.scoring.score import Scores, Scoring
+from qcjax.scoring.score import Outcome, ScoringRun
 
 KEYS = ("lv", "myo", "rv")
 KEPT = 30
@@ -85,7 +85,7 @@ class FakeMonitor:
         return Score(
             structures=self.structures,
             pdc=pdc,
-            phd_mm=phd,
+            phd=phd,
             slice_pdc=by_slice,
             flags=flags,
             measured=features(prepared.stack, rebuilt, spacing_mm, pdc, phd, self.structures),
@@ -112,9 +112,9 @@ def save_mask(path: Path, labels: np.ndarray, affine: np.ndarray | None = None) 
     return path
 
 
-def score(monitor: FakeMonitor, masks: Path, out: Path, pictures: int = 0, **options: object) -> Scores:
-    """Open the folder and run; `options` are those of `Scoring.open`."""
-    return Scoring.open(monitor, masks, out, **options).run(pictures)  # type: ignore[arg-type]
+def score(monitor: FakeMonitor, masks: Path, out: Path, pictures: int = 0, **options: object) -> Outcome:
+    """Open the folder and run; `options` are those of `ScoringRun.open`."""
+    return ScoringRun.open(monitor, masks, out, **options).run(pictures)  # type: ignore[arg-type]
 
 
 def rows_of(out: Path) -> dict[tuple[str, str], dict[str, str]]:

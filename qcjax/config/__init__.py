@@ -9,7 +9,7 @@ from qcjax.config.hosts import Hosts
 from qcjax.config.method import METHODS, PAPER, Method, method_of
 from qcjax.config.monitor import MONITORS, Centre, DiceOfMasks, MonitorConfig
 from qcjax.config.training import AutoencoderConfig, RefinementConfig, SegmenterConfig, UncertaintyConfig
-from qcjax.config.values import ARMS, Arm, Preset, Segmenter, Stream, View
+from qcjax.config.values import ARMS, ArmName, Preset, Segmenter, Stream, View
 
 __all__ = [
     "ARMS",
@@ -18,7 +18,7 @@ __all__ = [
     "PAPER",
     "Method",
     "AcdcConfig",
-    "Arm",
+    "ArmName",
     "AutoencoderConfig",
     "Centre",
     "DiceOfMasks",

@@ -9,7 +9,7 @@ from qcjax.config.hosts import Hosts
 from qcjax.config.method import Method, method_of
 from qcjax.config.monitor import MonitorConfig
 from qcjax.config.training import AutoencoderConfig, RefinementConfig, SegmenterConfig, UncertaintyConfig
-from qcjax.config.values import ARMS, Arm, Preset, Segmenter, Stream, View
+from qcjax.config.values import ARMS, ArmName, Preset, Segmenter, Stream, View
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class EmidecConfig(RunConfig):
     preset."""
     folds: int = 5
     """Folds of the cross-validation, each with normal and pathological cases in equal shares."""
-    arms: tuple[Arm, ...] = ARMS
+    arms: tuple[ArmName, ...] = ARMS
     """What to compare."""
     spacing_mm: tuple[float, float, float] = (10.0, 1.458, 1.458)
     """Spacing of the prepared volumes: across slices, and in plane."""

@@ -5,6 +5,6 @@ from typing import Literal
 Segmenter = Literal["nnunet", "acdc_unet"]
 View = Literal["SA", "LA"]
 Preset = Literal["demo", "small", "paper", "original"]
-Arm = Literal["baseline", "control", "proposed"]
+ArmName = Literal["baseline", "control", "proposed"]
 Stream = Literal["auto", "always", "never"]
-ARMS: tuple[Arm, ...] = ("baseline", "control", "proposed")
+ARMS: tuple[ArmName, ...] = ("baseline", "control", "proposed")

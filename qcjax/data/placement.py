@@ -20,7 +20,7 @@ GIB = 2**30
 
 
 def place(parts: Sequence[Any], devices: Devices, stream: Stream = "auto", title: str = "data") -> Any:
-    """Data of a cohort, for `Take`: on each device, or `Streamed`.
+    """Data of a cohort, for `Batcher`: on each device, or `Streamed`.
 
     Args:
       parts: named tuples of one kind, each of numpy arrays with as many rows (n, ...); one after the other they are
@@ -52,7 +52,7 @@ def free_bytes(devices: Devices) -> int | None:
     return min(found)
 
 
-class Take:
+class Batcher:
     """(data, indices, weight) -> Batch on the devices, wherever the data are; indices and weight as from `shard`."""
 
     def __init__(

@@ -31,7 +31,7 @@ from qcjax.data.subject import Volume
 from qcjax.labels import Structure, structures_named
 from qcjax.metrics.overlap import joint_box
 from qcjax.models import MaskAutoencoder
-from qcjax.qc.suspicion import Reference, features
+from qcjax.qc.suspicion import TrainingSpread, features
 from qcjax.runtime.arrays import read_arrays
 from qcjax.runtime.devices import REPLICATED, SHARDED, Devices
 from qcjax.typing import Array, Variables
@@ -59,7 +59,7 @@ class Score:
 
     structures: tuple[Structure, ...]
     pdc: np.ndarray  # (k,) pseudo Dice, 0 where the structure is absent from the mask or its reconstruction
-    phd_mm: np.ndarray  # (k,) pseudo Hausdorff distance in `unit`, NaN there
+    phd: np.ndarray  # (k,) pseudo Hausdorff distance in `unit`, NaN there
     slice_pdc: np.ndarray  # (slices, k); NaN where a slice has the structure in neither
     flags: list[qc.Flag]
     measured: np.ndarray  # (6, k), see `suspicion.features`
@@ -113,7 +113,7 @@ class Monitor:
         self.optional = tuple(s for s in self.structures if s.key in description.get("may_be_absent", ()))
         self.unit = self.method.unit  # of distances
         reference = description.get("reference")
-        self.reference = None if reference is None else Reference.from_json(reference)
+        self.reference = None if reference is None else TrainingSpread.from_json(reference)
         on_cpu = devices.devices[0].platform == "cpu"
         self.batch = devices.batch_size(BATCH_CPU if on_cpu else BATCH)
         self._variables = devices.replicate(variables)

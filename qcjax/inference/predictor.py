@@ -12,7 +12,7 @@ import numpy as np
 
 from qcjax import losses
 from qcjax.data.batches import Batch, Plan, Slices, batch_of, in_batches, take
-from qcjax.data.placement import Take, ahead
+from qcjax.data.placement import Batcher, ahead
 from qcjax.data.streaming import Streamed
 from qcjax.models.cpu.inference import in_parts
 from qcjax.qc.mc_dropout import drawn, slice_keys
@@ -104,7 +104,7 @@ class Predictor:
         self._draw = devices.compile(draw, (REPLICATED, SHARDED, SHARDED, BROADCAST, BROADCAST))
         self._combine = devices.compile(combine, (SHARDED, SHARDED))
         self._spread = devices.compile(spread, (SHARDED, SHARDED))
-        self.take = Take(devices, take, batch_of)
+        self.take = Batcher(devices, take, batch_of)
         self._evaluate = devices.compile(evaluate, axes)
         self._reconstruct = devices.compile(reconstruct, axes)
         self._rebuild = devices.compile(rebuild, axes)

@@ -97,7 +97,7 @@ def _structure_rows(
             "structure": key,
             "distance_unit": score.unit,
             "pdc": float(score.pdc[i]),
-            "phd": float(score.phd_mm[i]),
+            "phd": float(score.phd[i]),
             "flag": flags[0].kind if flags else "",
             "reason": "; ".join(flag.reason for flag in flags),
             "agreement": float(agreement[i]),

@@ -70,38 +70,38 @@ def inconsistency_map(
 
 def flags(
     pdc: Float[np.ndarray, " k"],
-    phd_mm: Float[np.ndarray, " k"],
+    phd: Float[np.ndarray, " k"],
     structures: Sequence[Structure] = CARDIAC,
-    hd_limit_mm: float = 50.0,
+    hd_limit: float = 50.0,
     dc_limit: float = 0.5,
     unit: str = "mm",
 ) -> list[Flag]:
     """The flags of one case (monitoring paper).
 
     Erroneous: the structure is absent (pDC 0 and pHD undefined; the paper writes both as 0). Suspicious: pHD
-    above `hd_limit_mm` or pDC below `dc_limit`.
+    above `hd_limit` or pDC below `dc_limit`.
 
     Args:
-      pdc, phd_mm: (k,) pseudo Dice and pseudo Hausdorff distance of the k structures.
+      pdc, phd: (k,) pseudo Dice and pseudo Hausdorff distance of the k structures.
       structures: the k structures.
-      hd_limit_mm, dc_limit: the paper's limits by default.
-      unit: of the distances and their limit, for the reasons; the authors' code counts voxels.
+      hd_limit, dc_limit: the paper's limits by default.
+      unit: of pHD and its limit, for the reasons; the authors' code counts voxels.
 
     Raises:
       ValueError: not one measure for each structure.
     """
-    for name, values in (("pdc", pdc), ("phd_mm", phd_mm)):
+    for name, values in (("pdc", pdc), ("phd", phd)):
         if values.shape != (len(structures),):
             raise ValueError(f"{name}: shape {values.shape} found, expected ({len(structures)},)")
     found = []
-    for structure, dc, hd in zip(structures, pdc.tolist(), phd_mm.tolist(), strict=True):
+    for structure, dc, hd in zip(structures, pdc.tolist(), phd.tolist(), strict=True):
         if not np.isfinite(hd):
             reason = f"{structure.name} is absent from the mask or from its reconstruction"
             found.append(Flag(structure.key, "erroneous", reason))
             continue
         reasons = []
-        if hd > hd_limit_mm:
-            reasons.append(f"pseudo Hausdorff distance {hd:.1f} {unit} is above {hd_limit_mm:g} {unit}")
+        if hd > hd_limit:
+            reasons.append(f"pseudo Hausdorff distance {hd:.1f} {unit} is above {hd_limit:g} {unit}")
         if dc < dc_limit:
             reasons.append(f"pseudo Dice {dc:.2f} is below {dc_limit:g}")
         if reasons:

@@ -30,7 +30,7 @@ def features(
     rebuilt: Integer[np.ndarray, "s h w"],
     spacing_mm: Spacing,
     pdc: Float[np.ndarray, " k"],
-    phd_mm: Float[np.ndarray, " k"],
+    phd: Float[np.ndarray, " k"],
     structures: Sequence[Structure],
 ) -> Float[np.ndarray, "6 k"]:
     """The measures of a case that grow as mask and reconstruction part.
@@ -38,13 +38,13 @@ def features(
     Args:
       mask, rebuilt: label maps (slices, h, w).
       spacing_mm: (slices, h, w).
-      pdc, phd_mm: (k,) of the case.
+      pdc, phd: (k,) of the case.
 
     Returns:
-      (6, k): 1 − pDC; pHD in mm; the square root of the largest area in mm² on which a slice of both differs; the same
-      of the area that a slice of the mask lacks to the larger ones on either side of it; the share of the mask's other
-      structures, by area, that lies in slices without this one; the number of slices without it between two that have
-      it. Infinite where the structure is absent from the mask or its reconstruction.
+      (6, k): 1 − pDC; pHD in the unit of the spacing; the square root of the largest area in its square on which a
+      slice of both differs; the same of the area that a slice of the mask lacks to the larger ones on either side of
+      it; the share of the mask's other structures, by area, that lies in slices without this one; the number of slices
+      without it between two that have it. Infinite where the structure is absent from the mask or its reconstruction.
     """
     pixel_mm2 = float(spacing_mm[1]) * float(spacing_mm[2])
     # in pixels: (k, slices)
@@ -60,8 +60,8 @@ def features(
     others = areas.sum(axis=0) - areas
     alone = np.where(areas == 0, others, 0).sum(axis=1) / np.maximum(others.sum(axis=1), 1)
     gaps = np.array([_gaps(of_structure) for of_structure in areas])
-    absent = ~np.isfinite(phd_mm)
-    distance = np.where(absent, np.inf, phd_mm)
+    absent = ~np.isfinite(phd)
+    distance = np.where(absent, np.inf, phd)
     return np.where(
         absent, np.inf, np.stack([1 - pdc, distance, np.sqrt(area), np.sqrt(valley), alone, gaps])
     )
@@ -80,7 +80,7 @@ def _gaps(areas: np.ndarray) -> int:
 
 
 @dataclass(frozen=True)
-class Reference:
+class TrainingSpread:
     """How the measures of ground-truth masks spread, each (6, k) as nested lists.
 
     A mask's excess is the root of the weighted sum of squares of what its measures exceed the median by, in spreads.
@@ -94,8 +94,8 @@ class Reference:
     weights: Sequence[float]  # of the measures' squares
 
     @classmethod
-    def of(cls, measured: Sequence[Float[np.ndarray, "m k"]]) -> "Reference":
-        """A reference of the `features` of ground-truth masks; those with an absent structure don't count.
+    def of(cls, measured: Sequence[Float[np.ndarray, "m k"]]) -> "TrainingSpread":
+        """The spread of the `features` of ground-truth masks; those with an absent structure don't count.
 
         Raises:
           ValueError: none is left.
@@ -120,7 +120,7 @@ class Reference:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Reference":
+    def from_json(cls, values: dict[str, Any]) -> "TrainingSpread":
         """The inverse of `to_json`."""
         return cls(**values)
 

@@ -85,7 +85,7 @@ def score(
     """
     from qcjax.inference.monitor import Monitor
     from qcjax.runtime import jax_setup
-    from qcjax.scoring.score import Scores, Scoring
+    from qcjax.scoring.score import Outcome, ScoringRun
     from qcjax.scoring.share import Share
 
     jax_setup.prepare()
@@ -95,11 +95,11 @@ def score(
         loaded = Monitor.load(_judging(monitor, model), devices)
         expectation = None if model is None else _expectation(model, accept, coverage)
         limits = hd_limit_mm, dc_limit, doubt_limit
-        scoring = Scoring.open(loaded, masks, out, values, images, *limits, part, expectation)
+        scoring = ScoringRun.open(loaded, masks, out, values, images, *limits, part, expectation)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    ended: list[Scores] = []
+    ended: list[Outcome] = []
     code = exit_code(lambda: ended.append(scoring.run(pictures)))
     if code:
         return code

@@ -12,7 +12,7 @@ from qcjax.report.table import Table
 from qcjax.report.viewer import viewer_data
 from qcjax.runtime.line_journal import Line
 from qcjax.runtime.wording import count_of
-from qcjax.scoring.views import Scored, cohort_values, columns, measure_header, view
+from qcjax.scoring.views import ScoredMasks, cohort_values, columns, measure_header, view
 
 MAX_ROWS = 500  # of a table; more are in scores.csv
 METHOD = (
@@ -28,7 +28,7 @@ SECTIONS = (
 )
 
 
-def write_scores_page(scored: Scored, n_pictures: int) -> Path:
+def write_scores_page(scored: ScoredMasks, n_pictures: int) -> Path:
     """Draw the most doubtful cases from their files and write the page, which holds everything that it shows.
 
     Args:
@@ -105,7 +105,7 @@ def _findings(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> list[s
     return found
 
 
-def _facts(scored: Scored) -> list[tuple[str, str]]:
+def _facts(scored: ScoredMasks) -> list[tuple[str, str]]:
     seconds = scored.summary["seconds_median"]
     return [
         ("monitor", str(scored.settings["monitor"])),
@@ -116,7 +116,7 @@ def _facts(scored: Scored) -> list[tuple[str, str]]:
     ]
 
 
-def _structure_table(scored: Scored) -> Table:
+def _structure_table(scored: ScoredMasks) -> Table:
     counts = scored.summary["structures"]
     rows = [[key.upper(), str(counts[key]["erroneous"]), str(counts[key]["suspicious"])] for key in counts]
     return Table("Flags by structure", ["structure", "erroneous", "suspicious"], rows)

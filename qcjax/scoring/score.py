@@ -25,14 +25,14 @@ from qcjax.scoring.page import write_scores_page
 from qcjax.scoring.share import Share, claim, journal_path, share_of, shares_in
 from qcjax.scoring.stream import Stream, case_key
 from qcjax.scoring.table import ScoreJournal, output_paths, summarise, write_table
-from qcjax.scoring.views import Scored
+from qcjax.scoring.views import ScoredMasks
 
 UNCHECKED = ("without_image",)  # counts of cases of which a check that was asked for didn't happen
 COPIED_AT_ONCE = 1000  # lines from one journal to another
 
 
 @dataclass(frozen=True)
-class Scores:
+class Outcome:
     """What a run leaves."""
 
     folder: Path  # with maps/ and, once complete, scores.csv, summary.json, report.html
@@ -51,7 +51,7 @@ class Scores:
         return any(self.summary[n] for n in (*names, *(() if without_images or not names else UNCHECKED)))
 
 
-class Scoring:
+class ScoringRun:
     """One folder of masks or a share of it, one monitor, one folder of results."""
 
     def __init__(
@@ -84,7 +84,7 @@ class Scoring:
         doubt_limit: float = contrast.DOUBT_LIMIT,
         share: Share | tuple[int, int] | None = None,
         expectation: Expectation | None = None,
-    ) -> "Scoring":
+    ) -> "ScoringRun":
         """Find the masks and make the folder of results, or go on with what is in it.
 
         Args:
@@ -137,7 +137,7 @@ class Scoring:
         keep_settings(out / "score.json", settings, "monitor", "scores")
         return cls(monitor, files, out, settings, pairs, part, left_out, expectation)
 
-    def run(self, pictures: int = 40) -> Scores:
+    def run(self, pictures: int = 40) -> Outcome:
         """Score what isn't scored yet; write `scores.csv`, `summary.json` and `report.html`.
 
         A share writes them only where by then all other shares are done.
@@ -168,7 +168,7 @@ class Scoring:
         else:
             summary, complete = self._summary(this_run), self._merge(this_run, pictures)
         flagged = [entry for entry in self._entries() if entry.status in ("erroneous", "suspicious")]
-        return Scores(self.out, summary, sorted(flagged, key=lambda entry: entry.urgency), complete)
+        return Outcome(self.out, summary, sorted(flagged, key=lambda entry: entry.urgency), complete)
 
     def _entries(self) -> list[Entry]:
         """The entries of all its masks, by name."""
@@ -192,7 +192,7 @@ class Scoring:
         write_table(self.out / "scores.csv", self.journal.lines_of(entries), keys, self.monitor.unit)
         summary = self._summary(this_run)
         write_json(self.out / "summary.json", summary)
-        scored = Scored(
+        scored = ScoredMasks(
             self.out,
             self.settings,
             summary,
@@ -218,7 +218,7 @@ class Scoring:
                     f"{self.out}: this file system has no locks; when all shares are done, start without --share"
                 )
                 return False
-            whole = Scoring(
+            whole = ScoringRun(
                 self.monitor, self.all_files, self.out, self.settings, self.images, left_out=self.left_out
             )
             others = whole._others()

@@ -90,7 +90,7 @@ class Stream:
     def _judge(self, file: MaskCase, case: Case, rebuilt: np.ndarray) -> Line:
         """Of a reconstruction (slices, size, size) uint8; its two volumes are written."""
         score = self.monitor.assess(case.prepared, rebuilt)
-        flags = qc.flags(score.pdc, score.phd_mm, score.structures, *self.limits, score.unit)
+        flags = qc.flags(score.pdc, score.phd, score.structures, *self.limits, score.unit)
         if case.doubts is not None:
             flags += contrast.flags(case.doubts, score.structures, self.doubt_limit)
         differs = qc.inconsistency_map(case.mask.array, score.reconstruction)

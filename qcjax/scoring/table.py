@@ -99,7 +99,7 @@ def score_line(
             "reason": "; ".join(flag.reason for flag in own),
             "volume_ml": to_json(volumes_ml[i]),
             "pdc": to_json(score.pdc[i]),
-            "phd_mm": to_json(score.phd_mm[i]),
+            "phd": to_json(score.phd[i]),
             "worst_slice": None if place < 0 else axes.slice_number(place, slices) + 1,
             "doubt": None if doubts is None else to_json(doubts[i]),
             **(predicted[structure.key] if predicted else {}),
@@ -152,7 +152,7 @@ def _rows(line: Line, keys: Sequence[str]) -> Iterator[list[Any]]:
     about = [line.get("image_error", ""), line.get("geometry", "")]
     for key in keys:
         found = line["structures"].get(key, {})
-        measured = [found.get(c) for c in ("volume_ml", "pdc", "phd_mm", "worst_slice")]
+        measured = [found.get(c) for c in ("volume_ml", "pdc", "phd", "worst_slice")]
         judged = [line["name"], key, found.get("verdict", ""), found.get("reason", "")]
         yield [*judged, *measured, *shared, found.get("doubt"), *about, *(found.get(c) for c in PREDICTED)]
 

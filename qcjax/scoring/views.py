@@ -23,7 +23,7 @@ NOT_SCORED = "not scored"  # in place of a verdict
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredMasks:
     """What the page is made from."""
 
     folder: Path  # of the scores
@@ -46,7 +46,7 @@ class Scored:
         return self.settings["quality_sha256"] is not None
 
 
-def columns(scored: Scored) -> list[str]:
+def columns(scored: ScoredMasks) -> list[str]:
     """The viewer's columns of numbers."""
     keys = [s.key.upper() for s in scored.structures]
     doubt = ["doubt"] if scored.images else []
@@ -55,7 +55,7 @@ def columns(scored: Scored) -> list[str]:
     return ["suspicion", *doubt, *expected, *(f"{k} (ml)" for k in keys), *measures]
 
 
-def cohort_values(scored: Scored) -> Iterator[dict[str, float]]:
+def cohort_values(scored: ScoredMasks) -> Iterator[dict[str, float]]:
     """Per scored mask what its place in the cohort is shown of: suspicion, doubt, volumes."""
     ends = ("suspicion", "doubt", "(ml)", "≥")
     for line in scored.journal.lines_of(e for e in scored.entries if e.status != "error"):
@@ -63,7 +63,7 @@ def cohort_values(scored: Scored) -> Iterator[dict[str, float]]:
         yield {name: value for name, value in values.items() if name.endswith(ends)}
 
 
-def case_values(scored: Scored, line: Line) -> dict[str, float]:
+def case_values(scored: ScoredMasks, line: Line) -> dict[str, float]:
     """A scored mask's numbers by column; NaN where there is none."""
     values = {"suspicion": from_json(line["suspicion"])}
     if scored.images:
@@ -72,11 +72,11 @@ def case_values(scored: Scored, line: Line) -> dict[str, float]:
         values[f"{key.upper()} Dice ≥"] = from_json(found.get("predicted_dice_low"))
         values[f"{key.upper()} (ml)"] = from_json(found["volume_ml"])
         values[f"{key.upper()} pDC"] = from_json(found["pdc"])
-        values[f"{key.upper()} pHD ({scored.unit})"] = from_json(found["phd_mm"])
+        values[f"{key.upper()} pHD ({scored.unit})"] = from_json(found["phd"])
     return values
 
 
-def view(scored: Scored, line: Line, pictured: bool) -> ViewedCase:
+def view(scored: ScoredMasks, line: Line, pictured: bool) -> ViewedCase:
     """A case of the journal.
 
     Args:
@@ -100,26 +100,26 @@ def view(scored: Scored, line: Line, pictured: bool) -> ViewedCase:
     return ViewedCase(line["name"], line["status"], text, values, tiles, unseen, measure_rows(scored, line))
 
 
-def measure_header(scored: Scored) -> list[str]:
+def measure_header(scored: ScoredMasks) -> list[str]:
     """The header of `measure_rows`."""
     doubt = ["doubt"] if scored.images else []
     expected = HEADER if scored.predicted else ()
     return ["", "ml", "pDC", f"pHD ({scored.unit})", "worst slice", *doubt, *expected]
 
 
-def measure_rows(scored: Scored, line: Line) -> list[list[str]]:
+def measure_rows(scored: ScoredMasks, line: Line) -> list[list[str]]:
     """A row per structure."""
     rows = []
     for key, found in line["structures"].items():
         worst = found["worst_slice"]
         cells = [key.upper(), number(found["volume_ml"], 1), number(found["pdc"], 2)]
-        cells += [number(found["phd_mm"], 1), "–" if worst is None else str(worst)]
+        cells += [number(found["phd"], 1), "–" if worst is None else str(worst)]
         doubt = [unbounded(found["doubt"])] if scored.images else []
         rows.append([*cells, *doubt, *(expected_cells(found) if scored.predicted else ())])
     return rows
 
 
-def _tiles(scored: Scored, line: Line) -> tuple[dict[str, Any], str]:
+def _tiles(scored: ScoredMasks, line: Line) -> tuple[dict[str, Any], str]:
     """A case's pictures, and what they lack, in a sentence."""
     mapping = label_mapping(scored.structures, scored.settings["labels"])
     mask = read_labels(Path(line["path"]), mapping, orientation=scored.orientation)

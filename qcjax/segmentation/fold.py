@@ -16,7 +16,7 @@ from qcjax.data.augment import Augmentation, coordinates, sample_cubic, sample_n
 from qcjax.data.augment_intensity import Intensity, change_intensity
 from qcjax.data.batches import Batch, Slices, batch_of, epoch_plan, in_batches, padded, sample_keys, take
 from qcjax.data.cohort import Cohort
-from qcjax.data.placement import Take, ahead
+from qcjax.data.placement import Batcher, ahead
 from qcjax.labels import Structure
 from qcjax.models import NnUNet
 from qcjax.models.cpu.inference import in_parts
@@ -61,7 +61,7 @@ class Recipe:
         self.config, self.structures, self.devices = config, tuple(structures), devices
         self.network = build_network(config, 1 + len(structures), devices.axis_name)
         self.tx = adam(clip=CLIP)
-        self.take = Take(devices, take, batch_of)
+        self.take = Batcher(devices, take, batch_of)
         update = make_supervised_update(
             self.network, self.tx, losses.SEGMENTATION, axis_name=devices.axis_name
         )

@@ -61,7 +61,7 @@ def judge_case(
     for i, s in enumerate(structures):
         values = (measured[f"dc_{s.key}"], measured[f"hd_{s.key}_mm"], measured[f"hd95_{s.key}_mm"])
         volumes = (volume_ml(x == s.id, spacing) for x in (mask, truth.array))
-        found = (*values, float(score.pdc[i]), float(score.phd_mm[i]), *volumes)
+        found = (*values, float(score.pdc[i]), float(score.phd[i]), *volumes)
         record["structures"][s.key] = {k: _finite(v) for k, v in zip(MEASURES, found, strict=True)}
     record["signals"] = {name: [_finite(v) for v in values] for name, values in signals.items()}
     record["verdict"] = score.verdict

@@ -278,7 +278,7 @@ class Model:
             measures[structure.key] = Measures(
                 volume_ml(mask == structure.id, volume.spacing_mm),
                 float(score.pdc[i]),
-                float(score.phd_mm[i]),
+                float(score.phd[i]),
                 int(worst[i]) if worst[i] >= 0 else None,
                 "erroneous" if "erroneous" in kinds else "suspicious" if kinds else "",
                 "; ".join(flag.reason for flag in own),

@@ -49,7 +49,7 @@ class Stream:
             result = self.model.result(frame, found, limits.coverage)
             score = result.score
             flags = qc.flags(
-                score.pdc, score.phd_mm, score.structures, limits.hd_limit_mm, limits.dc_limit, score.unit
+                score.pdc, score.phd, score.structures, limits.hd_limit_mm, limits.dc_limit, score.unit
             )
             labels.append(result.labels)
             accept = None if self.model.quality is None else limits.accept

@@ -67,7 +67,7 @@ class Masks:
     """What R learns from, and how it is judged."""
 
     placed: Any  # of `placement.place`
-    take: Callable[..., Batch]  # (placed, indices, weight) -> Batch, as `placement.Take`
+    take: Callable[..., Batch]  # (placed, indices, weight) -> Batch, as `placement.Batcher`
     plan: Callable[[int], Plan]  # of an epoch
     names: Callable[[Plan, int], list[str]]  # the cases in a batch of a plan
     validate: Callable[[Variables], Record]  # on masks that R doesn't learn from

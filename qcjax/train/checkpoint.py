@@ -97,7 +97,7 @@ class Checkpoints:
         for epoch in self._on_disk():
             try:
                 text = (self.folder / str(epoch) / "metrics" / "metrics").read_text(encoding="utf-8")
-                self._records[epoch], self._arrays[epoch] = checksums.opened(json.loads(text))
+                self._records[epoch], self._arrays[epoch] = checksums.verified(json.loads(text))
             except (OSError, ValueError) as error:
                 say(f"warning: {self._set_aside(epoch, error)}")
                 break
@@ -125,7 +125,7 @@ class Checkpoints:
     def _write(self, epoch: int, metrics: dict[str, Any], items: dict[str, Any]) -> None:
         try:
             arrays = jax.tree.map(np.asarray, items)
-            record = checksums.sealed(metrics, arrays)
+            record = checksums.with_checksums(metrics, arrays)
             args = ocp.args.Composite(**{k: ocp.args.StandardSave(v) for k, v in arrays.items()})
             self._manager.save(epoch, args=args, metrics=record)
             self._arrays[epoch] = record[checksums.CHECKS]["arrays"]
@@ -235,7 +235,7 @@ class Checkpoints:
         self.wait()
         state = jax.tree.map(np.asarray, cut.state)
         metrics = {k: {"type": str(v.dtype), "values": v.tolist()} for k, v in cut.metrics.items()}
-        record = checksums.sealed(
+        record = checksums.with_checksums(
             {"epoch": cut.epoch, "steps": cut.steps, "metrics": metrics}, {"state": state}
         )
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record))
@@ -258,7 +258,7 @@ class Checkpoints:
         try:
             with postponed(), _checkpointer() as reader:
                 parts = ocp.args.Composite(record=ocp.args.JsonRestore())
-                record, arrays = checksums.opened(reader.restore(self._cut_folder, args=parts)["record"])
+                record, arrays = checksums.verified(reader.restore(self._cut_folder, args=parts)["record"])
                 if record["epoch"] != epoch:
                     return None
                 parts = ocp.args.Composite(state=ocp.args.StandardRestore(_abstract(state)))

@@ -33,20 +33,20 @@ def differences(theirs: dict[str, str], ours: dict[str, str], most: int = 3) -> 
     return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")
 
 
-def sealed(record: dict[str, Any], items: dict[str, Any]) -> dict[str, Any]:
+def with_checksums(record: dict[str, Any], items: dict[str, Any]) -> dict[str, Any]:
     """A record with the checksums of itself and of trees of host arrays that are saved beside it."""
     arrays = {name: {"crc32": _crc32(tree), "shapes": shapes_of(tree)} for name, tree in items.items()}
     return record | {CHECKS: {"record": _of_record(record), "items": _of_record(arrays), "arrays": arrays}}
 
 
-def opened(sealed_record: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def verified(record: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """The record, and what to hold its arrays against.
 
-    Raises DamagedCheckpoint where it isn't what `sealed` gave.
+    Raises DamagedCheckpoint where it isn't what `with_checksums` gave.
     """
     try:
-        checks = sealed_record[CHECKS]
-        record = {k: v for k, v in sealed_record.items() if k != CHECKS}
+        checks = record[CHECKS]
+        record = {k: v for k, v in record.items() if k != CHECKS}
         sound = checks["record"] == _of_record(record) and checks["items"] == _of_record(checks["arrays"])
     except (KeyError, TypeError, AttributeError):
         sound = False

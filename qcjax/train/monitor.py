@@ -17,11 +17,11 @@ from qcjax.data.augment import MONITORING_MASKS
 from qcjax.data.batches import Batch, Plan, cycled, epoch_plan, in_batches, padded
 from qcjax.data.mask_cohort import MaskCase, MaskCohort, common_orientation, prepare_masks
 from qcjax.data.nifti import read_labels
-from qcjax.data.placement import Take, ahead, place
+from qcjax.data.placement import Batcher, ahead, place
 from qcjax.inference.monitor import DESCRIPTION, WEIGHTS, Monitor, build_autoencoder
 from qcjax.inference.predictor import rebuild_masks
 from qcjax.labels import label_mapping, structures_named
-from qcjax.qc.suspicion import Reference
+from qcjax.qc.suspicion import TrainingSpread
 from qcjax.runtime import hosts, jax_setup
 from qcjax.runtime.arrays import write_arrays
 from qcjax.runtime.devices import REPLICATED, SHARDED, Devices
@@ -148,7 +148,7 @@ class MonitorTraining:
             return rebuild_masks(network, variables, batch.label)
 
         self._rebuild = devices.compile(rebuild, (REPLICATED, SHARDED))
-        self._take = Take(devices, _take, _batch_of)
+        self._take = Batcher(devices, _take, _batch_of)
 
     def run(self) -> Monitor:
         """Train, or go on; write description and weights of the model of lowest validation loss; load it."""
@@ -245,7 +245,7 @@ class MonitorTraining:
         hosts.lead(lambda: write_whole(self.folder / DESCRIPTION, json.dumps(description, indent=2) + "\n"))
         return monitor
 
-    def _reference(self, monitor: Monitor) -> Reference | None:
+    def _reference(self, monitor: Monitor) -> TrainingSpread | None:
         mapping = label_mapping(self.structures, self.labels)
 
         def measured(case: MaskCase) -> np.ndarray:
@@ -259,4 +259,4 @@ class MonitorTraining:
                 "have no suspicion; train it longer"
             )
             return None
-        return Reference.of(found)
+        return TrainingSpread.of(found)

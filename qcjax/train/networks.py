@@ -12,7 +12,7 @@ from qcjax import losses
 from qcjax.config import Mnms2Config
 from qcjax.data.augment import REFINEMENT_MASKS, Augmentation, augment_batch
 from qcjax.data.batches import Batch, sample_keys
-from qcjax.data.placement import Take
+from qcjax.data.placement import Batcher
 from qcjax.inference.predictor import Predictor
 from qcjax.models import AcdcUNet, MaskAutoencoder, NnUNet
 from qcjax.runtime.devices import BROADCAST, REPLICATED, SHARDED, Devices
@@ -83,7 +83,7 @@ class Networks:
         return self.rate(max(epoch - 2, 0) if late else epoch - 1)
 
     @property
-    def take(self) -> Take:
+    def take(self) -> Batcher:
         """(slices, indices, weight) -> Batch on the devices."""
         return self.predictor.take
 

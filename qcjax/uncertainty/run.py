@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from qcjax.config import Arm, EmidecConfig
+from qcjax.config import ArmName, EmidecConfig
 from qcjax.data.datasets import emidec
 from qcjax.data.findings import Finding
 from qcjax.data.mask_cohort import true_masks
@@ -67,7 +67,7 @@ class UncertaintyRun(ExperimentRun[EmidecConfig]):
         self.group_of = [s.disease for s in members for _ in s.cases]
         self.placed = place([self.cohort.volumes], self.devices, config.stream, "Volumes")
 
-    def train(self, arm: Arm, fold: int) -> Variables:
+    def train(self, arm: ArmName, fold: int) -> Variables:
         """The segmenter of an arm, trained without a fold."""
         held_out = self.fold_of == fold
         training = FoldTraining(self._network, arm, fold, self.cohort, self.placed, held_out, self.folder)
@@ -95,13 +95,13 @@ class UncertaintyRun(ExperimentRun[EmidecConfig]):
         )
         return run.run()
 
-    def judge(self, arm: Arm, fold: int, variables: Variables, monitor: Monitor) -> list[dict[str, Any]]:
+    def judge(self, arm: ArmName, fold: int, variables: Variables, monitor: Monitor) -> list[dict[str, Any]]:
         """Predict and score the cases of a fold; those that an earlier start has finished are read."""
         cases = {self.cohort.cases[i].subject: i for i in np.flatnonzero(self.fold_of == fold).tolist()}
         judged = partial(self._judge, arm, variables=variables, monitor=monitor)
         return self.each(f"judged/{arm}", f"{arm}, fold {fold + 1}: cases judged", cases, judged)
 
-    def _judge(self, arm: Arm, index: int, variables: Variables, monitor: Monitor) -> dict[str, Any]:
+    def _judge(self, arm: ArmName, index: int, variables: Variables, monitor: Monitor) -> dict[str, Any]:
         network, case, config = self._network, self.cohort.cases[index], self.config
         padded = self.cohort.geometries[index]
         image = self.cohort.volumes.image[index][padded.real]

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from qcjax import losses
-from qcjax.config import Arm, EmidecConfig
+from qcjax.config import ArmName, EmidecConfig
 from qcjax.data.augment_volume import VolumeAugmentation, augment_volumes, random_patches
 from qcjax.data.batches import Batch, Plan, cycled, epoch_plan, padded, sample_keys
-from qcjax.data.placement import Take
+from qcjax.data.placement import Batcher
 from qcjax.data.volumes import VolumeCohort, VolumeGeometry, take_volumes, volume_batch
 from qcjax.inference import sliding
 from qcjax.labels import EMIDEC, EMIDEC_REGIONS
@@ -63,7 +63,7 @@ class VolumeNetwork:
         )
         self.tx = sgd() if training.optimiser == "sgd" else adam(clip=12.0)
         self._steps: dict[int, Callable[..., Any]] = {}
-        self.take = Take(devices, take_volumes, volume_batch)
+        self.take = Batcher(devices, take_volumes, volume_batch)
         self._alone = devices.alone()  # each process predicts volumes of its own
         self._segment = self._alone.compile(lambda v, x: self.model.apply(v, x), (REPLICATED, SHARDED))
         self._draw = self._alone.compile(
@@ -76,14 +76,14 @@ class VolumeNetwork:
         training = self.config.training
         return training.learning_rate * (1 - (epoch - 1) / training.epochs) ** 0.9
 
-    def alpha(self, arm: Arm, epoch: int) -> float:
+    def alpha(self, arm: ArmName, epoch: int) -> float:
         """The weight of the variance in an epoch: 0 but for the arm that learns from it, ramped up if so asked."""
         training = self.config.training
         if arm != "proposed":
             return 0.0
         return training.alpha * min(1.0, epoch / (training.ramp_epochs + 1))
 
-    def step(self, arm: Arm) -> Callable[..., Any]:
+    def step(self, arm: ArmName) -> Callable[..., Any]:
         """The training step of an arm; those of control and proposed differ by alpha alone, so one serves both."""
         samples = 1 if arm == "baseline" else self.config.training.samples
         if samples not in self._steps:
@@ -173,7 +173,7 @@ class FoldTraining(Stage):
     def __init__(
         self,
         network: VolumeNetwork,
-        arm: Arm,
+        arm: ArmName,
         fold: int,
         cohort: VolumeCohort,
         placed: Any,

@@ -232,7 +232,7 @@ def test_what_is_timed_of_qc_is_r_and_the_measures():
     pdc, phd = qc.pseudo_measures(mask, rebuilt, (9.0, 1.5, 1.5))
     score = judge.score(given, spacing)
     np.testing.assert_array_equal(score.pdc, pdc)
-    np.testing.assert_array_equal(score.phd_mm, phd)
+    np.testing.assert_array_equal(score.phd, phd)
 
 
 def test_one_row_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -26,7 +26,7 @@ def test_original_measures_in_voxels_of_the_masks_own_grid(cases: list[MaskCase]
     monitor = nearest_shape_monitor(cases, tmp_path, "original")
     mask = draw(np.random.default_rng(104))
     near, far = monitor.score(mask, SPACING_MM), monitor.score(mask, (2.0, 2.0, 16.0))
-    np.testing.assert_array_equal(near.phd_mm, far.phd_mm)
+    np.testing.assert_array_equal(near.phd, far.phd)
     assert near.unit == "voxels"
     wide = np.zeros((60, 160, 4), np.uint8)
     wide[:, 52:108], wide[20:30, 150:158] = mask, 1
@@ -37,7 +37,7 @@ def test_original_measures_in_voxels_of_the_masks_own_grid(cases: list[MaskCase]
 def test_an_intact_mask_is_rebuilt_and_not_flagged(monitor: Monitor) -> None:
     score = monitor.score(draw(np.random.default_rng(100)), SPACING_MM)
     assert score.pdc.min() > 0.5 and score.verdict == ""
-    assert (score.phd_mm < 30).all() and score.suspicion < 4
+    assert (score.phd < 30).all() and score.suspicion < 4
 
 
 def test_damage_raises_suspicion_and_flags(monitor: Monitor) -> None:
@@ -57,7 +57,7 @@ def test_what_the_crop_cuts_off_counts_as_not_rebuilt(monitor: Monitor) -> None:
     wide[40:100] = draw(np.random.default_rng(102))
     with_blob = wide.copy()
     with_blob[2:10, 20:28] = 3  # more than 64 mm from the middle: the autoencoder never sees it
-    assert monitor.score(with_blob, SPACING_MM).phd_mm[2] > 50 > monitor.score(wide, SPACING_MM).phd_mm[2]
+    assert monitor.score(with_blob, SPACING_MM).phd[2] > 50 > monitor.score(wide, SPACING_MM).phd[2]
 
 
 def test_centred_on_the_mask_a_heart_is_judged_alike_wherever_it_lies(monitor: Monitor) -> None:
@@ -69,11 +69,11 @@ def test_centred_on_the_mask_a_heart_is_judged_alike_wherever_it_lies(monitor: M
     moved = np.roll(wide, (45, -15), (0, 1))
     here, there = (centred.score(m, SPACING_MM) for m in (wide, moved))
     np.testing.assert_allclose(there.pdc, here.pdc)
-    np.testing.assert_allclose(there.phd_mm, here.phd_mm)
+    np.testing.assert_allclose(there.phd, here.phd)
     np.testing.assert_array_equal(there.reconstruction, np.roll(here.reconstruction, (45, -15), (0, 1)))
     assert here.pdc.min() > 0.5 and monitor.score(moved, SPACING_MM).pdc.min() < 0.3
     moved[2:10, 40:48] = 3  # far outside of the square: not rebuilt
-    assert centred.score(moved, SPACING_MM).phd_mm[2] > 50 > there.phd_mm[2]
+    assert centred.score(moved, SPACING_MM).phd[2] > 50 > there.phd[2]
 
 
 def test_masks_of_one_image_go_together(monitor: Monitor) -> None:
@@ -123,4 +123,4 @@ def test_spacing_has_to_be_positive(monitor: Monitor) -> None:
 def test_an_empty_mask_is_erroneous_throughout(monitor: Monitor) -> None:
     score = monitor.score(np.zeros((60, 56, 3), np.uint8), SPACING_MM)
     assert score.verdict == "erroneous" and len(score.flags) == 3 and not score.pdc.any()
-    assert (score.worst_slice[score.phd_mm != score.phd_mm] <= 2).all()
+    assert (score.worst_slice[score.phd != score.phd] <= 2).all()

@@ -64,7 +64,7 @@ def test_flags():
 def test_flags_at_the_limits_and_by_other_limits():
     pdc, phd = np.array([0.5, 0.7, 1.0]), np.array([50.0, 20.0, 0.0])
     assert qc.flags(pdc, phd) == []
-    assert [f.structure for f in qc.flags(pdc, phd, hd_limit_mm=10.0, dc_limit=0.6)] == ["lv", "myo"]
+    assert [f.structure for f in qc.flags(pdc, phd, hd_limit=10.0, dc_limit=0.6)] == ["lv", "myo"]
 
 
 def test_thresholds_by_hand():
@@ -194,7 +194,7 @@ def test_what_makes_no_sense_is_refused():
     mask, rebuilt = two_maps()
     with pytest.raises(ValueError, match="same shape"):
         qc.inconsistency_map(mask, rebuilt[:1])
-    with pytest.raises(ValueError, match="phd_mm"):
+    with pytest.raises(ValueError, match="phd"):
         qc.flags(np.ones(3), np.ones(2), CARDIAC)
     good = np.ones((2, 3))
     with pytest.raises(ValueError, match="pdc: NaN"):

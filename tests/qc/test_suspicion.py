@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qcjax.labels import LV, MYO
-from qcjax.qc.suspicion import Reference, features
+from qcjax.qc.suspicion import TrainingSpread, features
 
 TWO = (LV, MYO)
 
@@ -60,22 +60,22 @@ def test_an_absent_structure_is_infinitely_suspicious() -> None:
     mask = np.zeros((1, 4, 4), np.uint8)
     found = features(mask, mask, (8.0, 1.0, 1.0), np.zeros(2), np.array([np.nan, np.nan]), TWO)
     assert np.isinf(found).all()
-    reference = Reference.of([np.full((6, 2), v) for v in (0.0, 1.0, 2.0)])
+    reference = TrainingSpread.of([np.full((6, 2), v) for v in (0.0, 1.0, 2.0)])
     assert reference.suspicion(found) == np.inf
 
 
 def test_the_limit_lets_two_in_a_hundred_through() -> None:
     rng = np.random.default_rng(0)
     measured = list(rng.exponential(size=(500, 6, 2)))
-    reference = Reference.of(measured)
+    reference = TrainingSpread.of(measured)
     above = np.mean([reference.suspicion(m) > 1 for m in measured])
     assert above == pytest.approx(0.02, abs=0.003)
     assert reference.suspicion(np.array(reference.median)) == 0
-    assert Reference.from_json(reference.to_json()) == reference
+    assert TrainingSpread.from_json(reference.to_json()) == reference
 
 
 def test_one_measure_far_out_is_enough() -> None:
-    reference = Reference.of(list(np.random.default_rng(1).normal(size=(100, 6, 2))))
+    reference = TrainingSpread.of(list(np.random.default_rng(1).normal(size=(100, 6, 2))))
     far = np.array(reference.median)
     far[2, 1] += 200
     assert reference.suspicion(far) > 10
@@ -84,12 +84,12 @@ def test_one_measure_far_out_is_enough() -> None:
 def test_one_bad_reference_mask_in_twenty_blunts_no_measure() -> None:
     sound = np.random.default_rng(3).exponential(scale=20, size=(200, 6, 2))
     outliers = sound[:10] + np.array([[0], [1000], [0], [0], [0], [0]])
-    clean, spoilt = (np.array(Reference.of(list(x)).spread) for x in (sound, [*sound, *outliers]))
+    clean, spoilt = (np.array(TrainingSpread.of(list(x)).spread) for x in (sound, [*sound, *outliers]))
     assert (spoilt < 1.5 * clean).all()
 
 
 def test_the_reconstructions_three_measures_count_as_one() -> None:
-    reference = Reference.of(list(np.random.default_rng(4).normal(size=(100, 6, 1))))
+    reference = TrainingSpread.of(list(np.random.default_rng(4).normal(size=(100, 6, 1))))
     median, spread = np.array(reference.median), np.array(reference.spread)
     thrice, once = median.copy(), median.copy()
     thrice[:3] += spread[:3]
@@ -100,4 +100,4 @@ def test_the_reconstructions_three_measures_count_as_one() -> None:
 
 def test_masks_without_every_structure_set_no_scale() -> None:
     with pytest.raises(ValueError, match="expected at least one"):
-        Reference.of([np.full((6, 2), np.inf)])
+        TrainingSpread.of([np.full((6, 2), np.inf)])

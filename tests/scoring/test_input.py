@@ -15,11 +15,6 @@ from tests.fake_monitor import SPACING_MM, FakeMonitor, draw_mask, rows_of, save
 
 
 @pytest.fixture
-def monitor(tmp_path: Path) -> FakeMonitor:
-    return FakeMonitor(tmp_path / "monitor")
-
-
-@pytest.fixture
 def command(monitor: FakeMonitor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
     """The command on tmp_path's masks, with its exit code."""
     monkeypatch.setattr("qcjax.inference.monitor.Monitor.load", lambda run, devices=None: monitor)

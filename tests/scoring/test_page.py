@@ -19,7 +19,7 @@ from qcjax.labels import structures_named
 from qcjax.report.pictures import draw_inconsistency
 from qcjax.scoring import page as scores_page
 from qcjax.scoring import views
-from qcjax.scoring.score import Scoring
+from qcjax.scoring.score import ScoringRun
 from tests.browser import browser, check_widths, page
 from tests.fake_monitor import SHAPE, FakeMonitor, draw_mask, save_mask
 
@@ -52,7 +52,7 @@ def make_page(
 ) -> str:
     monitor = FakeMonitor(folder / "monitor", keys)
     pictured = folder / "images" if images else None
-    scoring = Scoring.open(monitor, folder / "masks", folder / "out", images=pictured)  # type: ignore[arg-type]
+    scoring = ScoringRun.open(monitor, folder / "masks", folder / "out", images=pictured)  # type: ignore[arg-type]
     scores = scoring.run(pictures=n)
     return (scores.folder / "report.html").read_text(encoding="utf-8")
 
@@ -122,7 +122,7 @@ def test_the_slice_is_numbered_as_in_the_file(folder: Path) -> None:
     axes = upwards.affine[:3, :3].copy()
     axes[:, 2] *= -1
     monitor.orientation = Orientation(axes / np.linalg.norm(axes, axis=0))
-    Scoring.open(monitor, folder / "masks", folder / "out").run(9)  # type: ignore[arg-type]
+    ScoringRun.open(monitor, folder / "masks", folder / "out").run(9)  # type: ignore[arg-type]
     (case,) = [c for c in viewed((folder / "out" / "report.html").read_text()) if c["name"] == "turned"]
     assert case["tiles"]["start"] == 0 and case["measures"][2][4] == "1"
     sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(case["tiles"]["labels"].partition(",")[2]))))

@@ -13,19 +13,9 @@ import pytest
 from qcjax import cli
 from qcjax.scoring.share import share_of
 from qcjax.scoring.table import COLUMNS, largest_doubt
-from tests.fake_monitor import KEYS, SPACING_MM, FakeMonitor, draw_mask, rows_of, save_four, save_mask, score
+from tests.fake_monitor import KEYS, SPACING_MM, FakeMonitor, draw_mask, rows_of, save_mask, score
 
 WRONG_SHARES = ("0/8", "9/8", "x", "8", "1/0", "1.0/8", "1/8/8", "")
-
-
-@pytest.fixture
-def monitor(tmp_path: Path) -> FakeMonitor:
-    return FakeMonitor(tmp_path / "monitor")
-
-
-@pytest.fixture
-def masks(tmp_path: Path) -> Path:
-    return save_four(tmp_path / "masks")
 
 
 def test_a_row_per_case_and_structure_in_the_order_of_the_names(

@@ -16,7 +16,7 @@ import pytest
 
 from qcjax.data.datasets.masks import find_masks
 from qcjax.runtime import lock
-from qcjax.scoring.score import Scores
+from qcjax.scoring.score import Outcome
 from qcjax.scoring.share import Share, journal_path, share_of, shares_in
 from qcjax.scoring.table import ScoreJournal
 from tests.fake_monitor import FakeMonitor, draw_mask, rows_of, save_four, save_mask, score
@@ -31,7 +31,7 @@ STARTER = f"""
 import json, os, sys, time
 from pathlib import Path
 from tests.fake_monitor import FakeMonitor
-from qcjax.scoring.score import Scoring
+from qcjax.scoring.score import ScoringRun
 
 class Stuck(FakeMonitor):
     def reconstruct(self, prepared):
@@ -51,7 +51,7 @@ for text in sys.stdin:
         code = 70
         try:
             os.dup2(2, 1)
-            Scoring.open(monitor, Path(job["masks"]), Path(job["out"]), share=tuple(job["share"])).run(0)
+            ScoringRun.open(monitor, Path(job["masks"]), Path(job["out"]), share=tuple(job["share"])).run(0)
             code = 0
         finally:
             os._exit(code)
@@ -140,7 +140,7 @@ def place(many: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run_share(place: Path, share: tuple[int, int] | None, monitor: FakeMonitor | None = None) -> Scores:
+def run_share(place: Path, share: tuple[int, int] | None, monitor: FakeMonitor | None = None) -> Outcome:
     """In this process."""
     return score(monitor or FakeMonitor(place / "monitor"), place / "masks", place / "out", share=share)
 

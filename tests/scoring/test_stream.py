@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from qcjax.inference.monitor import WEIGHTS
-from qcjax.scoring.score import Scoring
+from qcjax.scoring.score import ScoringRun
 from qcjax.scoring.stream import GROUP
 from qcjax.scoring.table import ScoreJournal, output_paths
 from tests.fake_monitor import (
@@ -23,20 +23,9 @@ from tests.fake_monitor import (
     FakeMonitor,
     draw_mask,
     rows_of,
-    save_four,
     save_mask,
     score,
 )
-
-
-@pytest.fixture
-def monitor(tmp_path: Path) -> FakeMonitor:
-    return FakeMonitor(tmp_path / "monitor")
-
-
-@pytest.fixture
-def masks(tmp_path: Path) -> Path:
-    return save_four(tmp_path / "masks")
 
 
 def _header_of(labels: np.ndarray) -> bytearray:
@@ -195,14 +184,14 @@ def test_other_settings_are_refused_with_what_differs(
     out = tmp_path / "out"
     score(monitor, masks, out)
     with pytest.raises(ValueError, match=r"dc_limit = 0\.5 \(now 0\.6\); choose another --out"):
-        Scoring.open(monitor, masks, out, dc_limit=0.6)  # type: ignore[arg-type]
+        ScoringRun.open(monitor, masks, out, dc_limit=0.6)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"labels = .*'rv': 3.*now.*'rv': 1"):
-        Scoring.open(monitor, masks, out, {"lv": 3, "myo": 2, "rv": 1})  # type: ignore[arg-type]
+        ScoringRun.open(monitor, masks, out, {"lv": 3, "myo": 2, "rv": 1})  # type: ignore[arg-type]
     other = FakeMonitor(tmp_path / "other")
-    Scoring.open(other, masks, out)  # type: ignore[arg-type]  # the same weights, moved
+    ScoringRun.open(other, masks, out)  # type: ignore[arg-type]  # the same weights, moved
     (other.run / WEIGHTS).write_bytes(b"others")
     with pytest.raises(ValueError, match="monitor_sha256"):
-        Scoring.open(other, masks, out)  # type: ignore[arg-type]
+        ScoringRun.open(other, masks, out)  # type: ignore[arg-type]
 
 
 def test_results_within_the_folder_of_masks_are_no_masks(
