@@ -34,13 +34,17 @@ class SegmenterConfig:
     """Augmentation: rotation within ± this many degrees."""
     scale: tuple[float, float] = (0.7, 1.4)
     """Augmentation: range of the scale of the coordinates (below 1 enlarges)."""
+    intensity: bool = False
+    """Augmentation of intensities: bias field, noise, blur, brightness, contrast, low resolution, gamma."""
+    average: float = 0.0
+    """Decay of the exponential mean of the weights over the steps, which is the model; 0: the weights themselves."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for numbers that make no sense."""
         at_least(1, self, "width", "stages", "epochs", "steps", "batch", "m_best")
         at_least(0, self, "learning_rate")
         positive(self, "scale")
-        share(self, "mirror")
+        share(self, "mirror", "average")
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,10 @@ def _case(row: CaseRow) -> tuple[str, str]:
 
 def ood_figures(run: FinishedRun) -> list[Picture]:
     """The picture of how many cases are out of distribution before and after each epoch, if there are any."""
-    caption = "Out-of-distribution cases before refinement (k = 0) and after each of its epochs."
+    caption = (
+        "Out-of-distribution cases before refinement (k = 0) and after each of its epochs. The thresholds come from "
+        "what the candidates of the moment give, so that they move, too."
+    )
     return drawn_pictures((curves.draw_ood(run.results.get("ood") or {}, run.figure("ood")), caption))
 
 

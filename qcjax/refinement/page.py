@@ -131,6 +131,6 @@ def _ood_names(results: Mapping[str, Any]) -> list[tuple[str, str]]:
         for view, found in views.items():
             after = found.get("cases_after_k") or [[]]
             if after[0]:
-                left = f"; still so at the end: {', '.join(after[-1]) or 'none'}" if len(after) > 1 else ""
+                left = f"; at the end: {', '.join(after[-1]) or 'none'}" if len(after) > 1 else ""
                 told.append((f"{segmenter}, {view}, before refinement:", ", ".join(after[0]) + left + "."))
     return told

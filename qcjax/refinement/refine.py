@@ -140,7 +140,8 @@ class RefinementStage(Stage):
         self.taken = _nothing(0, 0)  # which slices each step of the running epoch takes
 
     def init(self) -> TrainState:
-        return self.pool.stages[0].restore(self.start.epoch, state=self.arm.template())["state"]
+        state: TrainState = self.pool.stages[0].restore(self.start.epoch, state=self.arm.template())["state"]
+        return state.from_model()
 
     def source(self, epoch: int) -> Any:
         return self.arm.data.slices
@@ -178,7 +179,7 @@ class RefinementStage(Stage):
             candidate = Candidate(self.stage, epoch, record[LOSS])
             candidates = self.pool.candidates((candidate,))
             if candidate in candidates:
-                self.pool.measure(candidate, state.variables)
+                self.pool.measure(candidate, state.model)
             record |= describe_ood(self.arm, self.pool.to_refine_on(candidates))
         return record
 

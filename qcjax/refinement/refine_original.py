@@ -219,7 +219,8 @@ class OriginalStage(Stage):
         self.taken: list[np.ndarray] = []  # the slices of each step of the running epoch
 
     def init(self) -> TrainState:
-        return self.pool.stages[0].restore(self.start, state=self.arm.template())["state"]
+        state: TrainState = self.pool.stages[0].restore(self.start, state=self.arm.template())["state"]
+        return state.from_model()
 
     def resume(self, epoch: int) -> None:
         """Know what is known after an epoch, from the journal's lines."""
@@ -292,7 +293,7 @@ class OriginalStage(Stage):
         record = {"k": self.k(epoch), "adjustments": self.adjustments} | validate_segmenter(self.arm, state)
         if self.learn_from_ood:
             pdc, phd = measure_and_keep(
-                self.arm, state.variables, self.pool.autoencoder, self.records, self.best, self.evaluations
+                self.arm, state.model, self.pool.autoencoder, self.records, self.best, self.evaluations
             )
             self.evaluations += 1
             record |= {"pdc_rv": pdc.tolist(), "phd_rv_voxels": phd.tolist()}

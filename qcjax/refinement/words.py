@@ -38,7 +38,8 @@ def findings(results: Mapping[str, Any]) -> list[str]:
             elif after:
                 counts = [len(names) for names in after]
                 k = counts.index(min(counts))
-                fewest = f" (fewest: {counts[k]}, after epoch {k})" if counts[k] < counts[-1] else ""
+                when = f"after epoch {k}" if k else "before it"
+                fewest = f" (fewest: {counts[k]}, {when})" if counts[k] < counts[-1] else ""
                 sentences.append(
                     f"{segmenter}, {view}: cases out of distribution: {counts[0]} before refinement, "
                     f"{counts[-1]} after {len(counts) - 1} epochs of it{fewest}."

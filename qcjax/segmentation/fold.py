@@ -26,7 +26,7 @@ from qcjax.train.journal import Journal
 from qcjax.train.loop import fit
 from qcjax.train.loop import stream as key_of
 from qcjax.train.stage import LOSS, Record, Stage
-from qcjax.train.state import TrainState, adam, create
+from qcjax.train.state import TrainState, adam, average, create
 from qcjax.train.updates import make_supervised_update
 from qcjax.train.validation import mean_dice
 from qcjax.typing import Array, PRNGKey, Variables
@@ -73,11 +73,7 @@ class Recipe:
                 keys, batch.image[..., 0], batch.label
             )
             state, metrics = update(learning.state, Batch(image[..., None], label, batch.weight), key, rate)
-            # the mean of few steps is of few weights, else the first ones would stay in it for long
-            count = state.step.astype(jnp.float32)
-            decay = jnp.minimum(config.average, (1 + count) / (10 + count)) if config.average else 0.0
-            mean = jax.tree.map(lambda m, x: decay * m + (1 - decay) * x, learning.mean, state.variables)
-            return Learning(state, mean), metrics
+            return Learning(state, average(learning.mean, state, config.average)), metrics
 
         def segment(variables: Variables, batch: Batch) -> Any:
             return in_parts(lambda x: self.network.apply(variables, x), batch.image)

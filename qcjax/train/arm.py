@@ -122,12 +122,18 @@ class Arm:
         source = self.networks.config.init_from
         if stage == "segmenter" and source is not None:
             weights = interop.from_torch_file(self.networks.segmenter, source)
-            return from_variables(weights, self.networks.tx)
-        return create(*self._network(stage))
+            state = from_variables(weights, self.networks.tx)
+        else:
+            state = create(*self._network(stage))
+        return jax.tree.map(jnp.copy, state.with_mean()) if self._averages(stage) else state
 
     def template(self, stage: str = "segmenter") -> TrainState:
         """The shapes of a state, to read a checkpoint into."""
-        return shapes(*self._network(stage))
+        found = shapes(*self._network(stage))
+        return found.with_mean() if self._averages(stage) else found
+
+    def _averages(self, stage: str) -> bool:
+        return stage == "segmenter" and self.networks.config.supervised.average > 0
 
     def _network(self, stage: str) -> tuple[nn.Module, optax.GradientTransformation, Array, Array]:
         """What a stage trains: network, optimiser, key of the initial weights, a sample input."""
@@ -155,4 +161,4 @@ class Arm:
     def load(self, checkpoints: Checkpoints, candidate: Candidate, stage: str = "segmenter") -> Variables:
         """A candidate's weights, on the devices."""
         restored = checkpoints.restore(candidate.epoch, state=self.template(stage))["state"]
-        return self.devices.replicate(restored.variables)
+        return self.devices.replicate(restored.model)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from qcjax import losses
 from qcjax.config import Mnms2Config
 from qcjax.data.augment import REFINEMENT_MASKS, Augmentation, augment_batch
+from qcjax.data.augment_intensity import Intensity, change_intensity
 from qcjax.data.batches import Batch, sample_keys
 from qcjax.data.placement import Batcher
 from qcjax.inference.predictor import Predictor
@@ -19,11 +20,12 @@ from qcjax.runtime.devices import BROADCAST, REPLICATED, SHARDED, Devices
 from qcjax.train import updates
 from qcjax.train.autoencoder import compile_step
 from qcjax.train.nonfinite import skip_nonfinite
-from qcjax.train.state import adam, sgd
+from qcjax.train.state import TrainState, adam, sgd
 from qcjax.typing import Array
 
 NNUNET_RATE, ACDC_UNET_RATE = 0.01, 5e-4
 CLIP = 12.0  # of the gradient's norm
+INTENSITY = Intensity()
 
 
 class Networks:
@@ -126,7 +128,7 @@ class Networks:
             labelled = batch.weight > 0
             image = jnp.where(labelled[:, None, None, None], changed.image, batch.image)
             joint = updates.RefinementBatch(image, changed.label, batch.weight, unlabelled, alpha, r)
-            return update(state, joint, key, rate)
+            return self._averaged(*update(state, joint, key, rate))
 
         axes = (REPLICATED, SHARDED, SHARDED, BROADCAST, REPLICATED, BROADCAST, BROADCAST)
         return self.devices.compile(step, axes, donate=(0,))
@@ -142,7 +144,7 @@ class Networks:
 
         def step(state: Any, batch: Batch, best: Array, blend: Array, r: Any, key: Array, rate: Array) -> Any:
             case = updates.OriginalRefinementBatch(batch.image, batch.weight, best, blend, r)
-            return update(state, case, key, rate)
+            return self._averaged(*update(state, case, key, rate))
 
         axes = (REPLICATED, SHARDED, SHARDED, BROADCAST, REPLICATED, BROADCAST, BROADCAST)
         return self.devices.compile(step, axes, donate=(0,))
@@ -163,8 +165,18 @@ class Networks:
         return Augmentation(mirror=c.mirror, rotation_deg=c.rotation_deg, scale=c.scale)
 
     def _augmented(self, batch: Batch, key: Array, options: Augmentation) -> Batch:
-        keys = sample_keys(jax.random.fold_in(key, 0), batch.image.shape[0], self.devices.axis_name)
-        return augment_batch(keys, batch, options)
+        n, axis_name = batch.image.shape[0], self.devices.axis_name
+        batch = augment_batch(sample_keys(jax.random.fold_in(key, 0), n, axis_name), batch, options)
+        if not self.config.supervised.intensity:
+            return batch
+        keys = sample_keys(jax.random.fold_in(key, 1), n, axis_name)
+        changed = jax.vmap(lambda k, image: change_intensity(k, image, INTENSITY))(keys, batch.image[..., 0])
+        return batch._replace(image=changed[..., None])
+
+    def _averaged(self, state: TrainState, metrics: Any) -> Any:
+        """After a step, with the mean of the weights moved where one is kept."""
+        decay = self.config.supervised.average
+        return (state.averaged(decay) if decay else state), metrics
 
     def _guarded(self, update: updates.Update) -> updates.Update:
         """As it is, or leaving out batches that would make the state not finite."""
@@ -174,6 +186,6 @@ class Networks:
 
     def _step(self, update: updates.Update, options: Augmentation) -> Callable[..., Any]:
         def step(state: Any, batch: Batch, key: Array, rate: Array) -> Any:
-            return update(state, self._augmented(batch, key, options), key, rate)
+            return self._averaged(*update(state, self._augmented(batch, key, options), key, rate))
 
         return self.devices.compile(step, (REPLICATED, SHARDED, BROADCAST, BROADCAST), donate=(0,))

@@ -68,7 +68,7 @@ def original_start(epochs: int) -> int:
 def validate_segmenter(arm: Arm, state: TrainState) -> Record:
     """Loss over each volume of D_val, averaged, and Dice per structure on the prepared grid."""
     cohort = arm.data.validation
-    result = arm.networks.predictor.evaluate(state.variables, arm.data.slices, arm.data.validation_indices)
+    result = arm.networks.predictor.evaluate(state.model, arm.data.slices, arm.data.validation_indices)
     sums = losses.Sums(*(cohort.sum_by_case(x) for x in result.sums))
     loss = arm.networks.loss
     of_cases = loss.weighted(np.asarray(loss.dice(sums)), cohort.mean_by_case(result.entropy))

@@ -20,11 +20,40 @@ class TrainState(struct.PyTreeNode):
     params: Any
     batch_stats: Any
     opt_state: Any
+    mean: Any = None  # exponential mean of `variables` over the steps, where one is kept
 
     @property
     def variables(self) -> Variables:
         """As Flax wants them."""
         return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def model(self) -> Variables:
+        """What is judged and kept: the mean of the weights where there is one, else the weights."""
+        return self.variables if self.mean is None else self.mean
+
+    def with_mean(self) -> "TrainState":
+        """The same, with a mean that begins at its weights."""
+        return self.replace(mean=self.variables)
+
+    def averaged(self, decay: float) -> "TrainState":
+        """After a step: the mean moved towards the weights."""
+        return self.replace(mean=average(self.mean, self, decay))
+
+    def from_model(self) -> "TrainState":
+        """Training goes on from the model itself: from the mean, where there is one."""
+        model = jax.tree.map(jnp.copy, self.model)  # a step takes the mean's own arrays besides
+        return self.replace(params=model["params"], batch_stats=model["batch_stats"])
+
+
+def average(mean: Variables, state: TrainState, decay: float) -> Variables:
+    """The exponential mean of weights after one more step, `state`; (m, x) -> d·m + (1 − d)·x.
+
+    The mean of few steps is of few weights, else the first ones would stay in it for long: d ≤ (1 + n) / (10 + n).
+    """
+    count = state.step.astype(jnp.float32)
+    share = jnp.minimum(decay, (1 + count) / (10 + count)) if decay else 0.0
+    return jax.tree.map(lambda m, x: share * m + (1 - share) * x, mean, state.variables)
 
 
 def create(model: nn.Module, tx: optax.GradientTransformation, key: PRNGKey, sample: Array) -> TrainState:

@@ -248,6 +248,7 @@ def _make_update(
         direction, opt_state = tx.update(grads, state.opt_state, state.params)
         params = jax.tree.map(lambda p, d: p - learning_rate * d, state.params, direction)
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads), **parts}
-        return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+        after = TrainState(state.step + 1, params, batch_stats, opt_state, state.mean)
+        return after, metrics
 
     return update

@@ -158,6 +158,7 @@ def test_a_refinement_that_changed_nothing_is_told(whole_run: Path) -> None:
     ("after", "told"),
     [
         ([4, 1, 2, 3], "4 before refinement, 3 after 3 epochs of it (fewest: 1, after epoch 1)."),
+        ([2, 3, 4], "2 before refinement, 4 after 2 epochs of it (fewest: 2, before it)."),
         ([4, 2, 0], "4 before refinement, 0 after 2 epochs of it."),
         ([0], "no case was out of distribution"),
     ],

@@ -38,7 +38,7 @@ class Kept:
 
     def restore(self, epoch, state):
         self.read.append(epoch)
-        return {"state": f"state of {epoch}"}
+        return {"state": SimpleNamespace(from_model=lambda: f"model of {epoch}")}
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_refinement_starts_from_the_best_supervised_model(given):
     for later in (None, {}, {1: 0.1}):
         pool = given(later)
         stage = RefinementStage(pool, "refined", 2, True)
-        assert stage.init() == "state of 2" and pool.stages[0].read == [2]
+        assert stage.init() == "model of 2" and pool.stages[0].read == [2]
 
 
 def batches(pool, epoch, learn_from_ood=True):
