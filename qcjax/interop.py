@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from qcjax.models import AcdcUNet, MaskAutoencoder, NnUNet
 from qcjax.models.autoencoder import DECODER, ENCODER, REDUCTION
-from qcjax.typing import Variables
+from qcjax.typing import Shaped, Variables
 
 CHECKPOINT_KEYS = ("M", "R", "AE")  # where the authors' checkpoints hold segmenter and autoencoder
 _COUNTER = "num_batches_tracked"  # of PyTorch's batch norm; plays no part where the momentum is fixed
@@ -72,7 +72,7 @@ def from_torch(model: nn.Module, state_dict: Mapping[str, Any]) -> Variables:
     return unflatten_dict(flat)
 
 
-def to_torch(model: nn.Module, variables: Variables) -> dict[str, np.ndarray]:
+def to_torch(model: nn.Module, variables: Variables) -> dict[str, Shaped[np.ndarray, "..."]]:
     """The state dictionary of the authors' model from Flax variables; `from_torch` the other way round.
 
     Whatever is shaped like variables can be translated, such as a gradient; collections that aren't there are
@@ -105,7 +105,7 @@ def to_torch(model: nn.Module, variables: Variables) -> dict[str, np.ndarray]:
     return state
 
 
-def load_torch_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
+def load_torch_checkpoint(path: str | Path) -> dict[str, Shaped[np.ndarray, "..."]]:
     """The model's state dictionary in one of the authors' checkpoints.
 
     Args:

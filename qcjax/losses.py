@@ -52,11 +52,13 @@ def generalised_dice_loss(sums: Sums, background: Flag = True) -> Float[Array, "
     A class without target gets the largest weight present. `background` False leaves class 0 out (the monitoring
     paper's first ten epochs); an array may decide it, so that nothing is compiled twice.
     """
-    counted = jnp.arange(sums.target.shape[-1]) >= jnp.where(background, 0, 1)
+    classes = jnp.arange(sums.target.shape[-1]) >= jnp.where(background, 0, 1)
+    counted = jnp.broadcast_to(classes, sums.target.shape)
     present = (sums.target > 0) & counted
     inverse = jnp.where(present, 1 / jnp.square(jnp.where(present, sums.target, 1)), 0)
     largest = inverse.max(-1, keepdims=True)
-    weight = jnp.where(present, inverse, jnp.where(largest > 0, largest, 1)) * counted
+    absent = jnp.where(counted, jnp.where(largest > 0, largest, 1), 0)
+    weight = jnp.where(present, inverse, absent)
     weight = weight / weight.max(-1, keepdims=True)  # the same ratio, without tiny numbers
     numerator = 2 * (weight * sums.intersection).sum(-1)
     denominator = (weight * (sums.prediction + sums.target)).sum(-1)
@@ -65,7 +67,7 @@ def generalised_dice_loss(sums: Sums, background: Flag = True) -> Float[Array, "
 
 def weighted_dice_loss(sums: Sums, weights: tuple[float, ...] = RV_WEIGHTS) -> Float[Array, "*batch"]:
     """L_WGD of the refinement paper's Eq. 2: generalised Dice with given class weights; (*batch, k) -> (*batch)."""
-    w = jnp.asarray(weights)
+    w = jnp.broadcast_to(jnp.asarray(weights), sums.target.shape)
     numerator = 2 * (w * sums.intersection).sum(-1)
     return 1 - (numerator + TINY) / ((w * (sums.prediction + sums.target)).sum(-1) + TINY)
 

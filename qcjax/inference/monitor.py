@@ -34,7 +34,7 @@ from qcjax.models import MaskAutoencoder
 from qcjax.qc.suspicion import TrainingSpread, features
 from qcjax.runtime.arrays import read_arrays
 from qcjax.runtime.devices import REPLICATED, SHARDED, Devices
-from qcjax.typing import Array, Variables
+from qcjax.typing import Array, Float, Int, Integer, UInt8, Variables
 
 DESCRIPTION, WEIGHTS = "monitor.json", "weights.safetensors"
 _EARLIER = "weights.npz"  # of monitors trained before, which are refused
@@ -74,7 +74,7 @@ class Score:
         return "erroneous" if "erroneous" in kinds else "suspicious" if kinds else ""
 
     @property
-    def worst_slice(self) -> np.ndarray:
+    def worst_slice(self) -> Int[np.ndarray, " k"]:
         """(k,) the slice of lowest pseudo Dice, -1 where there is none."""
         filled = np.where(np.isnan(self.slice_pdc), np.inf, self.slice_pdc)
         return np.where(np.isinf(filled.min(0, initial=np.inf)), -1, filled.argmin(0))
@@ -160,7 +160,7 @@ class Monitor:
                 f"{found}: {error!s}; expected a trained monitor's {DESCRIPTION} and {WEIGHTS}"
             ) from error
 
-    def score(self, mask: np.ndarray, spacing_mm: Sequence[float]) -> Score:
+    def score(self, mask: Integer[np.ndarray, "x y s"], spacing_mm: Sequence[float]) -> Score:
         """Judge one mask.
 
         Args:
@@ -175,12 +175,14 @@ class Monitor:
         """
         return self.score_all([mask], spacing_mm)[0]
 
-    def score_all(self, masks: Sequence[np.ndarray], spacing_mm: Sequence[float]) -> list[Score]:
+    def score_all(
+        self, masks: Sequence[Integer[np.ndarray, "_ _ _"]], spacing_mm: Sequence[float]
+    ) -> list[Score]:
         """Judge several masks of one spacing, such as those of one image; arguments and errors as `score`."""
         prepared = [self.prepare(mask, spacing_mm) for mask in masks]
         return [self.assess(p, r) for p, r in zip(prepared, self.reconstruct(prepared), strict=True)]
 
-    def prepare(self, mask: np.ndarray, spacing_mm: Sequence[float]) -> Prepared:
+    def prepare(self, mask: Integer[np.ndarray, "x y s"], spacing_mm: Sequence[float]) -> Prepared:
         """The host's part before the autoencoder; arguments and errors as `score`."""
         if mask.ndim != 3 or not np.issubdtype(mask.dtype, np.integer):
             raise ValueError(
@@ -201,7 +203,7 @@ class Monitor:
         geometry, resampled = prepare_mask(volume, self.spacing_mm, self.size, self.centre)
         return Prepared(to_square(resampled, geometry), resampled, volume.array, volume.spacing_mm, geometry)
 
-    def reconstruct(self, prepared: Sequence[Prepared]) -> list[np.ndarray]:
+    def reconstruct(self, prepared: Sequence[Prepared]) -> list[UInt8[np.ndarray, "_ size size"]]:
         """The autoencoder's part: (slices, size, size) uint8 for each mask, slices of all of them in common batches.
 
         Every slice is rebuilt by itself, so all empty ones are alike: one of them is rebuilt, once.
@@ -230,7 +232,7 @@ class Monitor:
         rebuilt = [self.devices.gather(w) for w in waiting]
         return np.concatenate([slices[:0], *rebuilt])[: len(slices)]
 
-    def assess(self, prepared: Prepared, rebuilt: np.ndarray) -> Score:
+    def assess(self, prepared: Prepared, rebuilt: UInt8[np.ndarray, "s size size"]) -> Score:
         """The host's part after the autoencoder: measures in mm on the resampled grid, uncropped.
 
         Preset `original` measures on the mask's own grid in voxels, after a cubic spline back, as the monitoring code.
@@ -253,13 +255,17 @@ class Monitor:
         return Score(self.structures, pdc, phd, by_slice, flags, found, suspicion, reconstruction, self.unit)
 
 
-def in_plane_box(mask: np.ndarray, rebuilt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def in_plane_box(
+    mask: Integer[np.ndarray, "s h w"], rebuilt: Integer[np.ndarray, "s h w"]
+) -> tuple[Integer[np.ndarray, "s rows columns"], Integer[np.ndarray, "s rows columns"]]:
     """Two label maps (slices, h, w) without the outer rows and columns that are empty in both, but for one."""
     rows, columns = (slice(max(0, box.start - 1), box.stop + 1) for box in joint_box(mask, rebuilt)[1:])
     return mask[:, rows, columns], rebuilt[:, rows, columns]
 
 
-def slice_dice(mask: np.ndarray, rebuilt: np.ndarray, structures: Sequence[Structure]) -> np.ndarray:
+def slice_dice(
+    mask: Integer[np.ndarray, "s h w"], rebuilt: Integer[np.ndarray, "s h w"], structures: Sequence[Structure]
+) -> Float[np.ndarray, "s k"]:
     """Dice per slice and structure, (slices, k), of two label maps (slices, h, w); NaN where both lack it."""
     result = np.full((len(mask), len(structures)), np.nan)
     for i, structure in enumerate(structures):

@@ -18,7 +18,7 @@ from qcjax.models.cpu.inference import in_parts
 from qcjax.qc.mc_dropout import drawn, slice_keys
 from qcjax.qc.uncertainty import Moments, SliceSums, combine, slice_sums
 from qcjax.runtime.devices import BROADCAST, REPLICATED, SHARDED, Devices
-from qcjax.typing import Array, PRNGKey, Variables
+from qcjax.typing import Array, Float, Integer, PRNGKey, UInt8, Variables
 
 
 class Evaluation(NamedTuple):
@@ -46,8 +46,8 @@ class Rebuilt(NamedTuple):
 
 
 def rebuild_masks(
-    autoencoder: nn.Module, variables: Variables, label: Array
-) -> tuple[Array, losses.Sums, Array]:
+    autoencoder: nn.Module, variables: Variables, label: Integer[Array, "b h w"]
+) -> tuple[UInt8[Array, "b h w"], losses.Sums, Float[Array, " b"]]:
     """R on label maps (b, h, w): what a `Rebuilt` holds, on the device."""
     target = jax.nn.one_hot(label, autoencoder.classes)
     rebuilt = in_parts(partial(autoencoder.apply, variables), target)
@@ -111,7 +111,9 @@ class Predictor:
         self._segment = devices.compile(segment, axes)
         self._rebuild_probabilities = devices.compile(rebuild_probabilities, axes)
 
-    def evaluate(self, variables: Variables, slices: Slices | Streamed, indices: np.ndarray) -> Evaluation:
+    def evaluate(
+        self, variables: Variables, slices: Slices | Streamed, indices: Integer[np.ndarray, " n"]
+    ) -> Evaluation:
         """Labels, and what a volume's loss is made of, of the slices at `indices`."""
         return Evaluation(*self._all(self._evaluate, variables, slices, indices))
 
@@ -120,8 +122,8 @@ class Predictor:
         variables: Variables,
         autoencoder: Variables,
         slices: Slices | Streamed,
-        indices: np.ndarray,
-        first: np.ndarray,
+        indices: Integer[np.ndarray, " n"],
+        first: Integer[np.ndarray, " bounds"],
     ) -> Generator[Reconstruction, None, None]:
         """Masks ŷM and rebuilt masks ŷR, case by case; R sees the probabilities.
 
@@ -154,17 +156,21 @@ class Predictor:
 
         return Reconstruction(np.concatenate(labels)[rows], np.concatenate(rebuilt)[rows], fetch)
 
-    def rebuild(self, autoencoder: Variables, slices: Slices | Streamed, indices: np.ndarray) -> Rebuilt:
+    def rebuild(
+        self, autoencoder: Variables, slices: Slices | Streamed, indices: Integer[np.ndarray, " n"]
+    ) -> Rebuilt:
         """R on ground truth."""
         return Rebuilt(*self._all(self._rebuild, autoencoder, slices, indices))
 
     def probabilities(
-        self, variables: Variables, slices: Slices | Streamed, indices: np.ndarray
-    ) -> np.ndarray:
+        self, variables: Variables, slices: Slices | Streamed, indices: Integer[np.ndarray, " n"]
+    ) -> Float[np.ndarray, "n h w k"]:
         """Class probabilities of some slices, (n, h, w, k)."""
         return self._all(self._segment, variables, slices, indices)
 
-    def rebuild_probabilities(self, autoencoder: Variables, probabilities: np.ndarray) -> np.ndarray:
+    def rebuild_probabilities(
+        self, autoencoder: Variables, probabilities: Float[np.ndarray, "n h w k"]
+    ) -> Float[np.ndarray, "n h w k"]:
         """R on class probabilities, (n, h, w, k) -> the same."""
         outputs = []
         for start in range(0, len(probabilities), self.batch):
@@ -178,8 +184,8 @@ class Predictor:
         self,
         variables: Variables,
         slices: Slices | Streamed,
-        indices: np.ndarray,
-        places: np.ndarray,
+        indices: Integer[np.ndarray, " n"],
+        places: Integer[np.ndarray, "n numbers"],
         key: PRNGKey,
         samples: int,
         chunk: int | None = None,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Integer
 
 from qcjax.inference.monitor import Score
 from qcjax.qc.confidence import ConfidenceSums
@@ -10,7 +11,10 @@ from qcjax.quality.signals import Signals, confidence_signals, mask_signals, of_
 
 
 def signals_of(
-    mask: np.ndarray, spacing_mm: Sequence[float], score: Score, sums: ConfidenceSums | None = None
+    mask: Integer[np.ndarray, "x y slices"],
+    spacing_mm: Sequence[float],
+    score: Score,
+    sums: ConfidenceSums | None = None,
 ) -> Signals:
     """All signals of a mask.
 

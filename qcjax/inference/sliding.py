@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from qcjax.typing import AnyArray
+from qcjax.typing import AnyArray, Float32, Real
 
 SIGMA = 1 / 8  # of the Gaussian weights, as a share of the patch
 
@@ -25,7 +25,7 @@ def starts(length: int, patch: int, overlap: float) -> list[int]:
 
 
 @lru_cache(maxsize=8)
-def weights(patch: tuple[int, ...]) -> np.ndarray:
+def weights(patch: tuple[int, ...]) -> Float32[np.ndarray, "*space"]:
     """A Gaussian over a patch, 1 at its centre, sd `SIGMA` of each side: float32 of shape `patch`."""
     gaussian = np.ones((), np.float64)
     for n in patch:
@@ -37,12 +37,12 @@ def weights(patch: tuple[int, ...]) -> np.ndarray:
 
 
 def predict(
-    function: Callable[[np.ndarray], AnyArray],
-    image: np.ndarray,
+    function: Callable[[Float32[np.ndarray, "b *patch 1"]], AnyArray],
+    image: Real[np.ndarray, "*space"],
     patch: tuple[int, ...],
     batch: int,
     overlap: float = 0.5,
-) -> np.ndarray:
+) -> Float32[np.ndarray, "*space k"]:
     """A function of patches over a whole volume: the weighted mean of what the windows on a voxel say.
 
     What sums to 1 over classes in every patch sums to 1 in the result. Where one window covers all, the result is the

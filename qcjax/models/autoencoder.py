@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from qcjax.models.cpu import lazy
 from qcjax.models.layers import BatchNorm, Conv, ConvTranspose, Dropout, he_normal, he_uniform
 from qcjax.typing import Array, Float, Weights
 
@@ -60,7 +61,7 @@ class MaskAutoencoder(nn.Module):
             x, bias = layer.apart(x)
             norm = BatchNorm(axis_name=self.axis_name, name=f"{name}_norm")
             factor, offset = norm.factors(x, batch_stats, weight, bias)
-            x = jax.nn.leaky_relu(x * factor + offset, SLOPE)
+            x = jax.nn.leaky_relu(lazy.scaled(x, factor, offset), SLOPE)
             return Dropout(self.dropout_rate, self.axis_name)(x, dropout)
 
         def conv(features: int, k: int, s: int, name: str) -> Conv:

@@ -21,7 +21,7 @@ from jax.nn.initializers import Initializer
 from qcjax.models.cpu import conv, lazy, subpixel
 from qcjax.models.cpu.lazy import Lazy
 from qcjax.runtime.devices import first_of_share
-from qcjax.typing import Array, Float, Weights
+from qcjax.typing import AnyArray, Array, Float, Weights
 
 
 def he_normal(slope: float = 0.0, transposed: bool = False) -> Initializer:
@@ -73,10 +73,10 @@ class Conv(nn.Module):
 
     def __call__(self, *inputs: Lazy) -> Array:
         y, bias = self.apart(*inputs)
-        return y if bias is None else y + bias
+        return lazy.biased(y, bias)
 
     @nn.compact
-    def apart(self, *inputs: Lazy) -> tuple[Float[Array, "b *out k"], Float[Array, " k"] | None]:
+    def apart(self, *inputs: Lazy) -> tuple[Float[Array, "b *out k"], Float[AnyArray, " k"] | None]:
         """The sum without the bias, and the bias: see the class."""
         ndim, channels = len(self.kernel), [lazy.shape(x)[-1] for x in inputs]
         fan_in = sum(channels) * prod(self.kernel)
@@ -128,10 +128,10 @@ class ConvTranspose(nn.Module):
 
     def __call__(self, x: Lazy) -> Array:
         y, bias = self.apart(x)
-        return y if bias is None else y + bias
+        return lazy.biased(y, bias)
 
     @nn.compact
-    def apart(self, x: Lazy) -> tuple[Float[Array, "b *out k"], Float[Array, " k"] | None]:
+    def apart(self, x: Lazy) -> tuple[Float[Array, "b *out k"], Float[AnyArray, " k"] | None]:
         """The result without its bias, and the bias, (features,) or None."""
         ndim, channels = len(self.kernel), lazy.shape(x)[-1]
         shape = (*self.kernel, channels, self.features)
@@ -173,7 +173,7 @@ class BatchNorm(nn.Module):
 
     def __call__(self, x: Array, batch_stats: bool, weight: Array | None = None) -> Array:
         factor, offset = self.factors(x, batch_stats, weight)
-        return x * factor + offset
+        return lazy.scaled(x, factor, offset)
 
     @nn.compact
     def factors(

@@ -8,7 +8,7 @@ enough to be compared with, far from good.
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 
 from qcjax.data.subject import Volume
@@ -39,7 +39,7 @@ class _Cavity(NamedTuple):
     cavity: Mask
 
 
-def segment(image: Volume) -> np.ndarray:
+def segment(image: Volume) -> UInt8[np.ndarray, "x y slices"]:
     """Labels (x, y, slices), uint8, of a short-axis cine frame; all background where nothing looks like a heart.
 
     Thresholds for three classes (Otsu, IEEE Trans. SMC 9(1), 1979) split a disc in the middle into air, muscle

@@ -82,7 +82,9 @@ def summarise_monitoring(
     }
 
 
-def failures_counted(rows: Sequence[MeasureRow], column: str, worst: float | None) -> tuple[np.ndarray, int]:
+def failures_counted(
+    rows: Sequence[MeasureRow], column: str, worst: float | None
+) -> tuple[Float[np.ndarray, " n"], int]:
     """A column with its undefined values replaced by `worst`, and how many there were."""
     values = column_of(rows, column)
     undefined = ~np.isfinite(values)

@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 from scipy import ndimage
 
-Points = tuple[np.ndarray, np.ndarray, np.ndarray]  # three coordinates in mm, float32, all of one shape
+# three coordinates in mm, float32, all of one shape
+Points = tuple[Float[np.ndarray, "*at"], Float[np.ndarray, "*at"], Float[np.ndarray, "*at"]]
 
 
-def ellipsoid(x: np.ndarray, y: np.ndarray, z: np.ndarray, radii: tuple) -> np.ndarray:
+def ellipsoid(
+    x: Float[np.ndarray, "*at"], y: Float[np.ndarray, "*at"], z: Float[np.ndarray, "*at"], radii: tuple
+) -> Float[np.ndarray, "*at"]:
     """Approximate signed distance (mm, negative inside) to the ellipsoid of these radii at the origin.
 
     First-order: k0 (k0 - 1) / k1 with k0 = |p / r| and k1 = |p / r^2|, exact for a sphere. A radius may be an array,
@@ -20,7 +24,9 @@ def ellipsoid(x: np.ndarray, y: np.ndarray, z: np.ndarray, radii: tuple) -> np.n
     return k0 * (k0 - 1) / np.maximum(k1, 1e-4)
 
 
-def capsule(points: Points, start: tuple[float, ...], end: tuple[float, ...], radius: float) -> np.ndarray:
+def capsule(
+    points: Points, start: tuple[float, ...], end: tuple[float, ...], radius: float
+) -> Float[np.ndarray, "*at"]:
     """Signed distance (mm, negative inside) to a rod with round ends."""
     a, b = np.asarray(start, np.float32), np.asarray(end, np.float32)
     axis = b - a
@@ -31,24 +37,33 @@ def capsule(points: Points, start: tuple[float, ...], end: tuple[float, ...], ra
     return np.sqrt(square) - np.float32(radius)
 
 
-def smooth_max(a: np.ndarray, b: np.ndarray, width_mm: float) -> np.ndarray:
+def smooth_max(
+    a: Float[np.ndarray, "*at"], b: Float[np.ndarray, "*at"], width_mm: float
+) -> Float[np.ndarray, "*at"]:
     """Maximum with its edge rounded over about `width_mm`: the intersection of two shapes without a crease."""
     h = np.maximum(width_mm - np.abs(a - b), 0) / width_mm
     return np.maximum(a, b) + h * h * np.float32(width_mm / 4)
 
 
-def smooth_min(a: np.ndarray, b: np.ndarray, width_mm: float) -> np.ndarray:
+def smooth_min(
+    a: Float[np.ndarray, "*at"], b: Float[np.ndarray, "*at"], width_mm: float
+) -> Float[np.ndarray, "*at"]:
     """Minimum with its edge rounded over about `width_mm`: the union of two shapes without a crease."""
     return -smooth_max(-a, -b, width_mm)
 
 
-def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
+def smoothstep(x: Float[np.ndarray, "*at"], low: float, high: float) -> Float[np.ndarray, "*at"]:
     """0 up to `low`, 1 from `high`, a cubic between."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def paint(image: np.ndarray, distance: np.ndarray, value: np.ndarray | float, edge_mm: float) -> None:
+def paint(
+    image: Float[np.ndarray, "*at"],
+    distance: Float[np.ndarray, "*at"],
+    value: Float[np.ndarray, "*at"] | float,
+    edge_mm: float,
+) -> None:
     """Lay a tissue over `image`, in place: fully inside the shape, by partial volume within `edge_mm` of its border."""
     alpha = np.clip(0.5 - distance / np.float32(edge_mm), 0, 1)
     image += alpha * (value - image)

@@ -7,6 +7,7 @@ septum to the lateral wall, v from the anterior to the inferior wall; the long a
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import UInt8
 
 from qcjax.labels import BACKGROUND, LV, MYO, RV
 from qcjax.phantom.fields import Points, Wobble, capsule, ellipsoid, smooth_max, smooth_min, smoothstep
@@ -222,7 +223,7 @@ def heart_fields(shape: HeartShape, wobble: Wobble, points: Points) -> HeartFiel
     )
 
 
-def label_map(fields: HeartFields) -> np.ndarray:
+def label_map(fields: HeartFields) -> UInt8[np.ndarray, "*at"]:
     """Labels of the points at which `fields` was evaluated, uint8: the papillary muscles belong to the cavity."""
     labels = np.full(fields.lv.shape, BACKGROUND, np.uint8)
     labels[fields.rv < 0] = RV.id

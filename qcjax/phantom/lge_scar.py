@@ -7,11 +7,13 @@ at its centre and falls to nothing at its rim. Where it is large and deep, its c
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import UInt8
 from scipy import ndimage
 
 from qcjax.labels import BACKGROUND, CAVITY, INFARCTION, NO_REFLOW, NORMAL_MYO
 from qcjax.phantom.fields import Points, smoothstep
 from qcjax.phantom.heart import HeartFields, HeartShape
+from qcjax.phantom.tissue import Grain
 
 NEVER = np.float32(-50)  # mm inside of what isn't there
 
@@ -79,7 +81,7 @@ def extent(
     shape: HeartShape,
     points: Points,
     fields: HeartFields,
-    grain: tuple[np.ndarray, np.ndarray, np.ndarray],
+    grain: Grain,
 ) -> Extent:
     """An infarction at points of the wall; it says nothing about points outside of the wall.
 
@@ -111,7 +113,7 @@ def extent(
     return Extent(inside, np.minimum(core, inside - 1.2).astype(np.float32))
 
 
-def label_tissues(fields: HeartFields, extent: Extent) -> np.ndarray:
+def label_tissues(fields: HeartFields, extent: Extent) -> UInt8[np.ndarray, "*at"]:
     """Labels of the points at which `fields` and `extent` were evaluated, uint8; the RV is background."""
     labels = np.full(fields.lv.shape, BACKGROUND, np.uint8)
     labels[fields.myo < 0] = NORMAL_MYO.id
@@ -121,7 +123,7 @@ def label_tissues(fields: HeartFields, extent: Extent) -> np.ndarray:
     return labels
 
 
-def enclose(labels: np.ndarray) -> np.ndarray:
+def enclose(labels: UInt8[np.ndarray, "x y slices"]) -> UInt8[np.ndarray, "x y slices"]:
     """No-reflow that touches normal myocardium or background in its slice becomes infarction: (x, y, slices)."""
     other = (labels == NORMAL_MYO.id) | (labels == BACKGROUND)
     near = ndimage.binary_dilation(other, np.ones((3, 3, 1), bool))

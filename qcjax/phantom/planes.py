@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from qcjax.phantom.heart import HeartShape
@@ -19,7 +20,7 @@ class Pose:
     axes: np.ndarray  # (3, 3), columns: u, v, w in the world, orthonormal
     origin: np.ndarray  # (3,) mm, of the heart frame
 
-    def to_heart(self, world: np.ndarray) -> np.ndarray:
+    def to_heart(self, world: Float[np.ndarray, "3 *at"]) -> Float[np.ndarray, "3 *at"]:
         """World -> heart coordinates, (3, ...) mm."""
         shifted = world - self.origin.astype(np.float32).reshape(3, *[1] * (world.ndim - 1))
         return np.tensordot(self.axes.T.astype(np.float32), shifted, 1)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Float, Float32, Int16
 from scipy import ndimage
 
 from qcjax.phantom.tissue import Contrast
@@ -149,8 +150,8 @@ class Grid:
     @classmethod
     def centred(
         cls,
-        axes: np.ndarray,
-        centre: np.ndarray,
+        axes: Float[np.ndarray, "3 3"],
+        centre: Float[np.ndarray, "3"],
         shape: tuple[int, int, int],
         spacing_mm: tuple[float, float, float],
         thickness_mm: float,
@@ -161,7 +162,7 @@ class Grid:
         affine[:3, 3] = centre - affine[:3, :3] @ ((np.asarray(shape) - 1) / 2)
         return cls(shape, spacing_mm, thickness_mm, affine)
 
-    def points(self, sub_slices: int) -> np.ndarray:
+    def points(self, sub_slices: int) -> Float32[np.ndarray, "3 {sub_slices} x y slices"]:
         """World coordinates in mm, (3, sub_slices, x, y, slices) float32: each slice's thickness in equal parts."""
         along = [np.arange(n, dtype=np.float64) for n in self.shape]
         parts = (
@@ -180,8 +181,12 @@ class Grid:
 
 
 def acquire(
-    signal: np.ndarray, grid: Grid, scanner: Scanner, rng: np.random.Generator, bias_direction: np.ndarray
-) -> np.ndarray:
+    signal: Float[np.ndarray, "x y slices"],
+    grid: Grid,
+    scanner: Scanner,
+    rng: np.random.Generator,
+    bias_direction: Float[np.ndarray, "3"],
+) -> Int16[np.ndarray, "x y slices"]:
     """Stored grey values, int16, of a noiseless signal.
 
     Point spread, coil sensitivity, off-resonance bands, ghosts, Rician noise (the magnitude of a complex signal with

@@ -3,9 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 from qcjax.phantom.fields import Points, Texture, paint, smoothstep
 from qcjax.phantom.heart import HeartFields
+
+# the fine, the medium and the coarse texture at some points
+Grain = tuple[Float[np.ndarray, "*at"], Float[np.ndarray, "*at"], Float[np.ndarray, "*at"]]
 
 
 @dataclass(frozen=True)
@@ -38,15 +42,15 @@ class Textures:
         """Fields of one body."""
         return cls(Texture.make(rng, 4.2), Texture.make(rng, 9.0, 64), Texture.make(rng, 26.0))
 
-    def __call__(self, points: Points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def __call__(self, points: Points) -> Grain:
         """The fine, the medium and the coarse field at these points."""
         return self.fine(points), self.medium(points), self.coarse(points)
 
 
 def paint_heart(
-    image: np.ndarray,
+    image: Float[np.ndarray, "*at"],
     fields: HeartFields,
-    grain: tuple[np.ndarray, np.ndarray, np.ndarray],
+    grain: Grain,
     contrast: Contrast,
     *,
     fat_mm: float,

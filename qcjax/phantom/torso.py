@@ -6,6 +6,7 @@ World frame, in mm: x towards the patient's right, y anterior, z superior; the m
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 from qcjax.phantom.fields import Points, Wobble, capsule, ellipsoid, paint, smooth_max, smooth_min, smoothstep
 from qcjax.phantom.tissue import Contrast, Textures
@@ -43,7 +44,7 @@ class TorsoShape:
 
 def paint_torso(
     shape: TorsoShape, wobble: Wobble, points: Points, textures: Textures, contrast: Contrast, edge_mm: float
-) -> np.ndarray:
+) -> Float[np.ndarray, "*at"]:
     """Signal of the body without the heart at these points of the world frame; air is 0."""
     s, c = shape, contrast
     x, y, z = p = wobble(points)

@@ -8,7 +8,9 @@ from typing import TypeVar
 
 import nibabel as nib
 import numpy as np
+from jaxtyping import Real
 
+from qcjax.data.geometry import Affine
 from qcjax.phantom.cohort import PhantomImage
 
 S = TypeVar("S")
@@ -53,7 +55,7 @@ def write_cohort(
 
 
 def write_nifti(
-    path: Path, array: np.ndarray, affine: np.ndarray, spacing_mm: tuple[float, float, float]
+    path: Path, array: Real[np.ndarray, "x y slices"], affine: Affine, spacing_mm: tuple[float, float, float]
 ) -> None:
     """Write a volume as NIfTI-1, gzipped, in millimetres; the same volume always gives the same bytes.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool
 
 from qcjax.quality.conformal import LEAST_SUBJECTS
 from qcjax.quality.predictor import QualityPredictor
@@ -87,7 +88,11 @@ class QualityModel:
         return replace(self, predictors={**self.predictors, kind: own})
 
     def estimates(
-        self, signals: Signals, absent: Sequence[bool] | np.ndarray, kind: Kind, coverage: float = COVERAGE
+        self,
+        signals: Signals,
+        absent: Sequence[bool] | Bool[np.ndarray, " k"],
+        kind: Kind,
+        coverage: float = COVERAGE,
     ) -> dict[str, Estimate]:
         """What each structure of one mask can be expected to have, by key.
 

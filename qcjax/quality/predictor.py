@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Bool, Float, Integer
 
 from qcjax.quality.conformal import LEAST_SUBJECTS, upper_quantile
 from qcjax.quality.ridge import Ridge, best_penalty, cross_predicted, subject_weights
@@ -127,7 +127,7 @@ class QualityPredictor:
     def predict(
         self,
         signals: Mapping[str, Float[np.ndarray, " n"]],
-        absent: Sequence[bool] | np.ndarray = (),
+        absent: Sequence[bool] | Bool[np.ndarray, " n"] = (),
         coverage: float = 0.9,
     ) -> Quality:
         """Predicted measures of n masks.

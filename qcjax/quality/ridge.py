@@ -4,7 +4,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0)
 CLIP = 5.0  # spreads: a signal farther out than that tells no more
@@ -51,7 +51,7 @@ class Ridge:
         return x @ np.array(self.weights) + self.intercept
 
 
-def by_subject(subjects: Sequence[Hashable], folds: int = FOLDS) -> Iterator[np.ndarray]:
+def by_subject(subjects: Sequence[Hashable], folds: int = FOLDS) -> Iterator[Bool[np.ndarray, " n"]]:
     """The rows that each fold holds out, (n,) bool: all of a subject's together, subjects dealt in their order."""
     names = list(dict.fromkeys(subjects))
     places = {name: i % min(folds, len(names)) for i, name in enumerate(names)}

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float, Float32
 
 from qcjax.runtime import hosts
 from qcjax.runtime.arrays import read_arrays, write_arrays
@@ -20,13 +21,13 @@ class BestPredictions:
     def _path(self, case: int, evaluation: int) -> Path:
         return self.folder / f"{case:05d}-{evaluation:04d}.safetensors"
 
-    def put(self, case: int, evaluation: int, probabilities: np.ndarray) -> None:
+    def put(self, case: int, evaluation: int, probabilities: Float[np.ndarray, "s h w k"]) -> None:
         """Keep a case's (s, h, w, k)."""
         if not hosts.leads():
             return
         write_arrays(self._path(case, evaluation), {_NAME: probabilities.astype(np.float16, copy=False)})
 
-    def get(self, case: int, first: int, second: int) -> np.ndarray:
+    def get(self, case: int, first: int, second: int) -> Float32[np.ndarray, "s h w k"]:
         """Mean of two evaluations, (s, h, w, k) float32.
 
         Raises OSError or ValueError where a file is lost or damaged.

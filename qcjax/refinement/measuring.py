@@ -9,7 +9,7 @@ import numpy as np
 
 from qcjax.runtime import hosts
 from qcjax.train.arm import Arm
-from qcjax.typing import Variables
+from qcjax.typing import Integer, Variables
 
 Measures = tuple[np.ndarray, np.ndarray]  # pDC and pHD, (k,) each
 Measure = Callable[[int, np.ndarray, np.ndarray], Measures]  # of a case, its mask, its reconstruction
@@ -24,7 +24,7 @@ def measure_cases(
     autoencoder: Variables,
     measure: Measure,
     keep: Keep = lambda case, measures: None,
-    cases: np.ndarray | None = None,
+    cases: Integer[np.ndarray, " m"] | None = None,
 ) -> Measures:
     """pDC and pHD of a segmenter on every case of D_te, or on the n of `cases` (ascending), (n, k) each.
 

@@ -17,7 +17,7 @@ from qcjax.train.loop import fit
 from qcjax.train.segmenter import validate_segmenter
 from qcjax.train.stage import LOSS, Record, Stage
 from qcjax.train.state import TrainState
-from qcjax.typing import Variables
+from qcjax.typing import Bool, Float, Integer, Variables
 
 RV_INDEX = CARDIAC.index(RV)
 
@@ -71,7 +71,7 @@ class Pool(CandidatePool):
 
     def measure(
         self, candidate: Candidate, variables: Variables | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"]]:
         """pDC and pHD in mm of every case of D_te and structure, (n, 3) each; computed once per candidate."""
         key = (candidate.stage, candidate.epoch)
         if key not in self.measures:
@@ -80,14 +80,16 @@ class Pool(CandidatePool):
             )
         return self.measures[key]
 
-    def rv_measures(self, candidates: list[Candidate]) -> tuple[np.ndarray, np.ndarray]:
+    def rv_measures(
+        self, candidates: list[Candidate]
+    ) -> tuple[Float[np.ndarray, "m n"], Float[np.ndarray, "m n"]]:
         """pDC and pHD in mm of the RV, (m, n) each."""
         pdc, phd = zip(*(self.measure(c) for c in candidates), strict=True)
         return np.stack(pdc)[..., RV_INDEX], np.stack(phd)[..., RV_INDEX]
 
     def detect(
-        self, candidates: list[Candidate], cases: np.ndarray | None = None
-    ) -> tuple[np.ndarray, dict[str, qc.Thresholds]]:
+        self, candidates: list[Candidate], cases: Integer[np.ndarray, " m"] | None = None
+    ) -> tuple[Bool[np.ndarray, " n"], dict[str, qc.Thresholds]]:
         """Which cases of D_te are OoD, (n,), and the thresholds of each phase; only some `cases` are looked at."""
         pdc, phd = self.rv_measures(candidates)
         phases = self.arm.data.unlabelled.phases
@@ -98,7 +100,7 @@ class Pool(CandidatePool):
         found[cases] = qc.out_of_distribution(pdc, phd, qc.by_phase(limits, phases))
         return found, limits
 
-    def to_refine_on(self, candidates: list[Candidate]) -> np.ndarray:
+    def to_refine_on(self, candidates: list[Candidate]) -> Bool[np.ndarray, " n"]:
         """The OoD cases among those that refinement looks at, (n,) of D_te."""
         return self.detect(candidates, self.arm.data.refined_on)[0]
 
@@ -112,7 +114,7 @@ class Pool(CandidatePool):
 
 def measure_unlabelled(
     arm: Arm, variables: Variables, autoencoder: Variables
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"]]:
     """pDC and pHD in mm of a segmenter on every case of D_te: (n, 3) each, on the prepared grid."""
     geometries = arm.data.unlabelled.geometries
 
@@ -202,7 +204,7 @@ def refine(pool: Pool, stage: str, epochs: int, learn_from_ood: bool) -> Checkpo
     return checkpoints
 
 
-def describe_ood(arm: Arm, ood: np.ndarray) -> Record:
+def describe_ood(arm: Arm, ood: Bool[np.ndarray, " n"]) -> Record:
     """How many cases are out of distribution, and their names, as the journal keeps it; `ood` is (n,) bool."""
     names = [case.name for case, is_ood in zip(arm.data.unlabelled.cases, ood, strict=True) if is_ood]
     return {"ood": len(names), "ood_cases": names}

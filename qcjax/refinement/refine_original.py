@@ -27,7 +27,7 @@ from qcjax.train.loop import fit
 from qcjax.train.segmenter import original_start, validate_segmenter
 from qcjax.train.stage import LOSS, Record, Stage
 from qcjax.train.state import TrainState
-from qcjax.typing import Variables
+from qcjax.typing import Bool, Float, Int, Integer, Variables
 
 BLEND_EPOCHS = 250  # the code's number of epochs, whatever the run's
 MAX_SIZES = 3  # of batches of single cases; each compiles the step anew, and more would save little padding
@@ -72,7 +72,7 @@ class OriginalPool(CandidatePool):
         records = self._records(candidates, np.arange(len(self.arm.data.unlabelled.cases)))
         return Decision(records.select(), records.ood(), records.thresholds())
 
-    def to_refine_on(self, candidates: list[Candidate]) -> np.ndarray:
+    def to_refine_on(self, candidates: list[Candidate]) -> Bool[np.ndarray, " n"]:
         """The OoD cases among those that refinement looks at, by a running record of their own, (n,) of D_te."""
         return _of_all(self.arm, self._records(candidates, self.arm.data.refined_on).ood())
 
@@ -108,13 +108,13 @@ class Records:
         place = int(np.searchsorted(self.cases[phase], case))
         return qc_original.improves(self.records[phase], place, pdc, phd)
 
-    def update(self, pdc: np.ndarray, phd: np.ndarray) -> None:
+    def update(self, pdc: Float[np.ndarray, " n"], phd: Float[np.ndarray, " n"]) -> None:
         """One more evaluation, (n,) each."""
         for phase, cases in self.cases.items():
             if len(cases):
                 self.records[phase] = qc_original.update(self.records[phase], pdc[cases], phd[cases]).record
 
-    def ood(self) -> np.ndarray:
+    def ood(self) -> Bool[np.ndarray, " n"]:
         """Which cases are OoD, (n,)."""
         found = np.zeros(self.n, bool)
         for phase, cases in self.cases.items():
@@ -141,8 +141,8 @@ def measure_rv(
     variables: Variables,
     autoencoder: Variables,
     keep: Keep = lambda case, measures: None,
-    cases: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+    cases: Integer[np.ndarray, " m"] | None = None,
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """pDC and pHD in voxels of the RV in every case of D_te, or in some, (n,) each; see `measure_cases`."""
 
     def measure(case: int, mask: np.ndarray, rebuilt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -159,7 +159,7 @@ def measure_and_keep(
     records: Records,
     best: BestPredictions,
     evaluation: int,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """`measure_rv` of what refinement looks at, as one more evaluation: `records` know of it, and `best` has the
     predictions that they point to."""
     cases = arm.data.refined_on
@@ -182,7 +182,7 @@ def case_sizes(arm: Arm) -> tuple[int, ...]:
 
 def case_batches(
     arm: Arm, case: int, sizes: tuple[int, ...]
-) -> Iterator[tuple[np.ndarray, np.ndarray, Batch]]:
+) -> Iterator[tuple[Int[np.ndarray, " b"], Int[np.ndarray, " slices"], Batch]]:
     """A case of D_te, batch by batch: places in its stack (b,), padding included; its slices; both on the devices."""
     networks, devices = arm.networks, arm.devices
     rows = arm.data.unlabelled_indices[arm.data.unlabelled.rows(case)]

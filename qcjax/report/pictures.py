@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from jaxtyping import Integer, Real
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_rgb
 
@@ -29,15 +30,15 @@ class Slice:
 
 @matplotlib.rc_context(style.STYLE)
 def draw_inconsistency(
-    image: np.ndarray | None,
-    mask: np.ndarray,
-    reconstruction: np.ndarray,
+    image: Real[np.ndarray, "x y slices"] | None,
+    mask: Integer[np.ndarray, "x y slices"],
+    reconstruction: Integer[np.ndarray, "x y slices"],
     spacing_mm: tuple[float, float],
     number: int,
     path: Path,
     structures: Sequence[Structure] = CARDIAC,
     dpi: int = 150,
-    truth: np.ndarray | None = None,
+    truth: Integer[np.ndarray, "x y slices"] | None = None,
 ) -> Path:
     """Image, mask, reconstruction and inconsistency map in one slice (monitoring paper, measure rho 2).
 
@@ -92,7 +93,7 @@ def _load(
     return arrays[0].astype(np.float32), labels, files[0].spacing_mm[:2]
 
 
-def most_changed(first: np.ndarray, second: np.ndarray) -> int:
+def most_changed(first: Integer[np.ndarray, "x y slices"], second: Integer[np.ndarray, "x y slices"]) -> int:
     """The slice where two label maps differ most; of equal ones the middle of the structures."""
     changed = (first != second).sum(axis=(0, 1))
     if changed.any():
@@ -102,8 +103,8 @@ def most_changed(first: np.ndarray, second: np.ndarray) -> int:
 
 
 def prepare_slice(
-    image: np.ndarray,
-    labels: tuple[np.ndarray, ...],
+    image: Real[np.ndarray, "x y slices"],
+    labels: tuple[Integer[np.ndarray, "x y slices"], ...],
     spacing_mm: tuple[float, float],
     number: int,
     structures: Sequence[Structure] = CARDIAC,
@@ -134,7 +135,7 @@ def _heart_box(mask: np.ndarray, pixel_mm: tuple[float, float]) -> tuple[slice, 
     return box[0], box[1]
 
 
-def quarter_turns(labels: np.ndarray, structures: Sequence[Structure]) -> int:
+def quarter_turns(labels: Integer[np.ndarray, "x y slices"], structures: Sequence[Structure]) -> int:
     """Turns of 90 degrees (as `numpy.rot90`) that bring the RV to the left of the LV; 0 where one is absent.
 
     The files' affines are no guide: the same subject's views can follow different conventions.
@@ -163,7 +164,9 @@ def show_image(axis: Axes, shown: Slice, title: str) -> None:
     axis.axis("off")
 
 
-def overlay(axis: Axes, labels: np.ndarray, structures: Sequence[Structure] = CARDIAC) -> None:
+def overlay(
+    axis: Axes, labels: Integer[np.ndarray, "rows columns"], structures: Sequence[Structure] = CARDIAC
+) -> None:
     """Structures as a light fill with a firm outline."""
     for structure in structures:
         _paint(axis, labels == structure.id, structure.colour, 0.35)

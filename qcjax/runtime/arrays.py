@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Shaped
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -14,13 +15,13 @@ from qcjax.runtime.files import write_whole
 _CHECKSUM = "crc32"  # in the file's metadata; the format has none of its own
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> None:
     """Write arrays by name, with their checksum; the file is there whole or not at all."""
     ordered = {name: np.asarray(x, order="C") for name, x in arrays.items()}
     write_whole(path, save(ordered, {_CHECKSUM: _checksum(ordered)}))
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path) -> dict[str, Shaped[np.ndarray, "..."]]:
     """The arrays that `write_arrays` left in a file, by name; nothing in it is executed.
 
     Raises:

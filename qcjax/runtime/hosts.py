@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+from jaxtyping import Shaped
 
 from qcjax.config import Hosts
 from qcjax.runtime import messages, stops
@@ -190,7 +191,7 @@ def _each(function: Callable[[S], T], items: Sequence[S], threads: int | None) -
         return list(pool.map(function, items))
 
 
-def gather_rows(x: Any) -> np.ndarray:
+def gather_rows(x: Any) -> Shaped[np.ndarray, "n ..."]:
     """The rows (n, ...) of every process, one process after the other, on all of them."""
     if _count == 1:
         return np.asarray(x)

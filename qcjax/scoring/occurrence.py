@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
+from jaxtyping import UInt8
 
 from qcjax.data.mask_cohort import MaskCohort
 from qcjax.labels import Structure
@@ -74,7 +75,7 @@ def without_twins(training: MaskCohort, held_out: MaskCohort, tell: Callable[[st
     )
 
 
-def stacks_of(cohort: MaskCohort) -> list[np.ndarray]:
+def stacks_of(cohort: MaskCohort) -> list[UInt8[np.ndarray, "_ h w"]]:
     """The prepared slices of each case, (slices, h, w)."""
     return np.split(cohort.label, cohort.first[1:-1])
 

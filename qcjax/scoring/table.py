@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from qcjax.data.geometry import Axes
 from qcjax.inference.entries import Entry, counted, inside, worst_status
@@ -72,7 +73,7 @@ def score_line(
     score: Score,
     volumes_ml: Sequence[float],
     flags: Sequence[Flag],
-    doubts: np.ndarray | None = None,
+    doubts: Float[np.ndarray, " k"] | None = None,
     image_error: str = "",
     axes: Axes = AS_STORED,
     notes: Sequence[str] = (),

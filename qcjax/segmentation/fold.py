@@ -29,7 +29,7 @@ from qcjax.train.stage import LOSS, Record, Stage
 from qcjax.train.state import TrainState, adam, average, create
 from qcjax.train.updates import make_supervised_update
 from qcjax.train.validation import mean_dice
-from qcjax.typing import Array, PRNGKey, Variables
+from qcjax.typing import Array, Float, Integer, PRNGKey, Variables
 
 CLIP = 12.0  # of the gradient's norm
 WATCHED_CASES = 10  # of a fold's own, looked at after every epoch; nothing is chosen by them
@@ -82,7 +82,9 @@ class Recipe:
         self.step = devices.compile(step, axes, donate=(0,))
         self._segment = devices.compile(segment, (REPLICATED, SHARDED))
 
-    def changed(self, key: PRNGKey, image: Array, label: Array, geometry: Augmentation) -> Any:
+    def changed(
+        self, key: PRNGKey, image: Float[Array, "h w"], label: Integer[Array, "h w"], geometry: Augmentation
+    ) -> tuple[Float[Array, "patch patch"], Integer[Array, "patch patch"]]:
         """A patch of a slice, turned and with other intensities: (h, w) twice -> (patch, patch) twice."""
         (h, w), patch = image.shape, self.config.patch
         of_place, of_patch, of_intensity = jax.random.split(key, 3)
@@ -92,7 +94,9 @@ class Recipe:
         image, label = sample_cubic(image, row, column), sample_nearest(label, row, column)
         return (change_intensity(of_intensity, image, INTENSITY) if self.config.intensity else image), label
 
-    def probabilities(self, variables: Variables, data: Any, indices: np.ndarray) -> np.ndarray:
+    def probabilities(
+        self, variables: Variables, data: Any, indices: Integer[np.ndarray, " n"]
+    ) -> Float[np.ndarray, "n h w k"]:
         """Class probabilities of some slices: (n, h, w, k) float16; variables on the devices."""
         batch = self.devices.batch_size(self.config.batch)
         plan = in_batches(indices, batch)
@@ -177,7 +181,7 @@ class Fold(Stage):
         return jax.tree.map(np.asarray, mean)
 
 
-def part_of(cohort: Cohort, cases: Sequence[int] | np.ndarray) -> Cohort:
+def part_of(cohort: Cohort, cases: Sequence[int] | Integer[np.ndarray, " m"]) -> Cohort:
     """Some cases of a cohort, in the given order of their places."""
     rows = np.concatenate([np.arange(r.start, r.stop) for r in (cohort.rows(int(i)) for i in cases)])
     return Cohort(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from qcjax.data.cohort import Cohort
 from qcjax.data.nifti import read_image, read_labels
@@ -31,7 +32,7 @@ Record = dict[str, Any]
 def judge_case(
     cohort: Cohort,
     number: int,
-    probabilities: np.ndarray,
+    probabilities: Float[np.ndarray, "slices size size k"],
     monitor: Monitor,
     mapping: dict[int, int],
     single: Sequence[Structure],

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Float
 
 from qcjax.data.subject import Volume
 from qcjax.labels import Structure
@@ -24,7 +25,9 @@ def looks_lost(spacing_mm: Sequence[float]) -> bool:
 
 
 def likely_pixel_mm(
-    volume: Volume, predict: Callable[[Volume], np.ndarray], structures: Sequence[Structure]
+    volume: Volume,
+    predict: Callable[[Volume], Float[np.ndarray, "slices h w k"]],
+    structures: Sequence[Structure],
 ) -> float:
     """The candidate at which the soft Dice confidence is highest on the middle slices, averaged over the structures.
 

@@ -29,7 +29,7 @@ from qcjax.runtime.devices import REPLICATED, SHARDED, Devices
 from qcjax.segmentation.lost_spacing import likely_pixel_mm, looks_lost
 from qcjax.segmentation.turns import judge_turned
 from qcjax.segmentation.weights import network_of, read_weights
-from qcjax.typing import Array, Variables
+from qcjax.typing import Array, Float, Integer, Shaped, UInt8, Variables
 
 DESCRIPTION, WEIGHTS, MONITOR = "model.json", "weights.safetensors", "monitor"
 BUNDLED = Path(__file__).parent / "bundled"
@@ -85,7 +85,7 @@ class Result:
     _probabilities: Callable[[], np.ndarray]
 
     @cached_property
-    def probabilities(self) -> np.ndarray:
+    def probabilities(self) -> Float[np.ndarray, "slices size size k"]:
         """Probabilities of background and structures: (slices, size, size, 1 + k) float16, on the networks' grid."""
         return self._probabilities()
 
@@ -170,7 +170,7 @@ class Model:
             )
         return cls(folder, description, weights, monitor, placed, QualityModel.load(folder))
 
-    def segment(self, image: np.ndarray, spacing_mm: Sequence[float]) -> Result:
+    def segment(self, image: Shaped[np.ndarray, "x y slices"], spacing_mm: Sequence[float]) -> Result:
         """The mask of one image, with what the monitor makes of it.
 
         Args:
@@ -249,7 +249,9 @@ class Model:
         for indices in in_batches(np.arange(len(slices)), self.batch).indices:
             yield slices[indices][..., None]
 
-    def restore(self, prepared: Prepared, probabilities: np.ndarray) -> np.ndarray:
+    def restore(
+        self, prepared: Prepared, probabilities: Float[np.ndarray, "slices size size k"]
+    ) -> UInt8[np.ndarray, "x y slices"]:
         """The host's part after the networks: ids of structures on the image's own grid, (x, y, slices) uint8.
 
         Of every structure that isn't in pieces, only the largest one is kept.
@@ -257,7 +259,7 @@ class Model:
         mask = restore_labels(probabilities, prepared.geometry)
         return keep_largest(mask, self.single)
 
-    def judge(self, mask: np.ndarray, spacing_mm: Sequence[float]) -> Score:
+    def judge(self, mask: Integer[np.ndarray, "x y slices"], spacing_mm: Sequence[float]) -> Score:
         """What the monitor makes of a mask, turned to how its training masks lie.
 
         Args:

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Integer
 
 from qcjax.inference.monitor import Monitor, Score
 from qcjax.labels import LV, RV, Structure
 
 
-def rv_direction(mask: np.ndarray, structures: Sequence[Structure]) -> complex | None:
+def rv_direction(mask: Integer[np.ndarray, "x y slices"], structures: Sequence[Structure]) -> complex | None:
     """Where the RV's centre lies as seen from the LV's, in plane: a unit vector x + iy; None where one is absent.
 
     Args:
@@ -48,7 +49,10 @@ def quarter_turns(direction: complex | None, wanted: complex | None) -> int:
 
 
 def judge_turned(
-    monitor: Monitor, mask: np.ndarray, spacing_mm: Sequence[float], direction: complex | None
+    monitor: Monitor,
+    mask: Integer[np.ndarray, "x y slices"],
+    spacing_mm: Sequence[float],
+    direction: complex | None,
 ) -> Score:
     """What a monitor makes of a mask that is turned so that its RV lies in the given direction, as seen from its LV.
 

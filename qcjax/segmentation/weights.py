@@ -11,7 +11,7 @@ from flax import traverse_util
 
 from qcjax.models import NnUNet
 from qcjax.runtime.arrays import read_arrays
-from qcjax.typing import Variables
+from qcjax.typing import Shaped, Variables
 
 
 def network_of(description: Mapping[str, Any]) -> NnUNet:
@@ -41,7 +41,7 @@ def read_weights(path: Path, description: Mapping[str, Any]) -> list[Variables]:
     return found
 
 
-def packed_weights(networks: Sequence[Variables]) -> dict[str, np.ndarray]:
+def packed_weights(networks: Sequence[Variables]) -> dict[str, Shaped[np.ndarray, "..."]]:
     """The variables of some networks as they are stored: float16, by name."""
     packed = {}
     for i, variables in enumerate(networks):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from qcjax.models.layers import Dropout
-from qcjax.typing import Array
+from qcjax.typing import Array, Float, Key, Weights
 
 Logits = tuple[Array, ...]
 Apply = Callable[[Any, Any, Array, Array, Array], tuple[Logits, Any]]
@@ -25,9 +25,9 @@ def logits_in_parts(
     apply: Apply,
     params: Any,
     batch_stats: Any,
-    x: Array,
-    weight: Array,
-    key: Array,
+    x: Float[Array, "b *rest"],
+    weight: Weights,
+    key: Key[Array, "*samples"],
     parts: int,
     axis_name: str | None = None,
     batch_axis: int = 0,

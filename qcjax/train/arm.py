@@ -23,7 +23,7 @@ from qcjax.train.loop import stream
 from qcjax.train.networks import Networks
 from qcjax.train.stage import Record
 from qcjax.train.state import TrainState, create, from_variables, shapes
-from qcjax.typing import Array, Variables
+from qcjax.typing import Array, Int, Integer, PRNGKey, Variables
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class ViewData:
         unlabelled: Cohort,
         devices: Devices,
         stream: Stream = "auto",
-        refined_on: np.ndarray | None = None,
+        refined_on: Integer[np.ndarray, " m"] | None = None,
     ) -> "ViewData":
         """Put the slices on the devices, or leave them on the host where they don't fit.
 
@@ -59,17 +59,17 @@ class ViewData:
         return cls(view, training, validation, unlabelled, slices, cases)
 
     @property
-    def training_indices(self) -> np.ndarray:
+    def training_indices(self) -> Int[np.ndarray, " n"]:
         """Where D_tr's slices are."""
         return np.arange(len(self.training.owner))
 
     @property
-    def validation_indices(self) -> np.ndarray:
+    def validation_indices(self) -> Int[np.ndarray, " n"]:
         """Where D_val's slices are."""
         return len(self.training.owner) + np.arange(len(self.validation.owner))
 
     @property
-    def unlabelled_indices(self) -> np.ndarray:
+    def unlabelled_indices(self) -> Int[np.ndarray, " n"]:
         """Where D_te's slices are."""
         return len(self.training.owner) + len(self.validation.owner) + np.arange(len(self.unlabelled.owner))
 
@@ -105,7 +105,7 @@ class Arm:
             return {"stage": stage, "view": self.data.view}
         return {"stage": stage, "segmenter": self.networks.title, "view": self.data.view}
 
-    def key(self, stage: str) -> Array:
+    def key(self, stage: str) -> PRNGKey:
         """The root of a stage's random numbers."""
         return stream(jax.random.key(self.seed), *self.identity(stage).values())
 
@@ -143,7 +143,7 @@ class Arm:
             return networks.autoencoder, networks.autoencoder_tx, self.key(stage), sample
         return networks.segmenter, networks.tx, self.key(stage), jnp.zeros((1, size, size, 1))
 
-    def step_key(self, stage: str, epoch: int, step: int) -> Array:
+    def step_key(self, stage: str, epoch: int, step: int) -> PRNGKey:
         """The key of one training step."""
         return jax.random.fold_in(jax.random.fold_in(self.key(stage), epoch), step)
 

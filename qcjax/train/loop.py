@@ -17,9 +17,10 @@ from qcjax.train.checksums import DamagedCheckpoint
 from qcjax.train.journal import Journal
 from qcjax.train.stage import Record, Stage
 from qcjax.train.steps import CutShort, Metrics, NotFinite, Taken, run_steps
+from qcjax.typing import PRNGKey
 
 
-def stream(key: jax.Array, *names: str | int) -> jax.Array:
+def stream(key: PRNGKey, *names: str | int) -> PRNGKey:
     """The key of a named stream, and of a numbered place in it."""
     for name in names:
         key = jax.random.fold_in(key, zlib.crc32(name.encode()) if isinstance(name, str) else name)

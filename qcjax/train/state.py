@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from qcjax.typing import Array, PRNGKey, Variables
+from qcjax.typing import AnyArray, Array, Float, PRNGKey, Variables
 
 
 class TrainState(struct.PyTreeNode):
     """Everything that a step reads and writes."""
 
-    step: Array  # () int32
+    step: AnyArray  # () int32; of JAX's own making where it takes trees apart
     params: Any
     batch_stats: Any
     opt_state: Any
@@ -56,12 +56,16 @@ def average(mean: Variables, state: TrainState, decay: float) -> Variables:
     return jax.tree.map(lambda m, x: share * m + (1 - share) * x, mean, state.variables)
 
 
-def create(model: nn.Module, tx: optax.GradientTransformation, key: PRNGKey, sample: Array) -> TrainState:
+def create(
+    model: nn.Module, tx: optax.GradientTransformation, key: PRNGKey, sample: Float[Array, "b *space c"]
+) -> TrainState:
     """A freshly initialised state; `sample` is an input of the right shape (b, *space, c)."""
     return from_variables(_init(model)(key, sample), tx)
 
 
-def shapes(model: nn.Module, tx: optax.GradientTransformation, key: PRNGKey, sample: Array) -> TrainState:
+def shapes(
+    model: nn.Module, tx: optax.GradientTransformation, key: PRNGKey, sample: Float[Array, "b *space c"]
+) -> TrainState:
     """The shapes of what `create` gives, to read a checkpoint into."""
     variables = jax.eval_shape(_init(model), key, sample)
     return jax.eval_shape(partial(from_variables, tx=tx), variables)
@@ -99,7 +103,17 @@ def sgd(
 
 def adam(weight_decay: float = 1e-5, clip: float | None = None) -> optax.GradientTransformation:
     """Direction of Adam with L2 in the gradient (not decoupled); no learning rate."""
-    steps = [optax.add_decayed_weights(weight_decay), optax.scale_by_adam()]
+    steps = [optax.add_decayed_weights(weight_decay), _promoting(optax.scale_by_adam())]
     if clip is not None:
         steps.insert(0, optax.clip_by_global_norm(clip))
     return optax.chain(*steps)
+
+
+def _promoting(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same; Optax's Adam raises its decays, which are floats, to the number of steps, which is an integer."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        with jax.numpy_dtype_promotion("standard"):
+            return tx.update(updates, state, params)
+
+    return optax.GradientTransformation(tx.init, update)

@@ -19,7 +19,7 @@ from qcjax import losses
 from qcjax.data.batches import Batch
 from qcjax.train.accumulation import logits_in_parts
 from qcjax.train.state import TrainState
-from qcjax.typing import Array, PRNGKey, Scalar, Variables
+from qcjax.typing import AnyArray, Array, Float, PRNGKey, Scalar, Variables
 
 Metrics = dict[str, Array]
 Update = Callable[..., tuple[TrainState, Metrics]]
@@ -192,7 +192,7 @@ def make_original_refinement_update(
     return _make_update(objective, tx, axis_name)
 
 
-def one_hot_argmax(probabilities: Any) -> Array:
+def one_hot_argmax(probabilities: Float[AnyArray, "b *space k"]) -> Float[Array, "b *space k"]:
     """The likeliest class as 1, the others 0: (b, *space, k), without gradient."""
     probabilities = lax.stop_gradient(probabilities)
     return jax.nn.one_hot(probabilities.argmax(-1), probabilities.shape[-1])

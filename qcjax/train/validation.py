@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Integer
 
 from qcjax import losses
 from qcjax.data.stacked import Stacked
@@ -13,7 +14,10 @@ from qcjax.train.stage import Record
 
 
 def mean_dice(
-    predicted: np.ndarray, truth: np.ndarray, cohort: Stacked, structures: Sequence[Structure] = CARDIAC
+    predicted: Integer[np.ndarray, "n h w"],
+    truth: Integer[np.ndarray, "n h w"],
+    cohort: Stacked,
+    structures: Sequence[Structure] = CARDIAC,
 ) -> Record:
     """Dice of label maps over all slices, (n, h, w), averaged over the cohort's cases, for the journal."""
     scores = [
@@ -24,7 +28,7 @@ def mean_dice(
 
 def reconstruction_loss(
     sums: losses.Sums,
-    error: np.ndarray,
+    error: Float[np.ndarray, " n"],
     cohort: Stacked,
     dice_loss: Callable[[losses.Sums], Any] = losses.generalised_dice_loss,
 ) -> float:

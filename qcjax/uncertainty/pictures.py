@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from jaxtyping import Integer
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
@@ -36,7 +37,7 @@ class CaseVolumes:
     pixel_mm: tuple[float, float]  # (x, y)
 
     @property
-    def guide(self) -> np.ndarray:
+    def guide(self) -> Integer[np.ndarray, "x y slices"]:
         """The label map that tells where the heart is: the truth, else the last arm's."""
         return self.truth if self.truth is not None else list(self.masks.values())[-1]
 

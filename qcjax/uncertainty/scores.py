@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Bool, Float, Integer
 
 from qcjax.data.volumes import VolumeGeometry, restore_map, restore_volume
 from qcjax.inference.monitor import Monitor
@@ -38,11 +39,11 @@ class Prediction:
 
 
 def judge_volume(
-    probabilities: np.ndarray,
-    samples: np.ndarray,
-    mask: np.ndarray,
+    probabilities: Float[np.ndarray, "s h w k"],
+    samples: Float[np.ndarray, "n s h w k"],
+    mask: Bool[np.ndarray, "s h w"],
     geometry: VolumeGeometry,
-    truth: np.ndarray,
+    truth: Integer[np.ndarray, "x y slices"],
     spacing_mm: tuple[float, float, float],
     monitor: Monitor | None,
 ) -> Prediction:

@@ -31,7 +31,7 @@ from qcjax.train.loop import fit, stream
 from qcjax.train.nonfinite import skip_nonfinite
 from qcjax.train.stage import LOSS, Record, Stage
 from qcjax.train.state import TrainState, adam, create, sgd
-from qcjax.typing import Array, Variables
+from qcjax.typing import Array, Bool, Float, Integer, PRNGKey, Variables
 
 STAGE = "segmenter"
 
@@ -120,11 +120,15 @@ class VolumeNetwork:
         axes = (REPLICATED, SHARDED, BROADCAST, BROADCAST, BROADCAST)
         return self.devices.compile(step, axes, donate=(0,))
 
-    def probabilities(self, variables: Variables, image: np.ndarray) -> np.ndarray:
+    def probabilities(
+        self, variables: Variables, image: Float[np.ndarray, "s h w"]
+    ) -> Float[np.ndarray, "s h w k"]:
         """The deterministic prediction of a prepared volume: (s, h, w) -> (s, h, w, k)."""
         return self._slide(lambda x: self._segment(variables, x), image)
 
-    def samples(self, variables: Variables, image: np.ndarray, key: Array) -> np.ndarray:
+    def samples(
+        self, variables: Variables, image: Float[np.ndarray, "s h w"], key: PRNGKey
+    ) -> Float[np.ndarray, "n s h w k"]:
         """Dropout samples of it, `mc_chunk` at once: (s, h, w) -> (n, s, h, w, k)."""
         count = self.config.mc_samples
         chunk = min(self.config.mc_chunk or count, count)
@@ -141,7 +145,12 @@ class VolumeNetwork:
             parts.append(np.moveaxis(drawn.reshape(*image.shape, -1, self.model.classes), -2, 0))
         return np.concatenate(parts)
 
-    def loss(self, probabilities: np.ndarray, label: np.ndarray, mask: np.ndarray) -> float:
+    def loss(
+        self,
+        probabilities: Float[np.ndarray, "s h w k"],
+        label: Integer[np.ndarray, "s h w"],
+        mask: Bool[np.ndarray, "s h w"],
+    ) -> float:
         """L_Seg of a whole volume."""
         return float(self._measure_loss(probabilities, label, mask))
 

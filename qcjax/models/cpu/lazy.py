@@ -11,21 +11,21 @@ import jax.numpy as jnp
 from flax import struct
 from jax import lax
 
-from qcjax.typing import Array, Float
+from qcjax.typing import AnyArray, Array, Float
 
 
 @struct.dataclass
 class Activation:
     """leaky_relu(factor · x + offset): x (b, *space, c), factor and offset (c,), in x's type."""
 
-    x: Array
-    factor: Array
-    offset: Array
+    x: AnyArray  # or what stands in for an array where JAX takes trees apart
+    factor: AnyArray
+    offset: AnyArray
     slope: float = struct.field(pytree_node=False)
 
     def value(self) -> Float[Array, "b *space c"]:
         """The activation itself, of the shape of `x`."""
-        return jax.nn.leaky_relu(self.x * self.factor + self.offset, self.slope)
+        return jax.nn.leaky_relu(scaled(self.x, self.factor, self.offset), self.slope)
 
 
 @struct.dataclass
@@ -37,6 +37,23 @@ class Concatenation:
     def value(self) -> Float[Array, "b *space c"]:
         """The parts in one array: all of their channels, in their order."""
         return jnp.concatenate([value(part) for part in self.parts], -1)
+
+
+def scaled(
+    x: Float[Array, "*space c"], factor: Float[Array, " c"], offset: Float[Array, " c"]
+) -> Float[Array, "*space c"]:
+    """factor · x + offset, with a factor and an offset for each channel: the shape of x."""
+    return x * _of_rank(x.ndim, factor) + _of_rank(x.ndim, offset)
+
+
+def biased(x: Float[Array, "*space c"], bias: Float[Array, " c"] | None) -> Float[Array, "*space c"]:
+    """x + bias, with a bias for each channel, or x itself without one: the shape of x."""
+    return x if bias is None else x + _of_rank(x.ndim, bias)
+
+
+def _of_rank(ndim: int, values: Array) -> Array:
+    """A value for each channel, (c,), as (1, …, 1, c) of so many axes."""
+    return values.reshape(*(1,) * (ndim - 1), -1)
 
 
 Lazy = Array | Activation | Concatenation  # an array, or what will be one
