@@ -106,6 +106,19 @@ def excess_aurc(confidence: Vector, loss: Vector) -> float:
     return aurc(confidence, loss) - aurc(-_scores(loss, "loss"), loss)
 
 
+def augrc(confidence: Vector, loss: Vector) -> float:
+    """Area under the generalised risk-coverage curve: the mean over all coverages of the loss accepted, of all results.
+
+    The loss of accepted results is divided by the number of all, so that it is the chance that a result is accepted and
+    bad (Traub et al., NeurIPS 2024); lower is better.
+
+    Raises:
+      ValueError: as for `risk_coverage`.
+    """
+    found = risk_coverage(confidence, loss)
+    return float((found.risk * found.coverage).mean())
+
+
 def roc_auc(score_damaged: Vector, score_intact: Vector) -> float:
     """Probability that a damaged result scores higher than an intact one, ties counted half (Mann-Whitney).
 

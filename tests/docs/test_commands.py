@@ -20,6 +20,7 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["p
     "optional-dependencies"
 ]
 TESTS = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
+RUN = ("experiments.benchmark", "experiments.quality")  # what these call is `run`, others' `start`
 
 
 def parsed_by_qcjax(words: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def parsed_by_experiment(name: str, words: list[str], monkeypatch: pytest.Monkey
         configs.append(config)
         return 0
 
-    monkeypatch.setattr(module, "run" if name == "experiments.benchmark" else "start", noted)
+    monkeypatch.setattr(module, "run" if name in RUN else "start", noted)
     assert module.main(words) == 0
     (config,) = configs
     return config

@@ -33,6 +33,8 @@ def test_risk_and_coverage_by_hand():
     np.testing.assert_allclose(coverage, [0.25, 0.5, 0.75, 1])
     np.testing.assert_allclose(risk, [0, 1 / 2, 1 / 3, 1 / 2])
     assert selective.aurc([0.9, 0.2, 0.5, 0.4], [0, 1, 1, 0]) == pytest.approx((1 / 2 + 1 / 3 + 1 / 2) / 4)
+    # of all four: 0, 1/4, 1/4, 1/2
+    assert selective.augrc([0.9, 0.2, 0.5, 0.4], [0, 1, 1, 0]) == pytest.approx(1 / 4)
     # ideal: 0, 0, 1/3, 1/2
     assert selective.excess_aurc([0.9, 0.2, 0.5, 0.4], [0, 1, 1, 0]) == pytest.approx(1 / 8)
 
