@@ -172,6 +172,7 @@ def segment(
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")],
     model: Annotated[Path | None, tyro.conf.arg(metavar="MODEL")] = None,
     pairs: Annotated[Path | None, tyro.conf.arg(metavar="FILE.csv")] = None,
+    bodies: Annotated[Path | None, tyro.conf.arg(metavar="FILE.csv")] = None,
     fail_on: Literal["suspicious", "erroneous"] | None = None,
     hd_limit_mm: float = 50.0,
     dc_limit: float = 0.5,
@@ -189,9 +190,9 @@ def segment(
     holds for --coverage of new subjects that are like the model's own, and decides: accept, review or reject.
 
     Written to --out: masks/ (on each image's own grid, with the label values that the model was trained with),
-    cases.csv (a row per image, frame and structure), subjects.csv (volumes and ejection fraction of pairs of ED and ES
-    and of cines), summary.json, and report.html with the most doubtful masks first. What can't be segmented becomes a
-    row with its reason. Started again, it goes on.
+    cases.csv (a row per image, frame and structure), subjects.csv (volumes, ejection fraction and mass of pairs of ED
+    and ES and of cines), summary.json, and report.html with the most doubtful masks first. What can't be segmented
+    becomes a row with its reason. Started again, it goes on.
 
     The exit code is 0, or 1 where it couldn't start or go on; with --fail-on it is 2 where a mask is flagged so, or an
     image couldn't be segmented; 75 after SIGTERM and 130 after Ctrl-C: started again, it goes on.
@@ -205,6 +206,7 @@ def segment(
       model: The folder of a trained model; by default the one that comes with qcjax.
       pairs: A csv with the columns subject, ed, es that names two images of each subject. By default pairs are found by
         names with ED and ES, and by ACDC's Info.cfg.
+      bodies: A csv with the columns subject, height_cm, weight_kg: volumes and masses are indexed by body surface.
       fail_on: Exit with code 2 where a mask is at least so bad, or an image couldn't be segmented.
       hd_limit_mm: A structure is suspicious where its pseudo Hausdorff distance is above this.
       dc_limit: A structure is suspicious where its pseudo Dice is below this.
@@ -229,7 +231,7 @@ def segment(
         if loaded.quality is None:
             print("The model predicts no quality: it was trained on too few subjects")
         limits = Limits(hd_limit_mm, dc_limit, accept, coverage)
-        ended.append(Segmentation.open(loaded, images, out, pairs, limits).run(pictures))
+        ended.append(Segmentation.open(loaded, images, out, pairs, limits, bodies).run(pictures))
 
     code = exit_code(run)
     if code:

@@ -71,6 +71,7 @@ class Measures:
     flag: str  # "", "suspicious" or "erroneous"
     reason: str  # of the flag, in words
     predicted: Estimate  # what quality is to be expected, with bounds
+    volumes_ml: tuple[float, ...] = ()  # in each network's own mask
 
 
 @dataclass(frozen=True)
@@ -274,6 +275,7 @@ class Model:
         predicted = self._estimates(prepared, mask, score, found.sums, coverage)
         measures = {}
         worst = score.worst_slice
+        by_network = self._volumes_ml(prepared, found.sums)
         for i, structure in enumerate(self.structures):
             own = [flag for flag in score.flags if flag.structure == structure.key]
             kinds = {flag.kind for flag in own}
@@ -285,8 +287,16 @@ class Model:
                 "erroneous" if "erroneous" in kinds else "suspicious" if kinds else "",
                 "; ".join(flag.reason for flag in own),
                 predicted[structure.key],
+                tuple(by_network[:, i].tolist()),
             )
         return Result(self._values[mask], measures, score.flags, score, volume, lambda: found.probabilities)
+
+    def _volumes_ml(self, prepared: Prepared, sums: ConfidenceSums) -> np.ndarray:
+        """(networks, k): of each network's own mask, by the spacing that the file tells."""
+        told, taken = prepared.volume.spacing_mm, prepared.spacing_mm
+        pixel_mm2 = self.spacing_mm**2 * told[0] * told[1] / (taken[0] * taken[1])
+        pixels = np.asarray(sums.inside, np.float64).sum(1)
+        return pixels * pixel_mm2 * told[2] / 1000
 
     def _estimates(
         self, prepared: Prepared, mask: np.ndarray, score: Score, sums: ConfidenceSums, coverage: float

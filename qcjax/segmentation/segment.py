@@ -19,7 +19,7 @@ from qcjax.segmentation.model import DESCRIPTION, WEIGHTS, Model
 from qcjax.segmentation.page import write_segments_page
 from qcjax.segmentation.settings import Limits
 from qcjax.segmentation.stream import Stream
-from qcjax.segmentation.subjects import subject_rows, write_subjects
+from qcjax.segmentation.subjects import read_surfaces, subject_rows, write_subjects
 from qcjax.segmentation.table import entry_of, mask_path, summarise, write_table
 from qcjax.segmentation.views import Segmented
 
@@ -50,8 +50,10 @@ class Segmentation:
         settings: Mapping[str, Any],
         limits: Limits,
         left_out: str,
+        surfaces_m2: Mapping[str, float] | None = None,
     ) -> None:
         """Use `open`."""
+        self.surfaces_m2 = surfaces_m2 or {}
         self.model, self.images, self.pairs, self.out = model, images, pairs, out
         self.settings, self.limits, self.left_out = settings, limits, left_out
         self.journal: LineJournal[Entry] = LineJournal(out / "cases.jsonl", entry_of)
@@ -64,12 +66,14 @@ class Segmentation:
         out: Path,
         pairs: Path | None = None,
         limits: Limits | None = None,
+        bodies: Path | None = None,
     ) -> "Segmentation":
         """Find the images and make the folder of results, or go on with what is in it.
 
         Args:
           pairs: csv with the columns subject, ed, es (`find_pairs`).
           limits: of flags and decisions; the usual ones by default.
+          bodies: csv with the columns subject, height_cm, weight_kg (`read_surfaces`).
 
         Raises:
           FileNotFoundError: no such folder of images.
@@ -79,6 +83,10 @@ class Segmentation:
         images, out = Path(images).resolve(), Path(out)
         found, left_out = find_images(images, out)
         paired = find_pairs(found, pairs)
+        surfaces = None if bodies is None else read_surfaces(bodies)
+        names = {pair.subject for pair in paired} | {image.name for image in found}
+        if surfaces is not None and not names & surfaces.keys():
+            raise ValueError(f"{bodies}: found none of the subjects; expected names like {min(names)}")
         if left_out:
             say(f"{images}: left out: {left_out}")
         limits = limits or Limits()
@@ -91,7 +99,7 @@ class Segmentation:
         out.mkdir(parents=True, exist_ok=True)
         lock_folder(out)
         keep_settings(out / MASKS, settings, "model", "masks")
-        return cls(model, found, paired, out, settings, limits, left_out)
+        return cls(model, found, paired, out, settings, limits, left_out, surfaces)
 
     def run(self, pictures: int = 40) -> Outcome:
         """Segment what isn't segmented yet; write `cases.csv`, `subjects.csv`, `summary.json` and `report.html`.
@@ -115,7 +123,7 @@ class Segmentation:
         entries = sorted((self.journal.entries[image.name] for image in self.images), key=lambda e: e.name)
         offsets, keys = [entry.offset for entry in entries], [s.key for s in self.model.structures]
         write_table(self.out / "cases.csv", self.journal.lines(offsets), Path(self.settings["images"]))
-        rows = subject_rows(self.journal.lines(offsets), self.pairs)
+        rows = subject_rows(self.journal.lines(offsets), self.pairs, self.surfaces_m2)
         write_subjects(self.out / "subjects.csv", rows)
         summary = summarise(entries, self.journal.lines(offsets), keys) | {
             "images_in_this_run": count,

@@ -54,6 +54,7 @@ def frame_line(
         lost = found.volume_ml == 0 and worst_status(own) == "erroneous"
         structures[key] = {
             "volume_ml": round(found.volume_ml, 4),
+            "volumes_ml": [round(v, 4) for v in found.volumes_ml],
             "pdc": to_json(found.pdc),
             "phd_mm": to_json(found.phd_mm),
             "flag": worst_status(own),

@@ -15,7 +15,7 @@ from qcjax.labels import label_mapping
 from qcjax.quality.model import worst_decision
 from qcjax.report.expected import HEADER, expected_cells
 from qcjax.report.pictures import most_changed
-from qcjax.report.table import number
+from qcjax.report.table import DASH, number
 from qcjax.report.tiles import pack_case
 from qcjax.report.viewer import ViewedCase
 from qcjax.runtime.line_journal import Line, LineJournal, from_json
@@ -39,13 +39,32 @@ class Segmented:
     subjects: Sequence[Mapping[str, Any]]
 
     @cached_property
-    def faults(self) -> dict[str, list[str]]:
-        """A cine's name -> what its ventricles' volumes over the heartbeat have that a heart's haven't."""
+    def heartbeats(self) -> dict[str, list[str]]:
+        """A subject -> what each ventricle does over the heartbeat, in words."""
         found: dict[str, list[str]] = {}
         for row in self.subjects:
-            if row["faults"]:
-                found.setdefault(row["subject"], []).append(f"{row['structure'].upper()}: {row['faults']}")
+            values = (with_bounds(row, f"{name}{{}}_ml") for name in ("edv", "esv"))
+            told = "{}: EDV {} ml, ESV {} ml, EF {} %".format(
+                row["structure"].upper(), *values, with_bounds(row, "ejection_fraction{}")
+            )
+            reason = f" ({row['reason']})" if row["reason"] else ""
+            found.setdefault(row["subject"], []).append(told + reason)
         return found
+
+
+def finite(value: float) -> str:
+    """A number of `subjects.csv` in words, a dash where it isn't known."""
+    return DASH if value != value else number(value, 1)
+
+
+def with_bounds(row: Mapping[str, Any], name: str) -> str:
+    """A value with its interval, such as 122.2 [118.0, 126.4].
+
+    Args:
+      name: of the columns, {} where `_low` and `_high` stand.
+    """
+    value, low, high = (row[name.format(end)] for end in ("", "_low", "_high"))
+    return finite(value) if low != low else f"{finite(value)} [{finite(low)}, {finite(high)}]"
 
 
 def columns(made: Segmented) -> list[str]:
@@ -133,9 +152,9 @@ def _in_words(made: Segmented, line: Line, frame: Line) -> str:
     text = f"{reasons[:1].upper()}{reasons[1:]}." if reasons else "Nothing is flagged."
     if frame["frame"] is not None:
         text = f"Frame {frame['frame']}, the most doubtful: {text}"
-    faults = made.faults.get(line["name"])
-    if faults:
-        text += f" The volumes over the heartbeat are no heart's: {'; '.join(faults)}."
+    heartbeat = made.heartbeats.get(line["name"])
+    if heartbeat:
+        text += f" Over the heartbeat: {'; '.join(heartbeat)}."
     notes = "; ".join(line["notes"])
     return text + (f" Of its geometry: {notes}." if notes else "")
 
