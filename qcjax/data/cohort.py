@@ -9,7 +9,8 @@ from jaxtyping import Int, Integer, Shaped
 
 from qcjax.data.batches import Slices
 from qcjax.data.nifti import read_image, read_labels
-from qcjax.data.preprocess import Geometry, Resampling, plan, prepare_image, prepare_labels
+from qcjax.data.preprocess import Geometry, plan, prepare_image, prepare_labels
+from qcjax.data.resample import Resampling
 from qcjax.data.stacked import Stacked
 from qcjax.data.subject import Case, Subject
 from qcjax.labels import MNMS2_LABELS

@@ -5,27 +5,22 @@ by linear interpolation of each label and arg-max); z-score; pad or crop to a sq
 spacing stays. Of an image, nothing looks at its mask to learn where the heart is; a mask alone can have its own
 foreground in the middle of the square.
 
-Resampling is linear and separable, so it is two small matrix products per slice. Pixels are areas: the first
-and the last pixel end where the image ends, before and after, so that there and back is centred. Preset
-``original`` is what the refinement paper's (Galati & Zuluaga, STACOM 2021) public code does where it differs
+Preset ``original`` is what the refinement paper's (Galati & Zuluaga, STACOM 2021) public code does where it differs
 in numbers: splines are clipped to the slice's own range; a label wins where it reaches one half, so that a
 pixel where none does is background; on the way back, labels are interpolated, not probabilities.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Float32, Integer, Real, Shaped, UInt8
-from scipy import ndimage
+from jaxtyping import Float32, Integer, Real, Shaped, UInt8
 
 from qcjax.config import Centre
+from qcjax.data.resample import Resampling, cubic_matrix, linear_matrix, resample
 from qcjax.data.subject import Volume
 from qcjax.runtime.messages import sendable
 
-Resampling = Literal["paper", "original"]  # as `config.Method` has it
 _Range = tuple[int, int]
 
 
@@ -147,7 +142,7 @@ def prepare_image(
     """
     box = _boxed(volume, geometry).astype(np.float32, copy=False)
     (h, w), (rows, columns) = box.shape[1:], geometry.resampled
-    image = _cubic(h, rows) @ box @ _cubic(w, columns).T
+    image = cubic_matrix(h, rows) @ box @ cubic_matrix(w, columns).T
     if way == "original":
         image = np.clip(image, box.min(axis=(1, 2), keepdims=True), box.max(axis=(1, 2), keepdims=True))
     if box.min() == box.max():
@@ -240,7 +235,7 @@ def restore_labels_cubic(
     """
     resampled = from_square(stack, geometry)
     (x0, x1), (y0, y1), (s0, s1) = geometry.box
-    rows, columns = _cubic(geometry.resampled[0], y1 - y0), _cubic(geometry.resampled[1], x1 - x0)
+    rows, columns = cubic_matrix(geometry.resampled[0], y1 - y0), cubic_matrix(geometry.resampled[1], x1 - x0)
     labels = np.zeros(geometry.shape[::-1], np.uint8)
     in_h, in_w = (np.flatnonzero(resampled.any(axis=axes)) for axes in ((0, 2), (0, 1)))
     if not len(in_h):
@@ -278,82 +273,3 @@ def _place(geometry: Geometry) -> tuple[tuple[slice, slice], tuple[slice, slice]
 
     (h, w), (down, right) = geometry.resampled, geometry.offset
     return axis(h, down), axis(w, right)
-
-
-@lru_cache(maxsize=128)
-def _cubic(n: int, m: int) -> np.ndarray:
-    """The matrix (m, n) from n pixels to m by a cubic spline, the edge's value repeated outside."""
-    if n == m:
-        return _constant(np.eye(n, dtype=np.float32))
-    columns = [ndimage.zoom(e, m / n, order=3, mode="nearest", grid_mode=True) for e in np.eye(n)]
-    return _constant(np.stack(columns, axis=1).astype(np.float32))
-
-
-@lru_cache(maxsize=256)
-def linear_matrix(n: int, m: int) -> Float32[np.ndarray, "{m} {n}"]:
-    """The matrix (m, n) from n pixels to m by linear interpolation, the edge's value repeated outside."""
-    at = np.clip((np.arange(m) + 0.5) * n / m - 0.5, 0, n - 1)
-    low = np.minimum(at.astype(int), max(n - 2, 0))
-    matrix = np.zeros((m, n), np.float32)
-    matrix[np.arange(m), low] = 1 - (at - low)
-    matrix[np.arange(m), np.minimum(low + 1, n - 1)] += at - low
-    return _constant(matrix)
-
-
-def _constant(matrix: np.ndarray) -> np.ndarray:
-    matrix.setflags(write=False)  # it is shared by the cache
-    return matrix
-
-
-def resample(
-    stack: Real[np.ndarray, "s h w *classes"],
-    rows: Float[np.ndarray, "H h"],
-    columns: Float[np.ndarray, "W w"],
-    way: Resampling,
-    ties: Literal["first", "last"],
-) -> UInt8[np.ndarray, "s H W"]:
-    """Labels (s, h, w) or probabilities (s, h, w, k) to labels (s, H, W), by rows (H, h) and columns (W, w).
-
-    Rows or columns that sum to less than 1 see background outside of the stack.
-    """
-    resampled = np.zeros((len(stack), len(rows), len(columns)), np.uint8)
-    by_class = stack.ndim == 4
-    heart: np.ndarray = np.any(stack[..., 1:] > stack[..., :1], axis=-1) if by_class else stack != 0
-    # where all that is interpolated has background in front, so has the result: only the rest is worked out
-    heart_h, heart_w = np.flatnonzero(heart.any(axis=(0, 2))), np.flatnonzero(heart.any(axis=(0, 1)))
-    if not len(heart_h):
-        return resampled
-    out_h, in_h = _reach(rows, heart_h)
-    out_w, in_w = _reach(columns, heart_w)
-    part, rows, columns = stack[:, in_h, in_w], rows[out_h, in_h], columns[out_w, in_w].T
-
-    def spread(values: np.ndarray) -> np.ndarray:
-        return rows @ np.ascontiguousarray(values, np.float32) @ columns
-
-    if by_class:
-        classes = list(range(1, stack.shape[-1]))
-        maps = [spread(part[..., c]) for c in classes]
-        background = 1 + spread(part[..., 0] - 1)
-    else:
-        classes = [int(c) for c in np.flatnonzero(np.bincount(part.ravel())) if c != 0]
-        maps = [spread(part == c) for c in classes]
-        background = 1 - np.sum(maps, axis=0)
-    target = resampled[:, out_h, out_w]
-    if way == "original":
-        pairs = list(zip([0, *classes], [background, *maps], strict=True))
-        for c, share in pairs if ties == "last" else reversed(pairs):
-            target[share >= 0.5] = c
-        return resampled
-    best: np.ndarray = background
-    for c, share in zip(classes, maps, strict=True):
-        target[share > best] = c
-        best = np.maximum(best, share)
-    return resampled
-
-
-def _reach(matrix: np.ndarray, inputs: np.ndarray) -> tuple[slice, slice]:
-    """The outputs that see any of the inputs, and all the inputs that these outputs see, as ranges."""
-    seeing = np.flatnonzero(matrix[:, inputs[0] : inputs[-1] + 1].any(axis=1))
-    outputs = slice(int(seeing[0]), int(seeing[-1]) + 1) if len(seeing) else slice(0, 0)
-    seen = np.flatnonzero(matrix[outputs].any(axis=0))
-    return outputs, slice(int(seen[0]), int(seen[-1]) + 1) if len(seen) else slice(0, 0)

@@ -17,14 +17,13 @@ from qcjax.data.nifti import read_image, read_labels
 from qcjax.data.preprocess import (
     Geometry,
     from_square,
-    linear_matrix,
     plan,
     prepare_image,
     prepare_labels,
-    resample,
     restore_labels,
     to_square,
 )
+from qcjax.data.resample import linear_matrix, resample
 from qcjax.data.subject import Case, Subject, Volume
 from qcjax.labels import EMIDEC_LABELS
 from qcjax.runtime import hosts
