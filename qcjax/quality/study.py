@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from qcjax.metrics.selective import augrc, excess_aurc
 from qcjax.metrics.statistics import bootstrap_weights, interval_95
@@ -46,7 +46,9 @@ class Ranking(NamedTuple):
     difference_high: float
 
 
-def dealt(groups: Sequence[Hashable], folds: int | None = None, seed: int = 0) -> list[np.ndarray]:
+def dealt(
+    groups: Sequence[Hashable], folds: int | None = None, seed: int = 0
+) -> list[Bool[np.ndarray, " n"]]:
     """The rows that each fold holds out, (n,) bool: groups dealt at random, or with None each group by itself."""
     names = sorted(set(groups), key=str)
     order = np.random.default_rng(seed).permutation(len(names))
@@ -60,7 +62,7 @@ def held_out_estimates(
     cases: Sequence[KnownCase],
     structures: Sequence[str],
     kind: Kind,
-    folds: Sequence[np.ndarray],
+    folds: Sequence[Bool[np.ndarray, " n"]],
     coverage: float = COVERAGE,
 ) -> list[dict[str, Estimate]]:
     """What quality models expect of cases of which they haven't seen the fold; all they choose, they choose within."""
@@ -77,7 +79,7 @@ def held_out_estimates(
 
 
 def combined(
-    cases: Sequence[KnownCase], names: Sequence[str], folds: Sequence[np.ndarray], fit: Fit
+    cases: Sequence[KnownCase], names: Sequence[str], folds: Sequence[Bool[np.ndarray, " n"]], fit: Fit
 ) -> Float[np.ndarray, "n k"]:
     """Logits of Dice that a way to combine signals predicts of cases of which it hasn't seen the fold.
 
@@ -98,13 +100,17 @@ def combined(
     return found
 
 
-def ridge(signals: np.ndarray, target: np.ndarray, subjects: Sequence[Hashable]) -> Any:
+def ridge(
+    signals: Float[np.ndarray, "n m"], target: Float[np.ndarray, " n"], subjects: Sequence[Hashable]
+) -> Any:
     """A `Fit`: ridge regression, its penalty chosen on held-out subjects."""
     penalty = best_penalty(signals, target, subjects)
     return Ridge.fit(signals, target, subject_weights(subjects), penalty).predict
 
 
-def boosting(signals: np.ndarray, target: np.ndarray, subjects: Sequence[Hashable]) -> Any:
+def boosting(
+    signals: Float[np.ndarray, "n m"], target: Float[np.ndarray, " n"], subjects: Sequence[Hashable]
+) -> Any:
     """A `Fit`: small boosted trees of scikit-learn."""
     from sklearn.ensemble import GradientBoostingRegressor
 

@@ -96,7 +96,7 @@ def typical(records: Sequence[Record]) -> int:
 def example_of(
     cohort: Cohort,
     number: int,
-    probabilities: np.ndarray,
+    probabilities: Float[np.ndarray, "s h w k"],
     monitor: Monitor,
     mapping: dict[int, int],
     direction: complex | None,
