@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -57,6 +57,9 @@ class QualityModel:
 
     structures: tuple[str, ...]  # keys
     predictors: Mapping[Kind, Mapping[str, QualityPredictor]]
+    reference: Mapping[str, Mapping[str, Sequence[float]]] = field(
+        default_factory=dict
+    )  # of training (`drift`)
 
     @classmethod
     def fit(cls, cases: Sequence[KnownCase], structures: Sequence[str]) -> "QualityModel | None":
@@ -118,7 +121,13 @@ class QualityModel:
             kind: {key: p.to_json() for key, p in of_kind.items()}
             for kind, of_kind in self.predictors.items()
         }
-        return {"format": FORMAT, "structures": list(self.structures), "predictors": predictors}
+        known = {measure: {key: list(v) for key, v in of.items()} for measure, of in self.reference.items()}
+        return {
+            "format": FORMAT,
+            "structures": list(self.structures),
+            "predictors": predictors,
+            "reference": known,
+        }
 
     def save(self, folder: Path) -> None:
         """Write it to a model's folder."""
@@ -142,7 +151,7 @@ class QualityModel:
                 kind: {key: QualityPredictor.from_json(p) for key, p in values["predictors"][kind].items()}
                 for kind in ("segmented", "mask")
             }
-            return cls(tuple(values["structures"]), predictors)
+            return cls(tuple(values["structures"]), predictors, values["reference"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"{path}: {error!r} found, expected a quality model") from error
 

@@ -250,6 +250,8 @@ def segment(
     if any(outcome.summary["decisions"].values()):
         decided = ", ".join(f"{name} {n}" for name, n in outcome.summary["decisions"].items())
         console.print(f"By the lower bound of the predicted Dice, frames: {decided}")
+    for sentence in outcome.summary["drift_in_words"]:
+        console.print(sentence, markup=False)
     console.print(printable(f"Report: {out / 'report.html'}"), markup=False)
     if outcome.summary["errors"]:
         lost = count_of(outcome.summary["errors"], "image")

@@ -20,7 +20,7 @@ from qcjax.metrics.statistics import bootstrap_weights, interval_95
 from qcjax.metrics.surface import case_metrics
 from qcjax.qc.components import keep_largest
 from qcjax.qc.confidence import ConfidenceSums, confidence_sums
-from qcjax.quality.model import KnownCase
+from qcjax.quality.model import Estimate, KnownCase
 from qcjax.runtime.arrays import write_arrays
 from qcjax.segmentation.turns import judge_turned
 
@@ -120,6 +120,21 @@ def known_case(record: Record) -> KnownCase:
     of = record["structures"].values()
     dice, hd_mm = ([found[m] for found in of] for m in ("dice", "hd_mm"))
     return KnownCase(record["subject"], record["signals"], dice, hd_mm)
+
+
+def reference_of(
+    records: Sequence[Record], estimates: Sequence[Mapping[str, Estimate]] | None
+) -> dict[str, dict[str, list[float]]]:
+    """What `quality.drift` compares cohorts with: values of held-out masks by measure and structure, rising."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for key in records[0]["structures"]:
+        for measure in ("volume_ml", "pdc"):
+            values = [record["structures"][key][measure] for record in records]
+            found.setdefault(measure, {})[key] = sorted(v for v in values if v is not None)
+        if estimates is not None:
+            dice = [round(e[key].dice, 4) for e in estimates if np.isfinite(e[key].dice)]
+            found.setdefault("predicted_dice", {})[key] = sorted(dice)
+    return found
 
 
 def interval(values: Mapping[str, Sequence[float | None]]) -> Record:

@@ -97,6 +97,7 @@ def _findings(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> list[s
         f"or a pseudo Dice below {float(settings['dc_limit']):g}.",
         f"{summary['without_flag']} without a flag.",
         *_decided(summary, settings),
+        *summary["drift_in_words"],
     ]
 
 

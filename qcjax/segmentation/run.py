@@ -17,7 +17,8 @@ from qcjax.inference.monitor import DESCRIPTION as MONITOR_DESCRIPTION
 from qcjax.inference.monitor import WEIGHTS as MONITOR_WEIGHTS
 from qcjax.inference.monitor import Monitor
 from qcjax.quality.conformal import LEAST_SUBJECTS
-from qcjax.quality.model import QualityModel
+from qcjax.quality.model import Estimate, QualityModel
+from qcjax.quality.study import dealt, held_out_estimates
 from qcjax.runtime import jax_setup
 from qcjax.runtime.arrays import write_arrays
 from qcjax.runtime.devices import Devices
@@ -28,7 +29,16 @@ from qcjax.runtime.records import kept_record
 from qcjax.segmentation.card import write_card
 from qcjax.segmentation.dataset import TrainingSet, find_labelled, prepare_checked
 from qcjax.segmentation.fold import Fold, Recipe
-from qcjax.segmentation.judge import Example, Record, example_of, judge_case, known_case, summarise, typical
+from qcjax.segmentation.judge import (
+    Example,
+    Record,
+    example_of,
+    judge_case,
+    known_case,
+    reference_of,
+    summarise,
+    typical,
+)
 from qcjax.segmentation.model import DESCRIPTION, FORMAT, MONITOR, WEIGHTS
 from qcjax.segmentation.training_page import write_training_page
 from qcjax.segmentation.turns import mean_direction, rv_direction
@@ -37,6 +47,7 @@ from qcjax.train.journal import Journal
 from qcjax.train.monitor import MonitorTraining, prepare_both
 from qcjax.typing import Variables
 
+QUALITY_FOLDS = 5  # in which predicted quality is judged
 WORK = "training"  # folder within the model's: what is needed to go on, and can be deleted afterwards
 HELD_OUT = "held_out"  # folder of predictions of subjects that the network hadn't seen
 
@@ -174,19 +185,30 @@ class Training:
             "versions": jax_setup.versions(),
         }
         write_whole(self.out / DESCRIPTION, json.dumps(description, indent=2) + "\n")
-        self.fit_quality(records)
+        estimates = self.fit_quality(records)
         write_card(self.out / "README.md", description)
-        write_training_page(self.out / "report.html", description, records, self.set, self.work, example)
+        page = self.out / "report.html"
+        write_training_page(page, description, records, self.set, self.work, example, estimates)
         for line in in_short(description["cross_validated"]):
             say(line)
 
-    def fit_quality(self, records: Sequence[Record]) -> None:
-        """Write what predicts the quality of masks, learnt from those of the held-out subjects."""
-        quality = QualityModel.fit([known_case(r) for r in records], [s.key for s in self.set.structures])
+    def fit_quality(self, records: Sequence[Record]) -> list[dict[str, Estimate]] | None:
+        """Write what predicts the quality of masks, learnt from those of the held-out subjects.
+
+        Returns:
+          What is predicted of each record by those of other subjects; None where these are too few.
+        """
+        cases, keys = [known_case(r) for r in records], [s.key for s in self.set.structures]
+        quality = QualityModel.fit(cases, keys)
         if quality is None:
             say(f"no predicted quality: it takes at least {LEAST_SUBJECTS} subjects")
-        else:
-            quality.save(self.out)
+            return None
+        estimates = None
+        if len(self.set.subjects) * (QUALITY_FOLDS - 1) // QUALITY_FOLDS > LEAST_SUBJECTS:
+            folds = dealt([case.subject for case in cases], QUALITY_FOLDS)
+            estimates = held_out_estimates(cases, keys, "segmented", folds)
+        replace(quality, reference=reference_of(records, estimates)).save(self.out)
+        return estimates
 
     def rv_direction(self) -> complex | None:
         """Where the RV mostly lies as seen from the LV, in plane: x + iy; None where the masks don't say."""

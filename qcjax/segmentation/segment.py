@@ -8,6 +8,7 @@ from typing import Any
 
 from qcjax.data.files import MASKS
 from qcjax.inference.entries import Entry, keep_settings, sha256, strict
+from qcjax.quality.drift import drifts, in_words
 from qcjax.quality.model import FILE as QUALITY
 from qcjax.runtime import jax_setup
 from qcjax.runtime.files import write_json
@@ -20,7 +21,7 @@ from qcjax.segmentation.page import write_segments_page
 from qcjax.segmentation.settings import Limits
 from qcjax.segmentation.stream import Stream
 from qcjax.segmentation.subjects import read_surfaces, subject_rows, write_subjects
-from qcjax.segmentation.table import entry_of, mask_path, summarise, write_table
+from qcjax.segmentation.table import cohort, entry_of, mask_path, summarise, write_table
 from qcjax.segmentation.views import Segmented
 
 
@@ -125,7 +126,11 @@ class Segmentation:
         write_table(self.out / "cases.csv", self.journal.lines(offsets), Path(self.settings["images"]))
         rows = subject_rows(self.journal.lines(offsets), self.pairs, self.surfaces_m2)
         write_subjects(self.out / "subjects.csv", rows)
+        quality = self.model.quality
+        parted = drifts(quality.reference, cohort(self.journal.lines(offsets))) if quality else []
         summary = summarise(entries, self.journal.lines(offsets), keys) | {
+            "drift": [one._asdict() for one in parted],
+            "drift_in_words": in_words(parted),
             "images_in_this_run": count,
             "seconds_in_this_run": round(wall, 3),
             "seconds_per_image_in_this_run": round(wall / count, 4) if count else None,

@@ -8,6 +8,7 @@ from typing import Any
 
 from qcjax.inference.entries import Entry, counted, inside, worst_status
 from qcjax.qc import Flag
+from qcjax.quality.drift import MEASURES
 from qcjax.quality.model import ACCEPT, DECISIONS, PREDICTED, predicted_columns, worst_decision
 from qcjax.runtime.files import written_whole
 from qcjax.runtime.line_journal import Line, from_json, to_json
@@ -104,6 +105,19 @@ def _rows(line: Line, images: Path) -> Iterator[list[Any]]:
             measured = [found[c] for c in ("volume_ml", "pdc", "phd_mm", "flag", "reason", "worst_slice")]
             shared = [frame["suspicion"], mask, "; ".join(line["notes"])]
             yield [image, frame["frame"], key, *measured, *shared, *(found[c] for c in PREDICTED)]
+
+
+def cohort(lines: Iterable[Line]) -> dict[str, dict[str, list[float]]]:
+    """Values of images by measure and structure, for `quality.drift`; of a cine those of its frame of median volume."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for line in lines:
+        for key in line["frames"][0]["structures"] if line["frames"] else ():
+            frames = sorted((f["structures"][key] for f in line["frames"]), key=lambda v: v["volume_ml"])
+            middle = frames[len(frames) // 2]
+            for measure in MEASURES:
+                if middle[measure] is not None:
+                    found.setdefault(measure, {}).setdefault(key, []).append(middle[measure])
+    return found
 
 
 def summarise(entries: Sequence[Entry], lines: Iterable[Line], keys: Sequence[str]) -> dict[str, Any]:

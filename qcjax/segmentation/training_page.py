@@ -17,11 +17,19 @@ from qcjax.report.render import write_page
 from qcjax.report.table import Table, number, with_interval
 from qcjax.segmentation.dataset import TrainingSet
 from qcjax.segmentation.judge import Example, Record, summarise
+from qcjax.segmentation.quality_page import (
+    Estimates,
+    draw_reliability,
+    draw_risk,
+    quality_findings,
+    quality_tables,
+)
 
 SECTIONS = (
     ("findings", "In brief"),
     ("groups", "By fold, phase, site and disease"),
     ("volumes", "Volumes"),
+    ("quality", "Predicted quality"),
     ("worst", "The lowest Dice"),
     ("learning", "Learning"),
     ("run", "What ran"),
@@ -36,8 +44,13 @@ def write_training_page(
     data: TrainingSet,
     work: Path,
     example: Example,
+    estimates: Estimates | None = None,
 ) -> Path:
-    """Draw the figures and write the page; its path."""
+    """Draw the figures and write the page; its path.
+
+    Args:
+      estimates: of each record's quality, by what other subjects have taught; None where there are none.
+    """
     measured = description["cross_validated"]
     with tempfile.TemporaryDirectory() as scratch:
         volumes = _draw_volumes(records, data.structures, Path(scratch) / "volumes.png")
@@ -52,7 +65,7 @@ def write_training_page(
                 (drawn_pictures((shown, "")), f"A case of median Dice, {example.name}, and its truth."),
                 (agree, "How far each structure's volume is from the true one, over all cases."),
             ),
-            "findings": _findings(description),
+            "findings": _findings(description) + (quality_findings(records, estimates) if estimates else []),
             "overall": _overall(measured),
             "groups": _group_tables(records, data),
             "agreement": _agreement(measured),
@@ -64,10 +77,36 @@ def write_training_page(
                     "Loss, and Dice on a few held-out cases after each epoch; nothing is chosen by it.",
                 )
             ),
+            **_quality(records, data, estimates, Path(scratch)),
             "facts": [("versions", ", ".join(f"{k} {v}" for k, v in description["versions"].items()))],
             "settings": json.dumps(description["trained"]["options"], indent=2),
         }
         return write_page(path, "training.html.j2", context)
+
+
+def _quality(
+    records: Sequence[Record], data: TrainingSet, estimates: Estimates | None, scratch: Path
+) -> dict[str, Any]:
+    """What the section on predicted quality shows."""
+    if estimates is None:
+        return {"quality": None}
+    figures = (
+        (
+            draw_reliability(records, estimates, data.structures, scratch / "reliability.png"),
+            "Real against predicted Dice; on the line they are the same, crosses lie below their lower bound.",
+        ),
+        (
+            draw_risk(records, estimates, data.structures, scratch / "risk.png"),
+            "How bad accepted masks are, those of the highest predicted Dice first; dashes: in the best order.",
+        ),
+    )
+    subjects = {s.code: s for s in data.subjects}
+    groups = {
+        "disease": [subjects[r["subject"]].disease for r in records],
+        "site": [subjects[r["subject"]].vendor for r in records],
+        "phase": [r["phase"] for r in records],
+    }
+    return {"quality": drawn_pictures(*figures), "quality_tables": quality_tables(records, estimates, groups)}
 
 
 def _findings(description: Mapping[str, Any]) -> list[str]:

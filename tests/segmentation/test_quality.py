@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,3 +88,23 @@ def test_held_out_subjects_and_new_images_have_the_same_signals(
     assert set(found) == set(known_cases[0].signals)
     assert {x.shape for x in found.values()} == {(3,)}
     assert model.predict([prepared])[0].sums.inside.shape == (2, len(prepared.stack), 3)
+
+
+def test_a_cohort_that_parts_from_training_is_told_of(
+    model: Model, image_folder: Path, tmp_path: Path
+) -> None:
+    """Ten copies of an image, against a reference of other volumes: said in the summary and on the page."""
+    images = tmp_path / "images"
+    images.mkdir()
+    source = sorted(image_folder.iterdir())[0]
+    for i in range(10):
+        shutil.copy(source, images / f"p{i}.nii.gz")
+    assert model.quality is not None
+    key = next(k for k, m in model.segment_file(source)[0].measures.items() if m.volume_ml > 0)
+    here = replace(model.quality, reference={"volume_ml": {key: [5000.0 + i for i in range(100)]}})
+    other = Model(model.folder, model.description, list(model._variables), model.monitor, model.devices, here)
+    outcome = Segmentation.open(other, images, tmp_path / "out").run(0)
+    (drift,) = outcome.summary["drift"]
+    assert drift["parts"] and drift["structure"] == key
+    sentence = "These images part from those that the model has learnt from"
+    assert sentence in (tmp_path / "out" / "report.html").read_text()
