@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks.clones import Clones
 from benchmarks.inputs import Sizes, network_input, shape_of, targets
 from benchmarks.timing import OURS, THEIRS, Measured, Row
+from qcjax.runtime.memory import host_peak_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 2  # the optimiser has its own arrays from the first on
@@ -66,7 +67,7 @@ def _ours(name: str, s: Sizes) -> float:
     for _ in range(STEPS):
         contestant.run()
     stats = jax.devices()[0].memory_stats() or {}
-    return stats["peak_bytes_in_use"] / MIB if "peak_bytes_in_use" in stats else _resident()
+    return stats["peak_bytes_in_use"] / MIB if "peak_bytes_in_use" in stats else host_peak_bytes() / MIB
 
 
 def _theirs(job: dict[str, Any], s: Sizes) -> float:
@@ -82,24 +83,11 @@ def _theirs(job: dict[str, Any], s: Sizes) -> float:
     step = originals.train_step(model, model, x, scales)
     for _ in range(STEPS):
         step()
-    return torch.cuda.max_memory_allocated() / MIB if originals.device.type == "cuda" else _resident()
-
-
-def _resident() -> float:
-    """Peak resident set of this process, in MiB.
-
-    From /proc where there is one: `ru_maxrss` survives exec, so a child shows what its parent once had.
-    """
-    try:
-        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    except OSError:
-        pass
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB
+    return (
+        torch.cuda.max_memory_allocated() / MIB
+        if originals.device.type == "cuda"
+        else host_peak_bytes() / MIB
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import resource
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import jax
 
 from qcjax.runtime.devices import local_devices
+from qcjax.runtime.memory import host_peak_bytes
 from qcjax.runtime.progress import say
 
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
@@ -77,10 +77,12 @@ def peak_memory() -> dict[str, Any]:
 
     A device that keeps no account of it, such as a CPU, whose memory is the host's, has None.
     """
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
     accounts = [device.memory_stats() for device in local_devices()]
     peaks = [None if a is None else a.get("peak_bytes_in_use") for a in accounts]
-    return {"host_gib": host / GIB, "device_gib": [None if p is None else p / GIB for p in peaks]}
+    return {
+        "host_gib": host_peak_bytes() / GIB,
+        "device_gib": [None if p is None else p / GIB for p in peaks],
+    }
 
 
 def versions() -> dict[str, str]:
