@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Int, Integer, Shaped
 
 from qcjax.data.batches import Slices
-from qcjax.data.nifti import read_image, read_labels
+from qcjax.data.geometry import Orientation
+from qcjax.data.nifti import read_image, read_labels, read_stored_grid
 from qcjax.data.preprocess import Geometry, plan, prepare_image, prepare_labels
 from qcjax.data.resample import Resampling
 from qcjax.data.stacked import Stacked
@@ -24,6 +25,7 @@ class Cohort(Stacked):
     cases: tuple[Case, ...]
     geometries: tuple[Geometry, ...]
     slices: Slices  # numpy arrays on the host: image (n, h, w) float32, label (n, h, w) uint8
+    orientation: Orientation | None = None  # what the axes of all were brought to; None: as stored
 
     @property
     def owner(self) -> Int[np.ndarray, " n"]:
@@ -45,6 +47,16 @@ class Cohort(Stacked):
         return np.flatnonzero(np.isin(self.owner, cases))
 
 
+def orientation_of(subjects: Sequence[Subject], view: str) -> Orientation | None:
+    """What the axes of a view's images are brought to: as most are stored; None where none says which way they go.
+
+    Raises:
+      InvalidFile: a file that can't be used.
+    """
+    paths = [c.image_path for s in subjects for c in s.cases if c.view == view]
+    return Orientation.common(hosts.share(lambda path: read_stored_grid(path)[0], paths))
+
+
 def prepare(
     subjects: Sequence[Subject],
     view: str,
@@ -54,6 +66,7 @@ def prepare(
     way: Resampling = "paper",
     on_case: Callable[[], None] = lambda: None,
     mapping: dict[int, int] = MNMS2_LABELS,
+    orientation: Orientation | None = None,
 ) -> Cohort:
     """Read and prepare every case of a view; of several processes each reads its share.
 
@@ -63,6 +76,7 @@ def prepare(
       with_labels: read the ground truth too; without it, label maps are zeros whatever is on disk, so that what is
         to be predicted can't be learnt from.
       mapping: label value in the files -> label value inside qcjax.
+      orientation: what the axes are brought to; None: as stored, but for the slices.
 
     Raises:
       ValueError: a file that can't be used, or `with_labels` and a case without truth.
@@ -70,7 +84,7 @@ def prepare(
     cases = [case for subject in subjects for case in subject.cases if case.view == view]
 
     def one(case: Case) -> tuple[Geometry, np.ndarray, np.ndarray]:
-        image = read_image(case.image_path)
+        image = read_image(case.image_path, orientation)
         geometry = plan(image, spacing_mm, size)
         stack = prepare_image(image, geometry, way)
         labels = np.zeros(stack.shape, np.uint8)
@@ -92,4 +106,5 @@ def prepare(
             np.concatenate([empty.astype(np.float32), *(image for _, image, _ in parts)]),
             np.concatenate([empty.astype(np.uint8), *(label for _, _, label in parts)]),
         ),
+        orientation,
     )

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qcjax.data.batches import Batch
+from qcjax.data.geometry import Orientation
 from qcjax.data.nifti import read_image, read_labels
 from qcjax.data.preprocess import (
     Geometry,
@@ -82,6 +83,7 @@ class VolumeCohort:
     cases: tuple[Case, ...]
     geometries: tuple[VolumeGeometry, ...]
     volumes: Volumes  # numpy arrays on the host
+    orientation: Orientation | None = None  # what the axes of all were brought to; None: as stored
 
 
 def plan_volume(
@@ -161,6 +163,7 @@ def prepare_volumes(
     with_labels: bool = True,
     on_case: Callable[[], None] = lambda: None,
     mapping: dict[int, int] = EMIDEC_LABELS,
+    orientation: Orientation | None = None,
 ) -> VolumeCohort:
     """Read and prepare every case of some subjects; of several processes each reads its share.
 
@@ -171,6 +174,7 @@ def prepare_volumes(
       with_labels: read the ground truth too; without it, label maps are zeros whatever is on disk, so that what is
         to be predicted can't be learnt from.
       mapping: label value in the files -> label value inside qcjax.
+      orientation: what the axes are brought to; None: as stored, but for the slices.
 
     Raises:
       ValueError: a file that can't be used, or `with_labels` and a case without truth.
@@ -178,7 +182,7 @@ def prepare_volumes(
     cases = [case for subject in subjects for case in subject.cases]
 
     def one(case: Case) -> tuple[VolumeGeometry, np.ndarray, np.ndarray, np.ndarray]:
-        image = read_image(case.image_path)
+        image = read_image(case.image_path, orientation)
         geometry = plan_volume(image, spacing_mm, size)
         stack, real = prepare_volume(image, geometry)
         labels = np.zeros(stack.shape, np.uint8)
@@ -199,7 +203,7 @@ def prepare_volumes(
     for i, (geometry, (_, *arrays)) in enumerate(zip(geometries, parts, strict=True)):
         for whole, array in zip(volumes, arrays, strict=True):
             whole[i, geometry.real] = array
-    return VolumeCohort(tuple(cases), geometries, volumes)
+    return VolumeCohort(tuple(cases), geometries, volumes, orientation)
 
 
 def restore_volume(

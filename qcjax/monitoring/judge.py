@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from qcjax.data.datasets.acdc import STORED_LABELS
+from qcjax.data.geometry import Orientation
 from qcjax.data.nifti import read_grid, read_image, read_labels
 from qcjax.data.subject import Case, Subject, Volume
 from qcjax.data.write import write_labels
@@ -113,13 +114,19 @@ def _structure_rows(
 
 
 def judge_by_rca(
-    case: Case, masks: Mapping[str, Path], training: Sequence[Subject], n: int, unit: str = "mm"
+    case: Case,
+    masks: Mapping[str, Path],
+    training: Sequence[Subject],
+    n: int,
+    unit: str = "mm",
+    orientation: Orientation | None = None,
 ) -> dict[str, list[tuple[float, float]]]:
     """Reverse classification accuracy of every method's mask of one image.
 
     Args:
       training: subjects with truth; the references are the n nearest in size, in the same phase.
       unit: of the distances, "mm" or "voxels": that of what they stand beside.
+      orientation: what the axes of all are brought to; None: as stored, but for the slices.
 
     Returns:
       method -> (Dice, Hausdorff distance) per structure.
@@ -133,11 +140,11 @@ def judge_by_rca(
     chosen = [candidates[i] for i in rca.nearest_in_size(read_grid(case.image_path), grids, n)]
     references = []
     for reference in chosen:
-        image = read_image(reference.image_path)
+        image = read_image(reference.image_path, orientation)
         assert reference.label_path is not None
         truth = read_labels(reference.label_path, ACDC_LABELS, like=image)
         references.append(rca.Reference(image, truth.array))
-    test = read_image(case.image_path)
+    test = read_image(case.image_path, orientation)
     arrays = {m: read_labels(p, ACDC_LABELS, like=test).array for m, p in masks.items()}
     found = rca.estimate(arrays, test, references, unit=unit)
     return {m: list(zip(e.dc.tolist(), e.hd_mm.tolist(), strict=True)) for m, e in found.items()}

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from qcjax.config import AcdcConfig, Mnms2Config, Segmenter
-from qcjax.data.cohort import prepare
+from qcjax.data.cohort import orientation_of, prepare
 from qcjax.data.datasets import acdc
+from qcjax.data.geometry import Orientation
 from qcjax.data.nifti import read_grid, read_image
 from qcjax.data.preprocess import median_spacing, restore_labels
 from qcjax.data.subject import Case
@@ -59,10 +60,21 @@ def prepare_field(config: AcdcConfig, split: acdc.Split, devices: Devices) -> Vi
     else:
         spacing = (config.spacing_mm, config.spacing_mm)
     parts = ((split.train, True), (split.validation, True), (split.test, False))
+    orientation = orientation_of(split.train, VIEW)
     total = sum(len(s.cases) for part, _ in parts for s in part)
     with bar(f"Preparing images at {spacing[0]:.2f} × {spacing[1]:.2f} mm, cases", total) as advance:
         training, validation, test = (
-            prepare(part, VIEW, spacing, config.size, labels, config.method.resampling, advance, ACDC_LABELS)
+            prepare(
+                part,
+                VIEW,
+                spacing,
+                config.size,
+                labels,
+                config.method.resampling,
+                advance,
+                ACDC_LABELS,
+                orientation,
+            )
             for part, labels in parts
         )
     return ViewData.place(VIEW, training, validation, test, devices, config.stream)
@@ -83,7 +95,7 @@ def segment_by(
         case, probabilities = segmented
         found = cohort.cases[case]
         labels = restore_labels(probabilities, cohort.geometries[case], config.method.resampling)
-        acdc.write_prediction(folder, found, labels, read_image(found.image_path))
+        acdc.write_prediction(folder, found, labels, read_image(found.image_path, cohort.orientation))
         advance()
 
     with bar(f"{method.name}: cases segmented", len(cohort.cases)) as advance:
@@ -96,12 +108,14 @@ def segment_by(
             hosts.share(write, list(zip(group, parts, strict=True)))
 
 
-def segment_by_thresholding(cases: Sequence[Case], folder: Path) -> None:
+def segment_by_thresholding(
+    cases: Sequence[Case], folder: Path, orientation: Orientation | None = None
+) -> None:
     """Write the mask of the method without learning of every case."""
     with bar(f"{THRESHOLDING}: cases segmented", len(cases)) as advance:
 
         def one(case: Case) -> None:
-            image = read_image(case.image_path)
+            image = read_image(case.image_path, orientation)
             acdc.write_prediction(folder, case, classical.segment(image), image)
             advance()
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from qcjax.config import AcdcConfig
+from qcjax.data.cohort import orientation_of
 from qcjax.data.datasets import acdc
 from qcjax.data.findings import Finding
 from qcjax.data.mask_cohort import true_masks
@@ -24,6 +25,7 @@ from qcjax.monitoring.methods import (
     FIELD,
     METHODS,
     THRESHOLDING,
+    VIEW,
     Method,
     prepare_field,
     segment_by,
@@ -142,7 +144,7 @@ class MonitoringRun(ExperimentRun[AcdcConfig]):
             return {}
 
         def thresholded() -> dict[str, Any]:
-            segment_by_thresholding(cases, folders[THRESHOLDING])
+            segment_by_thresholding(cases, folders[THRESHOLDING], orientation_of(split.train, VIEW))
             return {}
 
         for method in FIELD:
@@ -173,10 +175,11 @@ class MonitoringRun(ExperimentRun[AcdcConfig]):
         if not n:
             return None
         pairs = [(s.disease, c) for s in split.test[:count] for c in s.cases]
+        orientation = orientation_of(split.train, VIEW)
 
         def estimated(_: str, case: Case) -> dict[str, Any]:
             started = time.perf_counter()
-            found = judge_by_rca(case, _of_case(masks, case), split.train, n, self.unit)
+            found = judge_by_rca(case, _of_case(masks, case), split.train, n, self.unit, orientation)
             return {"found": found, "seconds": time.perf_counter() - started}
 
         records = self._each_case(f"rca-{n}", f"RCA against {n} references, cases", pairs, masks, estimated)

@@ -181,7 +181,7 @@ def _score(
     raised = qc.flags(pdc, phd)
     kinds = {flag.kind for flag in raised}
 
-    image = read_image(found.image_path)
+    image = read_image(found.image_path, cohort.orientation)
     prediction = restore_labels(probabilities, geometry, config.method.resampling)
     folder = _folder(arm, stage)
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from qcjax import interop
 from qcjax.config import Mnms2Config
-from qcjax.data.cohort import Cohort, prepare
+from qcjax.data.cohort import Cohort, orientation_of, prepare
 from qcjax.data.datasets import mnms2
 from qcjax.data.findings import Finding
 from qcjax.data.nifti import read_grid, read_image, read_labels
@@ -134,9 +134,10 @@ class RefinementRun(ExperimentRun[Mnms2Config]):
         """D_tr, D_val and D_te of a view, prepared, on the devices."""
         config = self.config
         training, validation = mnms2.training_split(subjects, config.seed)
-        spacing = self._target_spacing([s for s in subjects if s.code in training], view)
+        learnt_from = [s for s in subjects if s.code in training]
+        spacing, orientation = self._target_spacing(learnt_from, view), orientation_of(learnt_from, view)
         parts = (
-            ([s for s in subjects if s.code in training], True),
+            (learnt_from, True),
             ([s for s in subjects if s.code in validation], True),
             ([s for s in subjects if s.part != "train"], False),
         )
@@ -144,8 +145,18 @@ class RefinementRun(ExperimentRun[Mnms2Config]):
         cohorts: list[Cohort] = []
         with bar(f"Preparing {view} at {spacing[0]:.2f} × {spacing[1]:.2f} mm, cases", total) as advance:
             for members, with_labels in parts:
-                way = config.method.resampling
-                cohorts.append(prepare(members, view, spacing, config.size, with_labels, way, advance))
+                cohorts.append(
+                    prepare(
+                        members,
+                        view,
+                        spacing,
+                        config.size,
+                        with_labels,
+                        config.method.resampling,
+                        advance,
+                        orientation=orientation,
+                    )
+                )
         looked_at = {s.code for s in subjects if self._refined_on(s)}
         refined_on = [i for i, case in enumerate(cohorts[2].cases) if case.subject in looked_at]
         training_cohort, validation_cohort, unlabelled = cohorts

@@ -15,6 +15,7 @@ from qcjax import losses
 from qcjax.config import PAPER, Method, MonitorConfig, Stream
 from qcjax.data.augment import MONITORING_MASKS
 from qcjax.data.batches import Batch, Plan, cycled, epoch_plan, in_batches, padded
+from qcjax.data.geometry import Orientation
 from qcjax.data.mask_cohort import MaskCase, MaskCohort, common_orientation, prepare_masks
 from qcjax.data.nifti import read_labels
 from qcjax.data.placement import Batcher, ahead, place
@@ -49,13 +50,18 @@ def prepare_both(
     validation: Sequence[MaskCase],
     mapping: dict[int, int],
     config: MonitorConfig,
+    orientation: Orientation | None = None,
 ) -> tuple[MaskCohort, MaskCohort]:
     """The masks of two parts on the monitor's grid.
+
+    Args:
+      orientation: what their axes are brought to; None: as most of them are stored.
 
     Raises:
       ValueError: a part without masks, or a file that can't be used.
     """
-    orientation = common_orientation([*training, *validation], say)
+    if orientation is None:
+        orientation = common_orientation([*training, *validation], say)
     with bar(
         f"Preparing masks at {config.spacing_mm:g} mm, cases", len(training) + len(validation)
     ) as advance:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from qcjax.config import ArmName, EmidecConfig
+from qcjax.data.cohort import orientation_of
 from qcjax.data.datasets import emidec
 from qcjax.data.findings import Finding
 from qcjax.data.mask_cohort import true_masks
@@ -61,7 +62,12 @@ class UncertaintyRun(ExperimentRun[EmidecConfig]):
         config = self.config
         with bar("Preparing volumes, cases", len(members)) as advance:
             self.cohort: VolumeCohort = prepare_volumes(
-                members, config.spacing_mm, config.size, config.patch[0], on_case=advance
+                members,
+                config.spacing_mm,
+                config.size,
+                config.patch[0],
+                on_case=advance,
+                orientation=orientation_of(members, "SA"),
             )
         self.fold_of = np.repeat(np.arange(len(folds)), [sum(len(s.cases) for s in fold) for fold in folds])
         self.group_of = [s.disease for s in members for _ in s.cases]
@@ -79,7 +85,9 @@ class UncertaintyRun(ExperimentRun[EmidecConfig]):
         images = dict(zip((s.code for s in members), image_digests(members), strict=True))
         first, second = shares(members, images, (0.8, 0.2), self.config.seed)
         masks = true_masks(first), true_masks(second)
-        training, validation = prepare_both(*masks, EMIDEC_LABELS, self.config.monitor)
+        training, validation = prepare_both(
+            *masks, EMIDEC_LABELS, self.config.monitor, self.cohort.orientation
+        )
         folder, seed = self.folder / "monitors" / f"fold-{fold}", self.config.seed
         run = MonitorTraining(
             self.config.monitor,
@@ -106,7 +114,7 @@ class UncertaintyRun(ExperimentRun[EmidecConfig]):
         padded = self.cohort.geometries[index]
         image = self.cohort.volumes.image[index][padded.real]
         key = stream(jax.random.key(config.seed), "mc", case.subject)
-        image_file, fold = read_image(case.image_path), int(self.fold_of[index])
+        image_file, fold = read_image(case.image_path, self.cohort.orientation), int(self.fold_of[index])
         assert case.label_path is not None  # folds have labelled cases only
         truth = read_labels(case.label_path, EMIDEC_LABELS, like=image_file)
         found = judge_volume(

@@ -3,8 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from qcjax.data.cohort import prepare
-from qcjax.data.datasets import mnms2
+from qcjax.data.cohort import orientation_of, prepare
+from qcjax.data.datasets import acdc, mnms2
+from qcjax.labels import ACDC_LABELS, MNMS2_LABELS
+from tests.headers import store_otherwise
 
 SIZE = 32
 
@@ -63,3 +65,35 @@ def test_a_cohort_may_be_empty(subjects):
     cohort = prepare([], "SA", (1.5, 1.5), SIZE, True)
     assert cohort.slices.image.shape == (0, SIZE, SIZE)
     assert cohort.first.tolist() == [0] and list(cohort.split(cohort.slices.image)) == []
+
+
+@pytest.mark.parametrize(
+    ("order", "signs"), [((1, 0, 2), (1, -1, 1)), ((0, 1, 2), (-1, -1, -1)), ((2, 0, 1), (1, 1, -1))]
+)
+@pytest.mark.parametrize("layout", ["mnms2", "acdc"])
+def test_files_that_are_stored_otherwise_are_prepared_alike(make_cohort, make_acdc, layout, order, signs):
+    """To the orientation that most have: of three subjects one is stored along other axes."""
+    find, mapping = (mnms2.find, MNMS2_LABELS) if layout == "mnms2" else (acdc.find, ACDC_LABELS)
+    folder = (make_cohort if layout == "mnms2" else make_acdc)(codes=(1, 2, 3))
+
+    def prepared():
+        subjects = find(folder)
+        return prepare(
+            subjects,
+            "SA",
+            (1.5, 1.4),
+            SIZE,
+            True,
+            mapping=mapping,
+            orientation=orientation_of(subjects, "SA"),
+        )
+
+    as_it_was = prepared()
+    for case in as_it_was.cases[2:4]:
+        for path in (case.image_path, case.label_path):
+            store_otherwise(path, order, signs)
+    found = prepared()
+    np.testing.assert_allclose(found.slices.image, as_it_was.slices.image, atol=1e-5)
+    np.testing.assert_array_equal(found.slices.label, as_it_was.slices.label)
+    stored = prepare(find(folder), "SA", (1.5, 1.4), SIZE, True, mapping=mapping)
+    assert not np.allclose(stored.slices.image, as_it_was.slices.image, atol=0.1)

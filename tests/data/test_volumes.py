@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from qcjax.data.cohort import orientation_of
 from qcjax.data.nifti import read_image, read_labels
 from qcjax.data.preprocess import plan, prepare_image, prepare_labels, restore_labels
 from qcjax.data.subject import Case, Subject, Volume
 from qcjax.data.volumes import (
+    VolumeCohort,
     plan_volume,
     prepare_volume,
     prepare_volume_labels,
@@ -21,6 +23,7 @@ from qcjax.data.volumes import (
     take_volumes,
 )
 from qcjax.labels import EMIDEC_LABELS
+from tests.headers import store_otherwise
 from tests.unchecked import unchecked
 
 TARGET_MM = (10.0, 1.5, 1.5)
@@ -233,6 +236,23 @@ def test_a_cohort_has_one_shape(subjects: list[Subject]) -> None:
     np.testing.assert_array_equal(batch.label, cohort.volumes.label[[2, 0]])
     np.testing.assert_array_equal(batch.mask, cohort.volumes.mask[[2, 0]])
     assert batch.label.dtype == np.int32 and batch.weight.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(("order", "signs"), [((1, 0, 2), (1, -1, 1)), ((2, 0, 1), (1, 1, -1))])
+def test_a_file_that_is_stored_otherwise_is_prepared_alike(
+    subjects: list[Subject], order: tuple[int, ...], signs: tuple[int, ...]
+) -> None:
+    def prepared() -> VolumeCohort:
+        return prepare_volumes(subjects, TARGET_MM, 48, orientation=orientation_of(subjects, "SA"))
+
+    as_it_was = prepared()
+    for path in (subjects[1].cases[0].image_path, subjects[1].cases[0].label_path):
+        assert path is not None
+        store_otherwise(path, order, signs)
+    found = prepared()
+    np.testing.assert_allclose(found.volumes.image, as_it_was.volumes.image, atol=1e-5)
+    np.testing.assert_array_equal(found.volumes.label, as_it_was.volumes.label)
+    np.testing.assert_array_equal(found.volumes.mask, as_it_was.volumes.mask)
 
 
 def test_without_labels_nothing_is_read_of_them(subjects: list[Subject]) -> None:
