@@ -113,11 +113,12 @@ def _usable(
 ) -> tuple[list[MaskCase], list[int]]:
     """The masks without errors, and the values in them, sorted, unless there are labels; tells of those left out.
 
-    With labels and without `skip_invalid` none is read, and every mask is returned.
+    With labels and without `skip_invalid` none is read, and every mask is returned; but where all are of one subject,
+    a damage is told of before that.
 
     Raises InvalidFile or OSError for the first mask that can't be used, unless `skip_invalid`.
     """
-    if labels and not skip_invalid:
+    if labels and not skip_invalid and len({case.group for case in cases}) > 1:
         return cases, []
     mapping = label_mapping(structures_named(tuple(labels)), labels) if labels else None
 

@@ -1,5 +1,6 @@
 """One anatomy stored in every way that a file can hold it: the same array, the same millimetres, or a refusal."""
 
+import struct
 from itertools import permutations, product
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from qcjax.data.geometry import Axes, Orientation, StoredGrid, check_slices_last
 from qcjax.data.header import stored_grid
 from qcjax.data.nifti import read_grid, read_image, read_labels, read_stored_grid
 from qcjax.data.write import write_labels
+from tests.headers import set_pixdim
 
 SHAPE, SPACING_MM = (7, 6, 4), (1.5, 1.25, 8.0)
 ANATOMY = np.random.default_rng(0).integers(0, 4, SHAPE).astype(np.uint8)
@@ -176,6 +178,35 @@ def test_absurd_spacings_are_refused_with_the_figure(
     path.write_bytes(data)
     with pytest.raises(InvalidFile, match="a unit of length of code 5; expected 1 .metre."):
         read_grid(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("axis", [0, 2])
+def test_a_spacing_that_is_no_number_is_refused_with_the_figure(
+    tmp_path: Path, axis: int, value: float
+) -> None:
+    """Even where a valid affine could count: such a header is damaged."""
+    path = save(tmp_path / "a.nii", ANATOMY, affine_of(OBLIQUE))
+    set_pixdim(path, axis, value)
+    spacing = ["1.5", "1.25", "8"]
+    spacing[axis] = f"{value:g}"
+    for read in (read_grid, read_image, read_labels, read_stored_grid):
+        with pytest.raises(
+            InvalidFile, match=f"a.nii: found spacing {' x '.join(spacing)} mm; expected positive, f"
+        ):
+            read(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_affine_that_is_no_number_is_refused_with_the_figure(tmp_path: Path, value: float) -> None:
+    path = save(tmp_path / "a.nii", ANATOMY, affine_of(OBLIQUE))
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<f", data, 280, value)  # the first number of the sform
+    path.write_bytes(data)
+    with pytest.raises(
+        InvalidFile, match=rf"a.nii: found a singular affine \[\[{value}, .*; expected an invertible"
+    ):
+        read_image(path)
 
 
 def test_a_mask_and_its_image_may_be_stored_along_other_axes(tmp_path: Path) -> None:

@@ -146,6 +146,20 @@ BROKEN: dict[str, tuple[Breaker, str, str, str, str]] = {  # -> level, file, fou
         "vary",
     ),
     "spacing 0": (spacing(1.5, 0, 10), "error", "001_SA_ED.nii.gz", "spacing 1.5 x 0 x 10 mm", "positive"),
+    "infinite spacing": (
+        spacing(1.5, np.inf, 10),
+        "error",
+        "001_SA_ED.nii.gz",
+        "spacing 1.5 x inf x 10 mm",
+        "positive, finite",
+    ),
+    "a spacing that is no number": (
+        spacing(1.5, 1.25, np.nan),
+        "error",
+        "001_SA_ED.nii.gz",
+        "spacing 1.5 x 1.25 x nan mm",
+        "positive, finite",
+    ),
     "negative spacing": (spacing(1.5, 1.25, -10), "error", "001_SA_ED.nii.gz", "x -10 mm", "positive"),
     "absurd spacing": (
         rewrite("001_SA_ED.nii.gz", lambda a: a, np.diag([1500.0, 1250, 10000, 1])),

@@ -15,6 +15,7 @@ from qcjax.data.datasets.masks import SUBJECT
 from qcjax.data.mask_cohort import MaskCase
 from qcjax.inference.monitor import Monitor
 from qcjax.scoring.own_masks import split_by_subject, train_on_folder
+from tests.headers import set_pixdim
 from tests.seeds import seed
 
 TINY = MonitorConfig(
@@ -146,6 +147,45 @@ def test_masks_with_errors_are_left_out_if_wanted(
     (folder / "p7.nii.gz").unlink()
     assert train(folder, tmp_path / "any") == 1
     assert "left_out = ['p7'] (now [])" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("axis", "value"), [(0, np.inf), (2, np.nan)])
+@pytest.mark.parametrize("labels", [(), ("--labels", "liver=5,lesion=9")])
+def test_a_spacing_that_is_no_number_is_refused_with_the_figure(
+    masks: Path,
+    tmp_path: Path,
+    begun: list[tuple[Any, ...]],
+    capsys: pytest.CaptureFixture[str],
+    labels: tuple[str, ...],
+    axis: int,
+    value: float,
+) -> None:
+    folder = Path(shutil.copytree(masks, tmp_path / "masks"))
+    set_pixdim(folder / "p2" / "p2_seg.nii.gz", axis, value)
+    assert train(folder, tmp_path / "monitor", *labels) == 1
+    said = capsys.readouterr().err
+    assert "p2_seg.nii.gz: found spacing" in said and f"{value:g}" in said and not begun
+
+
+@pytest.mark.parametrize("subject", [(), ("--subject", "(seg)")])
+@pytest.mark.parametrize(
+    "labels", [(), ("--labels", "liver=5,lesion=9"), ("--labels", "liver=5,lesion=9,none=7")]
+)
+def test_one_damaged_file_among_many_is_told_of_before_anything_else(
+    masks: Path,
+    tmp_path: Path,
+    begun: list[tuple[Any, ...]],
+    capsys: pytest.CaptureFixture[str],
+    labels: tuple[str, ...],
+    subject: tuple[str, ...],
+) -> None:
+    """Also where all are of one subject, or no mask has one of the structures."""
+    folder = Path(shutil.copytree(masks, tmp_path / "masks"))
+    damaged = folder / "p3" / "p3_seg.nii.gz"
+    damaged.write_bytes(damaged.read_bytes()[:-40])
+    assert train(folder, tmp_path / "monitor", *labels, *subject) == 1
+    said = capsys.readouterr().err
+    assert "p3_seg.nii.gz: found " in said and "subject" not in said and "none" not in said and not begun
 
 
 def test_batches_that_are_not_finite_are_left_out_if_wanted(

@@ -26,6 +26,7 @@ from tests.fake_monitor import (
     save_mask,
     score,
 )
+from tests.headers import set_pixdim
 
 
 def _header_of(labels: np.ndarray) -> bytearray:
@@ -65,7 +66,17 @@ def _flipped_bits(path: Path) -> None:
     path.write_bytes(data)
 
 
+def _spacing(axis: int, value: float) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        save_mask(path, draw_mask())
+        set_pixdim(path, axis, value)
+
+    return write
+
+
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "infinite spacing": (_spacing(0, np.inf), "spacing inf x "),
+    "no spacing": (_spacing(2, np.nan), " x nan mm"),
     "truncated": (_cut, "truncated"),
     "checksum": (_flipped_bits, "damaged gzip data"),
     "text": (lambda path: path.write_text("not a mask\n"), "no gzip data"),

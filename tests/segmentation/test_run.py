@@ -20,6 +20,7 @@ from qcjax.segmentation.model import Model
 from qcjax.segmentation.run import Training
 from qcjax.segmentation.segment import Segmentation
 from qcjax.segmentation.weights import network_of
+from tests.headers import set_pixdim
 from tests.report.pages import check_opening
 from tests.segmentation.conftest import TINY
 
@@ -98,6 +99,20 @@ def test_fewer_subjects_than_folds_are_refused(config: SegmentationConfig) -> No
 def test_data_and_two_folders_together_are_refused(config: SegmentationConfig) -> None:
     with pytest.raises(ValueError, match="expected one of these"):
         find_labelled(replace(config, images=config.data, masks=config.data))
+
+
+@pytest.mark.parametrize(("axis", "value"), [(0, np.inf), (2, np.nan)])
+def test_a_spacing_that_is_no_number_is_refused_with_the_figure(
+    phantoms: Path, tmp_path: Path, axis: int, value: float
+) -> None:
+    data = Path(shutil.copytree(phantoms, tmp_path / "data"))
+    damaged = next((data / "training" / "patient003").glob("*frame01.nii.gz"))
+    set_pixdim(damaged, axis, value)
+    config = replace(TINY, data=data, out=tmp_path / "model")
+    said = f"{damaged.name}.*spacing.*{value:g}.*; expected positive, finite"
+    with pytest.raises(ValueError, match=said):
+        Training(config).run()
+    assert not (tmp_path / "model" / "training").exists()
 
 
 def test_a_model_of_nnunets_layout_whose_masks_another_program_reads(phantoms: Path, tmp_path: Path) -> None:

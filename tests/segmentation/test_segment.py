@@ -17,6 +17,7 @@ from qcjax.segmentation.settings import Limits
 from qcjax.segmentation.table import COLUMNS
 from qcjax.segmentation.views import Segmented, view
 from tests.browser import browser, check_widths, page
+from tests.headers import set_pixdim
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +58,8 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save(folder / "constant.nii.gz", np.full((40, 48, 2), 7, np.float32))
     save(folder / "zeros.nii.gz", np.zeros((40, 48, 2), np.float32))
     save(folder / "nan.nii.gz", np.full((40, 48, 2), np.nan, np.float32))
+    set_pixdim(save(folder / "infinite.nii.gz", drawn(40, 48, 2)), 1, np.inf)
+    set_pixdim(save(folder / "no_spacing.nii.gz", drawn(40, 48, 2)), 2, np.nan)
     save(folder / "five.nii.gz", drawn(8, 8, 2, 2, 2), (3.6, 3.6, 8.0, 1.0, 1.0))
     whole = save(folder / "cut.nii", drawn(40, 48, 2)).read_bytes()
     (folder / "cut.nii").write_bytes(whole[:-100])
@@ -84,18 +87,21 @@ def test_every_image_becomes_rows_a_broken_one_a_row_that_says_why(outcome: Outc
     reasons = {r["image"]: r["reason"] for r in rows if r["flag"] == "error"}
     assert reasons.keys() == {
         *("constant.nii.gz", "zeros.nii.gz", "nan.nii.gz", "five.nii.gz"),
+        *("infinite.nii.gz", "no_spacing.nii.gz"),
         *("cut.nii", "text.nii.gz", "001_LA_ED.nii.gz"),
     }
     assert "a constant image" in reasons["constant.nii.gz"]
     assert "an image of zeros" in reasons["zeros.nii.gz"]
     assert "NaN or infinite voxels" in reasons["nan.nii.gz"]
+    assert "spacing 3.6 x inf x 8 mm" in reasons["infinite.nii.gz"]
+    assert "spacing 3.6 x 3.6 x nan mm" in reasons["no_spacing.nii.gz"]
     assert "a 5-D volume" in reasons["five.nii.gz"]
     assert "truncated" in reasons["cut.nii"]
     assert "no gzip data" in reasons["text.nii.gz"]
     assert "a long-axis view by its name; expected short-axis images" in reasons["001_LA_ED.nii.gz"]
-    assert outcome.summary["images"] == 11
+    assert outcome.summary["images"] == 13
     assert outcome.summary["segmented"] == 4
-    assert outcome.summary["errors"] == 7
+    assert outcome.summary["errors"] == 9
     assert "1 mask" in outcome.summary["left_out"]
     assert not outcome.fails(None)
     assert outcome.fails("erroneous")
