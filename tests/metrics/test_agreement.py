@@ -24,6 +24,10 @@ def test_order_of_methods_and_structures():
     np.testing.assert_allclose(mean_pairwise_dice(masks()[::-1], (RV, LV)), ordered[::-1][:, [2, 0]])
 
 
+def test_two_methods_agree_alike():
+    np.testing.assert_allclose(mean_pairwise_dice(masks()[:2]), [[2 / 3, 1, 1]] * 2)
+
+
 def test_the_odd_one_out_agrees_least():
     rng = np.random.default_rng(0)
     common = rng.integers(0, 4, (3, 9, 9))

@@ -56,6 +56,7 @@ def test_brier_of_a_calibrated_forecast_is_its_variance():
 def test_region_probability_sums_classes():
     p, _, _ = forecasts(0, k=5)
     np.testing.assert_allclose(calibration.region_probability(p, (3, 1)), p[..., 1] + p[..., 3], rtol=1e-6)
+    np.testing.assert_allclose(calibration.region_probability(p, [0]), p[..., 0], rtol=1e-6)
     assert calibration.region_probability(p, [2]).dtype == np.float32
     for wrong in ((), (1, 1), (5,), (-1,)):
         with pytest.raises(ValueError, match="expected distinct classes of 0 to 4"):

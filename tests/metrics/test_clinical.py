@@ -34,7 +34,7 @@ def test_nonsense_is_refused():
 
 
 def test_mass_and_body_surface_by_hand() -> None:
-    assert myocardial_mass_g(100.0) == pytest.approx(105)
+    assert myocardial_mass_g(100.0) == pytest.approx(105) and myocardial_mass_g(0.0) == 0
     assert body_surface_m2(180.0, 80.0) == pytest.approx(2.0)
 
 
@@ -44,6 +44,14 @@ def test_mass_and_body_surface_by_hand() -> None:
 def test_other_units_are_refused(height: float, weight: float, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         body_surface_m2(height, weight)
+
+
+def test_whoever_is_as_small_or_large_as_the_limits_has_a_body_surface() -> None:
+    assert body_surface_m2(30.0, 1.0) == pytest.approx((30 / 3600) ** 0.5)
+    assert body_surface_m2(250.0, 400.0) == pytest.approx((250 * 400 / 3600) ** 0.5)
+    for height, weight in ((29.9, 80.0), (250.1, 80.0), (180.0, 0.9), (180.0, 400.1)):
+        with pytest.raises(ValueError, match="expected"):
+            body_surface_m2(height, weight)
 
 
 def test_a_negative_volume_has_no_mass() -> None:

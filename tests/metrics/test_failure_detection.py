@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcjax.metrics import failure_detection
-from qcjax.metrics.failure_detection import failure_table
+from qcjax.metrics.failure_detection import failure_table, higher_is_better
 from qcjax.metrics.selective import aurc, excess_aurc
 from qcjax.metrics.statistics import bootstrap_weights, interval_95, pearson, pearson_interval, spearman
 
@@ -42,6 +42,14 @@ def test_figures_by_hand():
     assert found["worst"]["aurc"]["value"] == pytest.approx((0.8 + 0.65 + 1.6 / 3 + 0.425) / 4)
     assert found["ideal"]["n"] == 4
     assert found["ideal"]["difference"] is None
+
+
+def test_what_grows_with_uncertainty_is_negated():
+    better = {"dice_within_samples", "pairwise_dice", "pdc"}
+    found = higher_is_better({name: [2.0] for name in failure_detection.MEASURES})
+    assert {name for name, values in found.items() if values[0] == 2} == better
+    assert {name for name, values in found.items() if values[0] == -2} == found.keys() - better
+    assert len(found) == 10
 
 
 def test_what_is_undefined_is_the_worst():

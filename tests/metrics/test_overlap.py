@@ -27,6 +27,8 @@ def test_dice_by_hand():
 
 
 def test_dice_of_absent_structures():
+    none = np.zeros(3, bool)
+    assert overlap.mask_dice(none, none) == 1 and overlap.mask_dice(none, ~none) == 0
     nothing, something = np.zeros((2, 3), int), np.full((2, 3), LV.id)
     np.testing.assert_array_equal(overlap.dice(nothing, nothing), [1, 1, 1])
     np.testing.assert_array_equal(overlap.dice(nothing, nothing, both_empty=0.0), [0, 0, 0])

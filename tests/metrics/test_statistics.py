@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from qcjax.metrics.statistics import paired_bootstrap, pearson, spearman, summary
+from qcjax.metrics.statistics import (
+    interval_95,
+    paired_bootstrap,
+    pearson,
+    pearson_difference,
+    pearson_interval,
+    spearman,
+    summary,
+)
 
 
 def test_summary_by_hand():
@@ -98,3 +106,73 @@ def test_what_is_not_paired_is_refused():
         paired_bootstrap([1.0], [2.0], n_resamples=0)
     with pytest.raises(ValueError, match="one axis"):
         summary(np.ones((2, 2)).tolist())
+
+
+TARGET = [0.1, 0.9, 0.4, np.nan, 0.7, 0.3, 0.8, 0.2]
+FIRST = [1.0, 3.0, 2.0, 5.0, np.inf, 2.5, 2.0, 1.0]
+SECOND = [2.0, 2.0, 1.0, 5.0, 4.0, 2.5, 3.0, np.nan]
+SUBJECTS = ["c", "a", "a", "b", "b", "c", "d", "d"]
+
+
+def drawn_again(columns, n_resamples, seed):
+    """Of the cases in which all columns are finite: those of each draw of subjects, one by one."""
+    table = np.array(columns)
+    known = np.isfinite(table).all(axis=0)
+    names = sorted({s for s, k in zip(SUBJECTS, known, strict=True) if k})
+    times = np.random.default_rng(seed).multinomial(
+        len(names), [1 / len(names)] * len(names), size=n_resamples
+    )
+    for draw in times:
+        rows = [
+            i
+            for i, (s, k) in enumerate(zip(SUBJECTS, known, strict=True))
+            if k
+            for _ in range(draw[names.index(s)])
+        ]
+        yield table[:, rows]
+
+
+def r_of(x, y):
+    return np.corrcoef(x, y)[0, 1] if np.ptp(x) > 0 and np.ptp(y) > 0 else np.nan
+
+
+def test_the_interval_of_pearsons_r_is_that_of_subjects_drawn_again():
+    found = pearson_interval(TARGET, SECOND, SUBJECTS, n_resamples=300, seed=4)
+    drawn = [r_of(x, y) for x, y in drawn_again((TARGET, SECOND), 300, 4)]
+    assert np.isnan(drawn).any()  # one subject alone may be constant
+    assert [found["low"], found["high"]] == pytest.approx(list(np.nanquantile(drawn, (0.025, 0.975))))
+    known = [i for i in range(8) if np.isfinite(TARGET[i]) and np.isfinite(SECOND[i])]
+    assert found["r"] == pytest.approx(r_of(np.array(TARGET)[known], np.array(SECOND)[known]))
+    assert found["n"] == 6
+    assert pearson_interval(TARGET, SECOND, SUBJECTS) == pearson_interval(TARGET, SECOND, SUBJECTS, 2000, 0)
+
+
+def test_the_interval_of_a_difference_of_two_rs_is_that_of_the_same_draws():
+    found = pearson_difference(TARGET, FIRST, SECOND, SUBJECTS, n_resamples=300, seed=4)
+    drawn = [r_of(t, b) - r_of(t, a) for t, a, b in drawn_again((TARGET, FIRST, SECOND), 300, 4)]
+    limits = list(np.nanquantile(drawn, (0.025, 0.975)))
+    assert [found["low"], found["high"]] == pytest.approx(limits)
+    assert (found["n"], found["n_missing"]) == (5, 3)
+    whole = np.array([TARGET, FIRST, SECOND])[:, [0, 1, 2, 5, 6]]
+    assert found["mean"] == pytest.approx(r_of(whole[0], whole[2]) - r_of(whole[0], whole[1]))
+    again = pearson_difference(TARGET, FIRST, SECOND, SUBJECTS)
+    assert again == pearson_difference(TARGET, FIRST, SECOND, SUBJECTS, 2000, 0)
+
+
+def test_two_groups_are_enough_for_an_interval_and_one_is_not():
+    a, b, both = [1.0, 2.0, 4.0, 3.0], [1.0, 3.0, 2.0, 5.0], ["a", "a", "b", "b"]
+    assert pearson_interval(a, b, both, 50)["low"] is not None
+    assert pearson_difference(a, b, a, both, 50)["low"] is not None
+    assert pearson_interval(a, b, ["a"] * 4, 50)["low"] is None
+    assert pearson_difference(a, b, a, ["a"] * 4, 50)["low"] is None
+
+
+def test_quantiles_of_what_is_defined():
+    assert interval_95(np.array([np.nan, *range(41), np.inf])) == (1.0, 39.0)
+    assert interval_95(np.array([np.nan])) == (None, None)
+
+
+def test_correlations_of_two_pairs_are_defined():
+    assert pearson([1.0, 2.0], [3.0, 1.0])["r"] == pytest.approx(-1)
+    with pytest.raises(ValueError, match="in 2 groups"):
+        pearson_interval([1.0], [2.0], ["a", "b"])

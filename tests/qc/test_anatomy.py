@@ -122,6 +122,21 @@ def test_position_that_jumps_is_measured_in_mm():
     assert broken_rules(organ, (8.0, 2.0, 1.8), LESION[:1]) == []  # 28.8 mm
 
 
+def test_a_move_of_just_the_limit_is_none():
+    organ = np.zeros((2, 90, 90), np.uint8)
+    organ[0, :60, :20] = organ[1, :60, 15:35] = 1
+    assert broken_rules(organ, (8.0, 2.0, 2.0), LESION[:1]) == []  # 30 mm
+
+
+def test_the_share_of_a_border_is_one_of_lengths():
+    """Four rows of 3 mm and six columns of 1 mm: of 36 mm around the LV, 6 mm lie on the myocardium below it."""
+    mask = np.zeros((1, 30, 40), np.uint8)
+    mask[0, 10:14, 10:16] = 1
+    mask[0, 14:16, 10:16] = 2
+    found = {b.reason.split(": ")[1] for b in broken_rules(mask, (8.0, 3.0, 1.0)) if b.structure == "lv"}
+    assert "17 % of its border lies on the myocardium, expected at least 50 %" in found
+
+
 def test_a_ring_that_is_open():
     mask = drawn_heart()
     row = round(CENTRE_MM[0] / SPACING_MM[1])

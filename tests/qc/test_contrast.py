@@ -54,6 +54,11 @@ def test_a_mask_in_another_place_is_doubted_and_flagged() -> None:
     assert contrast.flags(moved, CARDIAC, limit=100.0) == []
 
 
+def test_a_doubt_at_the_limit_is_no_flag() -> None:
+    assert contrast.flags(np.array([1.5, 9.0, 1.5]), CARDIAC, limit=1.5) == []
+    assert [f.structure for f in contrast.flags(np.array([1.5, 9.0, 1.6]), CARDIAC, limit=1.5)] == ["rv"]
+
+
 def test_what_is_absent_is_in_infinite_doubt_and_no_matter_of_the_image() -> None:
     without = np.where(MASK == 3, 0, MASK)
     found = contrast.doubts(drawn_image(), without)

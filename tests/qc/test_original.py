@@ -97,6 +97,9 @@ def test_the_threshold_knows_the_cases_before_and_the_old_measures_of_those_afte
     # in the first evaluation the first case is alone (up = 9), and 9 isn't below 9; the second sees 9 and 5
     record = run([[(0.8, 9.0), (0.8, 5.0)]])
     np.testing.assert_array_equal(record.ensemble_from, [-1, 0])
+    later = record._replace(dc_from=record.dc_from + 3, hd_from=record.hd_from + 4)
+    chosen = qc.select(later)  # the first evaluation counts as any other
+    assert chosen.first.tolist() == [3, 0] and chosen.second.tolist() == [4, 0]
     # the same cases the other way round
     record = run([[(0.8, 5.0), (0.8, 9.0)]])
     np.testing.assert_array_equal(record.ensemble_from, [-1, 0])

@@ -13,7 +13,7 @@ from qcjax.data.subject import Volume
 from qcjax.labels import ACDC_LABELS, CARDIAC, LV, RV
 from qcjax.metrics.overlap import dice
 from qcjax.phantom import make_subject
-from qcjax.qc.rca import Reference, Registration, carry, estimate, nearest_in_size, register
+from qcjax.qc.rca import Reference, Registration, _score, carry, estimate, nearest_in_size, register
 
 pytest.importorskip("SimpleITK")
 
@@ -203,3 +203,14 @@ def test_real_hearts_are_found(real_data: Path) -> None:
     references = [read(patient, "01") for patient in ("patient014", "patient062")]
     found = estimate({"truth": test.truth}, test.image, references)["truth"]
     assert (found.dc > [0.85, 0.6, 0.75]).all()
+
+
+def test_what_is_carried_is_measured_in_mm_or_in_voxels() -> None:
+    truth, carried = np.zeros((6, 5, 2), np.uint8), np.zeros((6, 5, 2), np.uint8)
+    truth[1, 2] = carried[4, 2] = LV.id  # three voxels apart along x
+    truth[1, 4] = RV.id
+    reference = Reference(volume(truth.astype(np.float32), (2.0, 3.0, 8.0)), truth)
+    for unit, hd in (("mm", 6.0), ("voxels", 3.0)):
+        found = _score(carried, reference, CARDIAC, unit)
+        np.testing.assert_array_equal(found.hd_mm, [hd, np.nan, np.nan])
+        np.testing.assert_array_equal(found.dc, [0, 0, 0])

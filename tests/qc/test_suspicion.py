@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qcjax.labels import LV, MYO
-from qcjax.qc.suspicion import TrainingSpread, features
+from qcjax.qc.suspicion import LEAST_SPREAD, TrainingSpread, features
 
 TWO = (LV, MYO)
 
@@ -72,6 +72,12 @@ def test_the_limit_lets_two_in_a_hundred_through() -> None:
     assert above == pytest.approx(0.02, abs=0.003)
     assert reference.suspicion(np.array(reference.median)) == 0
     assert TrainingSpread.from_json(reference.to_json()) == reference
+
+
+def test_masks_that_are_rebuilt_alike_have_the_scale_of_their_least_spread() -> None:
+    reference = TrainingSpread.of([np.zeros((6, 2))] * 3)
+    assert (reference.limit, reference.n) == (1.0, 3)
+    assert reference.spread == [[least] * 2 for least in LEAST_SPREAD]
 
 
 def test_one_measure_far_out_is_enough() -> None:
