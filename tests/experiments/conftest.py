@@ -18,8 +18,11 @@ from qcjax.refinement.refine import Pool
 from qcjax.refinement.refine_original import Records
 from qcjax.runtime.devices import Devices
 from qcjax.train.networks import Networks
+from tests.experiments import pinned_mnms2
+from tests.headers import store_otherwise
 from tests.seeds import seed
 
+SEEN: pinned_mnms2.Seen = {}
 TRACES: dict[str, list[str]] = {}  # of the run whose name is the key: the functions that were traced
 
 # a heart in 64 × 64 pixels, networks of a few hundred weights
@@ -43,6 +46,9 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
         volume = nib.load(path)
         array = np.asarray(volume.dataobj)[:, :, ::3]
         nib.save(nib.Nifti1Image(array, volume.affine @ np.diag([1, 1, 3, 1])), path)
+    tested = max(p.name for p in (folder / "dataset").iterdir())
+    for path in (folder / "dataset" / tested).glob("*_SA_*.nii.gz"):  # one is stored otherwise than the rest
+        store_otherwise(path, (0, 1, 2), (-1, 1, -1))
     return folder
 
 
@@ -131,7 +137,16 @@ def paper_run(
     """Preset demo's flow on the shared cohort, both views, nnunet."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Devices, "compile", _counted("paper"))
-        return experiment(tmp_path_factory.mktemp("paper") / "run", "--preset", "demo", "--data", str(cohort))
+        with pinned_mnms2.recording(SEEN):
+            return experiment(
+                tmp_path_factory.mktemp("paper") / "run", "--preset", "demo", "--data", str(cohort)
+            )
+
+
+@pytest.fixture(scope="session")
+def seen(paper_run: Path) -> pinned_mnms2.Seen:
+    """What that run doesn't leave in files."""
+    return SEEN
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from qcjax.monitoring.methods import METHODS
 from qcjax.phantom import AcdcPhantomConfig, write_acdc
 from qcjax.runtime.devices import Devices
 from qcjax.train.networks import Networks
+from tests.experiments import pinned_acdc
 from tests.seeds import seed
 
 TINY = (
@@ -51,12 +52,18 @@ def _shared_networks(config: Mnms2Config, name: str, devices: Devices, title: st
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, cohort: Path) -> Path:
-    """R rebuilds what it is given: what one that was trained for seconds makes of a mask depends on the CPU."""
+def seen() -> pinned_acdc.Seen:
+    """What the run doesn't leave in files."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, cohort: Path, seen: pinned_acdc.Seen) -> Path:
+    """R moves what it is given: what one that was trained for seconds makes of a mask depends on the CPU."""
     out = tmp_path_factory.mktemp("run") / "run"
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, pinned_acdc.recording(seen):
         patch.setattr("qcjax.monitoring.methods.Networks", _shared_networks)
-        patch.setattr(Monitor, "_rebuild_slices", lambda self, slices: slices)
+        patch.setattr(Monitor, "_rebuild_slices", lambda self, slices: pinned_acdc.moved(slices))
         assert experiment.main([*TINY, "--data", str(cohort), "--out", str(out)]) == 0
     return out
 
@@ -91,6 +98,10 @@ def test_every_method_case_and_structure_has_a_row_with_its_truth(run: Path) -> 
     assert all(
         (run / row["mask_path"]).is_file() and (run / row["reconstruction_path"]).is_file() for row in rows
     )
+
+
+def test_the_table_is_what_its_files_say(run: Path, seen: pinned_acdc.Seen) -> None:
+    pinned_acdc.check(run, seen, target_mm=5)
 
 
 def test_results_hold_what_the_report_tells(run: Path) -> None:

@@ -22,6 +22,8 @@ from qcjax.runtime.devices import Devices
 from qcjax.train.journal import Journal
 from qcjax.train.state import create
 from qcjax.uncertainty.training import FoldTraining, VolumeNetwork
+from tests.experiments import pinned_emidec
+from tests.experiments.pinned_emidec import Seen
 from tests.seeds import seed
 
 TINY = (
@@ -64,9 +66,16 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, cohort: Path) -> Path:
+def seen() -> Seen:
+    """What the run doesn't leave in files."""
+    return Seen()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, cohort: Path, seen: Seen) -> Path:
     out = tmp_path_factory.mktemp("emidec") / "run"
-    assert experiment.main([*TINY, "--data", str(cohort), "--out", str(out)]) == 0
+    with seen.recording():
+        assert experiment.main([*TINY, "--data", str(cohort), "--out", str(out)]) == 0
     return out
 
 
@@ -90,6 +99,10 @@ def test_every_arm_case_prediction_and_region_has_its_row(run: Path) -> None:
     judged = [r for r in rows if r["pdc"]]
     assert {(r["prediction"], r["position"]) for r in judged} == {("deterministic", "all")}
     assert len(judged) == len(whole) // 2
+
+
+def test_the_table_is_what_its_files_say(run: Path, seen: Seen) -> None:
+    pinned_emidec.check(run, seen, seed())
 
 
 def test_what_is_left_behind(run: Path, cohort: Path) -> None:

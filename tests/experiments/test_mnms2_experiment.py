@@ -22,6 +22,7 @@ from qcjax.refinement.table import UNCERTAINTY_COLUMNS, case_name, read_cases
 from qcjax.train import arm, loop
 from qcjax.train.checkpoint import Checkpoints
 from qcjax.train.journal import Journal
+from tests.experiments import pinned_mnms2
 from tests.seeds import seed
 
 STAGES = {"segmenter", "selection", "control", "refined"}
@@ -108,6 +109,10 @@ def test_results_of_the_paper(paper_run, cohort):
     assert "Candidates, best validation loss first" in (paper_run / "report.html").read_text()
     rows = check_files(paper_run, ("nnunet",), ("SA", "LA"))
     assert {r["vendor"] for r in rows} and all(r["image_path"].startswith(str(cohort)) for r in rows)
+
+
+def test_the_table_is_what_its_files_say(paper_run, seen):
+    pinned_mnms2.check(paper_run, seen, target_mm=4, seed=seed())
 
 
 def test_results_of_the_authors_code(original_run):
