@@ -98,6 +98,8 @@ def mutants_of(source: str) -> list[Mutant]:
         start, stop = place(node.lineno, node.col_offset), place(node.end_lineno, node.end_col_offset)
         for changed in _changed(node):
             text = ast.unparse(changed)
+            if text == ast.unparse(node):
+                continue
             found.append(Mutant(start, stop, f"({text})" if isinstance(changed, ast.expr) else text))
     return [m for m in dict.fromkeys(found) if _compiles(m.applied(source))]
 

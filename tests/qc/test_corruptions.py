@@ -189,6 +189,19 @@ def widths_mm(mask, i=4):
     return [np.count_nonzero((mask[i] > 0).any(axis=1 - a)) * SPACING_MM[1 + a] for a in (0, 1)]
 
 
+@pytest.mark.parametrize("pixel_mm", [1.5, 2.0])
+def test_two_rows_of_a_square_are_lost_or_gained(pixel_mm):
+    """Up to 3 mm from the edge, which lies half a pixel from the centres: the second row's is 3 or 4 mm from outside."""
+    mask = np.zeros((1, 30, 30), np.uint8)
+    mask[0, 10:20, 10:20] = RV
+    for key, rows in (("eroded", slice(12, 18)), ("dilated", slice(8, 22))):
+        result = DAMAGES[key](mask, (8.0, pixel_mm, pixel_mm), np.random.default_rng(0))
+        expected = np.zeros(30, np.uint8)
+        expected[rows] = RV
+        np.testing.assert_array_equal(result[0, 15], expected)
+        np.testing.assert_array_equal(result[0, :, 15], expected)
+
+
 @pytest.mark.parametrize(("key", "by_mm"), [("eroded", -3), ("dilated", 3)])
 def test_eroded_and_dilated_by_3_mm(key, by_mm):
     mask, result = drawn_heart(), damaged(key)
