@@ -53,13 +53,14 @@ IMPORTED = (
 LEAST_SECONDS = 60  # that the tests of a mutant may take; else six times what they take without one
 TIMED_OUT = -1
 # tests of a module beside tests/<room>/test_<module>.py, where its numbers are pinned elsewhere too
-_OF_MONITORING = ("tests/monitoring/test_summary.py",)
+_OF_MONITORING = ("tests/monitoring/test_intervals.py", "tests/monitoring/test_summary.py")
 MORE_TESTS: dict[str, tuple[str, ...]] = {
     "qcjax/qc/registration.py": ("tests/qc/test_rca.py",),
     "qcjax/qc/selection.py": ("tests/qc/test_measures.py",),
     "qcjax/train/validation.py": ("tests/train/test_loop.py",),
     "qcjax/refinement/clinical.py": ("tests/refinement/test_summary.py",),
     "qcjax/refinement/flags.py": ("tests/refinement/test_page.py",),
+    "qcjax/monitoring/summary.py": _OF_MONITORING[:1],
     "qcjax/monitoring/flags.py": _OF_MONITORING,
     "qcjax/monitoring/ranking.py": _OF_MONITORING,
     "qcjax/monitoring/risk.py": _OF_MONITORING,

@@ -115,6 +115,20 @@ def test_ranking_means_and_undefined_distances() -> None:
     assert dropped["r_s"]["ours"]["r"] is None  # both means are equal: there is no order to compare
 
 
+def test_a_distance_of_zero_ranks_nothing_in_the_papers_way() -> None:
+    distances = {"a": ((0.0, 2.0), (6.0, 4.0)), "b": ((5.0, 0.0), (9.0, 8.0))}
+    rows = [
+        make_measure_row(method=method, subject=f"s{i}", hd=hd, phd=phd)
+        for method, pairs in distances.items()
+        for i, (hd, phd) in enumerate(pairs)
+    ]
+    columns = {"hd": "hd", "ours": "phd"}
+    dropped = rank_methods(rows, columns, None, 10, 0)["methods"]
+    assert [(dropped[m]["hd"], dropped[m]["ours"], dropped[m]["n"]) for m in "ab"] == [(6, 4, 1), (9, 8, 1)]
+    counted = rank_methods(rows, columns, {"hd": 30.0, "phd": 30.0}, 10, 0)["methods"]
+    assert [(counted[m]["hd"], counted[m]["ours"], counted[m]["n"]) for m in "ab"] == [(3, 3, 2), (7, 4, 2)]
+
+
 def test_methods_are_ranked_over_the_images_that_all_of_them_have() -> None:
     cells = {"a": ((5.0, 3.0), (40.0, 20.0)), "b": ((6.0, 4.0),)}
     rows = [

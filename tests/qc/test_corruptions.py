@@ -191,7 +191,7 @@ def widths_mm(mask, i=4):
 
 @pytest.mark.parametrize("pixel_mm", [1.5, 2.0])
 def test_two_rows_of_a_square_are_lost_or_gained(pixel_mm):
-    """Up to 3 mm from the edge, which lies half a pixel from the centres: the second row's is 3 or 4 mm from outside."""
+    """Up to 3 mm from the edge, half a pixel from the centres: that of the second row is 3 or 4 mm from outside."""
     mask = np.zeros((1, 30, 30), np.uint8)
     mask[0, 10:20, 10:20] = RV
     for key, rows in (("eroded", slice(12, 18)), ("dilated", slice(8, 22))):
