@@ -101,8 +101,9 @@ def check_interval(
     subjects: Sequence[str],
     seed: int,
     exact: Any = EXACT,
+    draws: int = 2000,
 ) -> None:
-    """Mean and the middle 95 % of the means of 2000 cohorts of subjects, drawn again."""
+    """Mean and the middle 95 % of the means of so many cohorts of subjects, drawn again."""
     pairs = [(d, s) for d, s in zip(differences, subjects, strict=True) if math.isfinite(d)]
     assert (found["n"], found.get("n_missing", 0)) == (len(pairs), len(differences) - len(pairs))
     names = sorted({s for _, s in pairs})
@@ -115,7 +116,7 @@ def check_interval(
         assert found["low"] is None and found["high"] is None
         return
     means = []
-    for draw in np.random.default_rng(seed).integers(len(names), size=(2000, len(names))):
+    for draw in np.random.default_rng(seed).integers(len(names), size=(draws, len(names))):
         drawn = [d for i in draw for d in of_subject[i]]
         means.append(sum(drawn) / len(drawn))
     assert [found["low"], found["high"]] == pytest.approx(list(np.percentile(means, (2.5, 97.5))), **exact)

@@ -72,13 +72,17 @@ def check(run: Path, seen: Seen, target_mm: float, seed: int) -> None:
             )
         _check_flag(row, expected)
         values.append(row | {column: number(row[column]) for column in expected})  # with the table's own ties
-    found = results(run)
+    check_tables(results(run), values, seed)
+
+
+def check_tables(found: Any, values: Values, seed: int, draws: int = 2000) -> None:
+    """What `results.json` makes of the rows, of which the test part has truth."""
     assert found["scored_part"] == "test"
-    for segmenter in {row["segmenter"] for row in rows}:
+    for segmenter in {row["segmenter"] for row in values}:
         of_segmenter = [v for v in values if v["segmenter"] == segmenter]
-        _check_ablation(found["ablation"][segmenter], of_segmenter, seed)
+        _check_ablation(found["ablation"][segmenter], of_segmenter, seed, draws)
         _check_averages(found["average"][segmenter], of_segmenter)
-        _check_differences(found["differences"][segmenter], of_segmenter, seed)
+        _check_differences(found["differences"][segmenter], of_segmenter, seed, draws)
         _check_qc(found["qc"][segmenter], of_segmenter)
         _check_clinical(found["clinical"][segmenter], of_segmenter)
 
@@ -132,7 +136,7 @@ def _column(values: Values, name: str) -> list[float]:
     return [v[name] for v in values]
 
 
-def _check_ablation(found: Any, values: Values, seed: int) -> None:
+def _check_ablation(found: Any, values: Values, seed: int, draws: int) -> None:
     for view in WEIGHTS:
         for stage in STAGES:
             cell, own = found[view][stage], _of(values, view=view, stage=stage)
@@ -142,7 +146,9 @@ def _check_ablation(found: Any, values: Values, seed: int) -> None:
                     of_part = [cell["by_part"][part][measure]]
                     for told in of_part + ([cell[measure]] if part == "test" else []):
                         check_summary(told, _column(scored, column))
-                        check_interval(told, _column(scored, column), _column(scored, "subject"), seed)
+                        check_interval(
+                            told, _column(scored, column), _column(scored, "subject"), seed, draws=draws
+                        )
             for key in LABELS:
                 check_summary(cell["structures"][key]["dc"], _column(tested, f"dc_{key}"))
                 check_summary(cell["structures"][key]["hd"], _column(tested, f"hd_{key}_mm"))
@@ -167,7 +173,7 @@ def _check_averages(found: Any, values: Values) -> None:
                 assert told == pytest.approx(expected, nan_ok=True), (stage, part, measure)
 
 
-def _check_differences(found: Any, values: Values, seed: int) -> None:
+def _check_differences(found: Any, values: Values, seed: int, draws: int) -> None:
     tested = _of(values, part="test")
 
     def by_case(stage: str, view: str, column: str) -> dict[tuple[str, ...], float]:
@@ -189,7 +195,9 @@ def _check_differences(found: Any, values: Values, seed: int) -> None:
             for measure, column in (("dc", "dc_rv"), ("hd", "hd_rv_mm")):
                 first, second = way(a, view, column), way(b, view, column)
                 change = [second[case] - first[case] for case in first]
-                check_interval(found[view][f"{b} - {a}"][measure], change, [case[0] for case in first], seed)
+                check_interval(
+                    found[view][f"{b} - {a}"][measure], change, [case[0] for case in first], seed, draws=draws
+                )
 
 
 def _check_qc(found: Any, values: Values) -> None:
