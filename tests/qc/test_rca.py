@@ -4,6 +4,7 @@ import pickle
 import sys
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
