@@ -160,7 +160,7 @@ def test_transforms_can_be_stored(subject: Reference, others: list[Reference]) -
 
 def test_references_are_those_nearest_in_size() -> None:
     def grid(shape: tuple[int, ...], spacing_mm: tuple[float, float, float]) -> Grid:
-        return Grid(Path("a.nii.gz"), shape, spacing_mm, np.eye(4), header=None)  # type: ignore[arg-type]
+        return Grid(Path("a.nii.gz"), shape, spacing_mm, np.eye(4), nib.Nifti1Header())
 
     test = volume(np.zeros((100, 120, 10), np.float32), (2.0, 2.0, 10.0))
     candidates = [
