@@ -25,7 +25,7 @@ from qcjax.config import MONITORS, Centre, DiceOfMasks
 from qcjax.labels import parse_labels
 from qcjax.runtime.exits import exit_code
 from qcjax.scoring.command import score
-from qcjax.segmentation.command import calibrate, segment, train
+from qcjax.segmentation.command import calibrate, export, segment, train
 
 DESCRIPTION = (
     "Quality-controlled segmentation of cardiac MR images: knows, without ground truth, which results to distrust. "
@@ -203,6 +203,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "segment": segment,
     "train": train,
     "calibrate": calibrate,
+    "export": export,
     "validate": validate,
     "report": report,
     "monitor": monitor,

@@ -116,6 +116,7 @@ class Monitor:
         self.reference = None if reference is None else TrainingSpread.from_json(reference)
         on_cpu = devices.devices[0].platform == "cpu"
         self.batch = devices.batch_size(BATCH_CPU if on_cpu else BATCH)
+        self.network = autoencoder, variables
         self._variables = devices.replicate(variables)
 
         def rebuild(variables: Variables, label: Array) -> Array:

@@ -167,6 +167,38 @@ def in_words(row: "Row") -> str:
     )
 
 
+def export(
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")],
+    to: Literal["stablehlo", "onnx"],
+    model: Annotated[Path | None, tyro.conf.arg(metavar="MODEL")] = None,
+) -> int:
+    """Write a model's networks as files that run without qcjax, such as in a viewer.
+
+    Written to --out: segmenter (prepared slices in, probabilities out, the mean of all networks), autoencoder (the
+    monitor's: one-hot masks in, probabilities out), both for any number of slices, and export.json, which tells how
+    images and masks are prepared and brought back. StableHLO is jax.export's, for CPU, CUDA and TPU, and needs JAX
+    alone; ONNX needs jax2onnx to be written, and any ONNX runtime to be used.
+
+    Example: qcjax export --model model --to stablehlo --out exported
+
+    Args:
+      out: Where the files go.
+      to: Their format.
+      model: The folder of a trained model; by default the one that comes with qcjax.
+    """
+    from qcjax.runtime import jax_setup
+    from qcjax.segmentation.export import export_model
+    from qcjax.segmentation.model import Model
+
+    jax_setup.prepare()
+
+    def run() -> None:
+        for path in export_model(Model.load(model, 1), out, to):
+            print(printable(str(path)))
+
+    return exit_code(run)
+
+
 def segment(
     images: Annotated[Path, tyro.conf.arg(metavar="DIR")],
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")],
