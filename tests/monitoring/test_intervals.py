@@ -30,13 +30,15 @@ def rows_of(
             for phase in ("ED", "ES"):
                 for key in KEYS:
                     dc, hd = rng.uniform(0.3, 0.95), rng.uniform(3, 30)
-                    absent = i == 1 and key == "rv" and method == methods[0]
-                    pair = {
-                        "dc": dc,
-                        "hd": NAN if absent else hd,
-                        "pdc": np.clip(dc + rng.normal(0, 0.1), 0, 1),
+                    absent = key == "rv" and (method, i) in {(methods[0], 1), ("c", 0), ("c", 1), ("c", 3)}
+                    lost = (method, i, phase, key) == ("b", 2, "ES", "lv")  # by the reconstruction
+                    pdc = 0.0 if lost else np.clip(dc + rng.normal(0, 0.1), 0, 1)
+                    pair = {"dc": dc, "hd": NAN if absent else hd, "pdc": pdc}
+                    pair |= {
+                        "phd": NAN if lost else hd + rng.normal(0, 4),
+                        "suspicion": 2 - dc,
+                        "agreement": dc / 2,
                     }
-                    pair |= {"phd": hd + rng.normal(0, 4), "suspicion": 2 - dc, "agreement": dc / 2}
                     estimate = {"rca_dc": rng.uniform(0, 1), "rca_hd": rng.uniform(3, 30)} if rca else {}
                     identity = {"method": method, "subject": f"s{i}", "phase": phase, "structure": key}
                     rows.append(make_measure_row(**identity, **pair, **estimate))
@@ -95,7 +97,8 @@ def test_correlations(
     assert [found["low"], found["high"]] == pytest.approx(expected)
     replaced = scope["correlation"]["ours"][key][measure]["counted"]
     undefined = sum(np.isnan(r[real]) for r in own)
-    assert (replaced["n_replaced_real"], replaced["n_replaced_pseudo"]) == (undefined, 0)
+    lost = int(key == "lv" and measure == "hd")
+    assert (replaced["n_replaced_real"], replaced["n_replaced_pseudo"]) == (undefined, lost)
 
 
 @pytest.mark.parametrize("policy", ["counted", "dropped"])
@@ -109,7 +112,7 @@ def test_rankings(rows: list[MeasureRow], scope: dict, policy: str, key: str) ->
         for method in "abc":
             of_method = [r for r in cases if r["method"] == method]
             if policy == "dropped":
-                of_method = [r for r in of_method if not np.isnan(r["hd"])]
+                of_method = [r for r in of_method if not (np.isnan(r["hd"]) or np.isnan(r["phd"]))]
             if not of_method:
                 return NAN
             means.append([np.mean(counted(of_method, c, worst[c])) for c in ("hd", "phd")])
@@ -139,7 +142,7 @@ def area(confidence: Sequence[float], loss: Sequence[float]) -> float:
 
 CONFIDENCE: dict[str, Callable[[MeasureRow], float]] = {
     "pdc": lambda r: r["pdc"],
-    "phd": lambda r: -r["phd"],
+    "phd": lambda r: -np.inf if np.isnan(r["phd"]) else -r["phd"],
     "suspicion": lambda r: -r["suspicion"],
     "agreement": lambda r: r["agreement"],
     "rules": lambda r: -r["n_rules"],
@@ -150,6 +153,10 @@ CONFIDENCE: dict[str, Callable[[MeasureRow], float]] = {
 def test_areas(rows: list[MeasureRow]) -> None:
     found = summarise_risk(rows, KEYS, 0.7, True, DRAWS, SEED)
     assert found is not None and found["measures"] == list(CONFIDENCE)
+    without = rows[0] | {"subject": "s0", "agreement": NAN, "dc": 0.0}
+    more = summarise_risk([*rows, without], KEYS, 0.7, True, DRAWS, SEED)
+    assert more is not None and (more["n"], more["n_left_out"]) == (len(rows), 1)
+    assert more | {"n_left_out": 0} == found  # a row that lacks a measure isn't compared
     names = sorted({r["subject"] for r in rows})
     rng = np.random.default_rng(SEED)
     cohorts = [
