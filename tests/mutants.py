@@ -58,7 +58,9 @@ MORE_TESTS: dict[str, tuple[str, ...]] = {
     "qcjax/qc/registration.py": ("tests/qc/test_rca.py",),
     "qcjax/qc/selection.py": ("tests/qc/test_measures.py",),
     "qcjax/train/validation.py": ("tests/train/test_loop.py",),
-    "qcjax/refinement/clinical.py": ("tests/refinement/test_summary.py",),
+    "qcjax/refinement/summary.py": ("tests/refinement/test_values.py",),
+    "qcjax/refinement/clinical.py": ("tests/refinement/test_values.py",),
+    "qcjax/uncertainty/summary.py": ("tests/uncertainty/test_values.py",),
     "qcjax/refinement/flags.py": ("tests/refinement/test_page.py",),
     "qcjax/monitoring/summary.py": _OF_MONITORING[:1],
     "qcjax/monitoring/flags.py": _OF_MONITORING,
@@ -147,10 +149,16 @@ def drawn(module: str, count: int, seed: int) -> list[Mutant]:
     return order.sample(found, min(count, len(found)))
 
 
+def survivors(journal: Path) -> set[tuple[object, ...]]:
+    """Module, line and change of the mutants that a journal says have survived."""
+    records = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+    return {(r["module"], r["line"], r["change"]) for r in records if r["code"] == 0}
+
+
 def try_module(
-    module: str, count: int, seed: int, folder: Path, only: int | None
+    module: str, count: int, seed: int, folder: Path, again: set[tuple[object, ...]] | None
 ) -> Iterator[dict[str, object]]:
-    """What became of each mutant; raises RuntimeError where the tests fail without one."""
+    """What became of each mutant, or of those in `again`; raises RuntimeError where the tests fail without one."""
     path, tests = ROOT / module, tests_of(module)
     if not tests:
         raise RuntimeError(f"{module}: no tests found")
@@ -160,16 +168,11 @@ def try_module(
     if code:
         raise RuntimeError(f"{module}: its tests fail without a mutant ({code}), see {folder / 'log'}")
     limit = max(LEAST_SECONDS, 6 * seconds)
-    for place, mutant in enumerate(drawn(module, count, seed)):
-        if only is None or place == only:
+    for mutant in drawn(module, count, seed):
+        told = mutant.told(source)
+        if again is None or (module, told["line"], told["change"]) in again:
             code, seconds = run_tests(path, mutant.applied(source), tests, folder, limit)
-            yield {
-                "module": module,
-                "place": place,
-                "code": code,
-                "seconds": round(seconds, 1),
-                **mutant.told(source),
-            }
+            yield {"module": module, "code": code, "seconds": round(seconds, 1), **told}
 
 
 def told(results: Sequence[dict[str, object]]) -> str:
@@ -187,7 +190,9 @@ def main() -> int:
     parser.add_argument("modules", nargs="+", help="such as qcjax/metrics/overlap.py")
     parser.add_argument("-n", type=int, default=15, help="mutants of each module, drawn at random")
     parser.add_argument("--seed", type=int, default=0, help="of the drawing")
-    parser.add_argument("--only", type=int, help="the mutant at this place of the drawing alone")
+    parser.add_argument(
+        "--again", type=Path, help="a journal, of whose mutants those that survived are tried alone"
+    )
     parser.add_argument(
         "--folder", type=Path, default=Path("/tmp/qcjax-mutants"), help="for what the tests write"
     )
@@ -196,15 +201,16 @@ def main() -> int:
     options.folder.mkdir(parents=True, exist_ok=True)
     for name in IMPORTED:
         importlib.import_module(name)
+    again = survivors(options.again) if options.again else None
     results = []
     for module in options.modules:
         of_module = []
         try:
-            for result in try_module(module, options.n, options.seed, options.folder, options.only):
+            for result in try_module(module, options.n, options.seed, options.folder, again):
                 of_module.append(result)
                 if result["code"] == 0:
                     print(
-                        f"survived: {module}:{result['line']} ({result['place']}) {result['change']}",
+                        f"survived: {module}:{result['line']} {result['change']}",
                         flush=True,
                     )
                 if options.journal:
