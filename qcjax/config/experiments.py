@@ -74,8 +74,8 @@ class Mnms2Config(RunConfig):
     """Short-axis stacks, long-axis slices."""
     init_from: Path | None = None
     """A .pth checkpoint of the authors' PyTorch code, {"M": …}, from which supervised training starts; needs torch, one
-    --segmenter, and the original's sizes. It doesn't say how the images that it learnt from lay or were sampled: training
-    goes on with those of the data, along the axes that most training images have."""
+    --segmenter, and the original's sizes. It doesn't say how the images that it learnt from lay or were sampled:
+    training goes on with those of the data, along the axes that most training images have."""
     split: Path | None = None
     """CSV (SUBJECT_CODE, PART) in place of the official split; PART is train, validation or test."""
     size: int = 256

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from qcjax.metrics.failure_detection import failure_table
 from qcjax.refinement import page
 from qcjax.refinement.failures import summarise_failures
 from qcjax.refinement.summary import summarise
@@ -57,6 +58,15 @@ def test_figures_by_hand(new_row: NewRow) -> None:
     assert cells["pdc"]["spearman"]["r"] == pytest.approx(-1)
     assert cells["pdc"]["difference"] is None
     assert "dice_within_samples" not in found["acdc_unet"]["SA"]["lv"]
+
+
+def test_intervals_are_those_of_the_seed_and_the_number_of_draws(new_row: NewRow) -> None:
+    rows = sampled(new_row)
+    found = summarise(rows, n_resamples=40, seed=6)["failures"]["acdc_unet"]["SA"]["rv"]["variance"]
+    measure = [-0.01 * i for i in range(4)]
+    expected = failure_table(REAL, {"variance": measure}, [str(201 + i) for i in range(4)], 6, None, 40)
+    for figure in ("pearson", "spearman", "aurc", "excess_aurc"):
+        assert found[figure] == pytest.approx(expected["variance"][figure])
 
 
 def test_without_samples_there_is_nothing(new_row: NewRow) -> None:

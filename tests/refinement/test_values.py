@@ -51,3 +51,17 @@ def test_rows_in_another_order_give_the_same() -> None:
     shuffled = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))]
     found = summarise(shuffled, n_resamples=20, seed=2)
     pinned_mnms2.check_tables(found, rows, seed=2, draws=20)
+
+
+def test_2000_draws_of_seed_0_unless_told_otherwise() -> None:
+    rows = rows_of(2)
+    assert summarise(rows) == summarise(rows, n_resamples=2000, seed=0)
+
+
+def test_without_a_subject_that_has_both_views_there_is_no_average_difference() -> None:
+    rows = [
+        make_row(view=view, stage=stage, subject=subject, dc_rv=0.5, hd_rv_mm=9.0)
+        for view, subject in (("SA", "201"), ("LA", "202"))
+        for stage in ("segmenter", "refined")
+    ]
+    assert summarise(rows, n_resamples=5)["differences"]["nnunet"]["AVG"] == {}

@@ -110,3 +110,8 @@ def test_what_finds_the_failures(rows: list[dict[str, Any]], tables: dict[str, A
                 below = np.where(np.isnan(measure), lowest - 1, measure).tolist()
                 check_correlation(found["spearman"], below, real, "spearman")
                 assert found["n_undefined"] == np.isnan(measure).sum()
+
+
+def test_2000_draws_of_seed_0_unless_told_otherwise(rows: list[dict[str, Any]]) -> None:
+    few = [row for row in rows if row["structure"] == "cavity" and row["position"] == "all"]
+    assert summarise_uncertainty(few) == summarise_uncertainty(few, 0, 2000)
