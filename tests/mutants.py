@@ -59,7 +59,7 @@ MORE_TESTS: dict[str, tuple[str, ...]] = {
     "qcjax/qc/selection.py": ("tests/qc/test_measures.py",),
     "qcjax/train/validation.py": ("tests/train/test_loop.py",),
     "qcjax/refinement/summary.py": ("tests/refinement/test_values.py", "tests/refinement/test_failures.py"),
-    "qcjax/refinement/clinical.py": ("tests/refinement/test_values.py",),
+    "qcjax/refinement/clinical.py": ("tests/refinement/test_values.py", "tests/refinement/test_summary.py"),
     "qcjax/uncertainty/summary.py": ("tests/uncertainty/test_values.py",),
     "qcjax/refinement/flags.py": ("tests/refinement/test_page.py",),
     "qcjax/monitoring/summary.py": _OF_MONITORING[:1],
