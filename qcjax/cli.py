@@ -24,6 +24,7 @@ from rich.text import Text
 from qcjax.config import MONITORS, Centre, DiceOfMasks
 from qcjax.labels import parse_labels
 from qcjax.runtime.exits import exit_code
+from qcjax.runtime.wording import printable
 from qcjax.scoring.command import score
 from qcjax.segmentation.command import calibrate, export, segment, train
 
@@ -84,6 +85,39 @@ def validate(
         describe = {"mnms2": mnms2, "acdc": acdc, "emidec": emidec}[dataset].describe
         console.print(Text(describe(subjects)))
     return 1 if print_findings(findings, len(subjects), console) else 0
+
+
+def dicom(
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")],
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")],
+) -> int:
+    """Turn DICOM series into volumes that `qcjax segment` reads, without a patient's name or dates.
+
+    Every file below the folder is looked at. A series becomes series-….nii.gz, a cine with its frames: slices are
+    sorted by place, frames by trigger time, and slices that are a series each are one. series.csv tells slices,
+    frames and spacing, or why a series can't be used. Series are named by a hash (the first 12 digits of the SHA-256
+    of SeriesInstanceUID): nothing of a patient is taken over, nor what files and folders are called. The exit code
+    is 1 where no series could be used.
+
+    Example: qcjax dicom export/ --out scans
+
+    Args:
+      folder: The folder of DICOM files.
+      out: Where the volumes go.
+    """
+    from qcjax.data.dicom import convert
+
+    ended: list[int] = []
+
+    def run() -> None:
+        rows = convert(folder, out)
+        for row in rows:
+            told = row["reason"] or f"{row['slices']} slices, {row['frames']} frames"
+            print(f"series {row['series']}: {told}")
+        ended.append(sum(not row["reason"] for row in rows))
+        print(f"{ended[0]} of {len(rows)} series written to {printable(str(out))}")
+
+    return exit_code(run) or (0 if ended[0] else 1)
 
 
 def report(run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]) -> int:
@@ -204,6 +238,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "train": train,
     "calibrate": calibrate,
     "export": export,
+    "dicom": dicom,
     "validate": validate,
     "report": report,
     "monitor": monitor,

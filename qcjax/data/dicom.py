@@ -1,0 +1,244 @@
+"""DICOM files of cardiac MR: series found, sorted into slices and frames, and written as volumes without a name.
+
+Nothing of a patient is taken over: neither names nor dates, nor what files and folders are called.
+"""
+
+import csv
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import Float, Float32
+
+from qcjax.runtime.files import write_whole, written_whole
+
+PARALLEL = 1e-3  # how far unit vectors may differ
+SAME_PLACE_MM = 0.05
+UNEVEN = 0.05  # of the distance of slices
+COLUMNS = ("series", "file", "slices", "frames", "x_mm", "y_mm", "slice_mm", "frame_s", "reason")
+
+
+class Refused(ValueError):
+    """A series that is no stack or cine, in words that name no patient."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image's header."""
+
+    path: Path
+    study: str
+    series: str
+    description: str
+    place_mm: Float[np.ndarray, " 3"]  # of the first pixel, as DICOM has it: to the left, back and head
+    directions: Float[np.ndarray, "3 2"]  # unit vectors along columns and rows of the picture: x and y
+    pixel_mm: tuple[float, float]  # x, y
+    shape: tuple[int, int]  # x, y
+    time_ms: float | None  # after the R wave
+    many: int  # images in the file
+
+    @property
+    def depth_mm(self) -> float:
+        """Where it lies along its normal."""
+        return float(np.cross(*self.directions.T) @ self.place_mm)
+
+    @property
+    def plane(self) -> tuple[Any, ...]:
+        """What images of one stack share."""
+        return self.study, self.description, self.shape, self.pixel_mm, tuple(self.directions.round(3).flat)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A series as a volume."""
+
+    array: Float32[np.ndarray, "x y slices frames"]
+    affine: Float[np.ndarray, "4 4"]  # voxel indices -> mm to the right, front and head
+    spacing_mm: tuple[float, float, float]
+    frame_s: float  # 0 of a still image
+
+
+def find_series(folder: Path) -> dict[str, list[Image]]:
+    """The series in a folder and all below it, by a hash of their identifiers; other files are passed over.
+
+    Slices that a scanner stored as a series each, in the same planes of one study, are one.
+
+    Raises:
+      FileNotFoundError: no such folder.
+      ValueError: no DICOM image in it, or pydicom isn't installed.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: found no such folder; expected one of DICOM files")
+    found: dict[str, list[Image]] = defaultdict(list)
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        image = _read_header(path)
+        if image is not None:
+            found[image.series].append(image)
+    if not found:
+        raise ValueError(f"{folder}: found no DICOM images; expected some")
+    single: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    for series, images in found.items():
+        if len({round(i.depth_mm, 1) for i in images}) == 1 and len({i.plane for i in images}) == 1:
+            single[(*images[0].plane, len(images))].append(series)
+    for parts in single.values():
+        for other in parts[1:]:
+            found[parts[0]] += found.pop(other)
+    named = {hashlib.sha256(series.encode()).hexdigest()[:12]: images for series, images in found.items()}
+    return {name: named[name] for name in sorted(named)}
+
+
+def _read_header(path: Path) -> Image | None:
+    try:
+        import pydicom
+    except ImportError as error:
+        raise ValueError(f"{error}; expected the extra: pip install 'qcjax[dicom]'") from error
+    try:
+        tags = pydicom.dcmread(path, stop_before_pixels=True)
+        orientation = np.array(tags.ImageOrientationPatient, float).reshape(2, 3).T
+        rows_mm, columns_mm = map(float, tags.PixelSpacing)
+        time = tags.get("TriggerTime", tags.get("TemporalPositionIdentifier"))
+        return Image(
+            path,
+            str(tags.get("StudyInstanceUID", "")),
+            str(tags.SeriesInstanceUID),
+            str(tags.get("SeriesDescription", "")),
+            np.array(tags.ImagePositionPatient, float),
+            orientation,
+            (columns_mm, rows_mm),
+            (int(tags.Columns), int(tags.Rows)),
+            None if time is None else float(time),
+            int(tags.get("NumberOfFrames", 1)),
+        )
+    except (pydicom.errors.InvalidDicomError, AttributeError, TypeError, ValueError, OSError):
+        return None  # no DICOM, or no image with a place
+
+
+def read_stack(images: Sequence[Image]) -> Stack:
+    """A series as a volume, its slices by place, its frames by trigger time.
+
+    Raises:
+      Refused: images of several planes or sizes, two at one place and time, frames that some slices lack, or slices
+        that aren't evenly apart.
+    """
+    first = images[0]
+    if any(image.many > 1 for image in images):
+        raise Refused("several images in one file found; expected one image a file")
+    for what, values in (
+        ("sizes", {i.shape for i in images}),
+        ("pixel sizes", {i.pixel_mm for i in images}),
+    ):
+        if len(values) > 1:
+            raise Refused(f"{len(values)} {what} found; expected the same in all images")
+    if any(np.abs(i.directions - first.directions).max() > PARALLEL for i in images):
+        raise Refused("images of several directions found; expected parallel slices")
+    slices = _by_place(images)
+    frames = _frames(slices)
+    places = np.array([s[0].place_mm for s in frames])
+    step = (places[-1] - places[0]) / max(1, len(places) - 1)
+    steps = np.diff(places, axis=0)
+    distance = float(np.linalg.norm(step)) or _thickness(first)
+    if len(steps) and np.abs(steps - step).max() > max(UNEVEN * distance, SAME_PLACE_MM):
+        lengths = np.linalg.norm(steps, axis=1)
+        raise Refused(f"slices {lengths.min():.1f} to {lengths.max():.1f} mm apart found; expected even ones")
+    if not len(steps):
+        step = np.cross(*first.directions.T) * distance
+    lps = np.eye(4)
+    lps[:3, :2] = first.directions * first.pixel_mm
+    lps[:3, 2], lps[:3, 3] = step, places[0]
+    array = np.stack([np.stack([_pixels(i) for i in s], -1) for s in frames], 2)
+    times = [i.time_ms for i in frames[0] if i.time_ms is not None]
+    frame_s = float(np.median(np.diff(times))) / 1000 if len(times) > 1 else 0.0
+    return Stack(array, np.diag([-1, -1, 1, 1]) @ lps, (*first.pixel_mm, distance), frame_s)
+
+
+def _by_place(images: Sequence[Image]) -> list[list[Image]]:
+    slices: list[list[Image]] = []
+    for image in sorted(images, key=lambda i: i.depth_mm):
+        if slices and image.depth_mm - slices[-1][0].depth_mm < SAME_PLACE_MM:
+            slices[-1].append(image)
+        else:
+            slices.append([image])
+    return slices
+
+
+def _frames(slices: Sequence[Sequence[Image]]) -> list[list[Image]]:
+    """Each slice's images by time."""
+    counts = sorted({len(s) for s in slices})
+    if len(counts) > 1:
+        raise Refused(f"{counts[0]} to {counts[-1]} images a slice found; expected as many in each")
+    if counts[0] == 1:
+        return [list(s) for s in slices]
+    found = []
+    for images in slices:
+        times = [i.time_ms for i in images]
+        if None in times:
+            raise Refused(f"{len(images)} images at one place without trigger times found; expected them")
+        if len(set(times)) < len(times):
+            raise Refused("two images at one place and one trigger time found; expected one")
+        found.append(sorted(images, key=lambda i: i.time_ms or 0.0))
+    return found
+
+
+def _thickness(image: Image) -> float:
+    import pydicom
+
+    tags = pydicom.dcmread(image.path, stop_before_pixels=True)
+    value = tags.get("SpacingBetweenSlices") or tags.get("SliceThickness")
+    if not value:
+        raise Refused("a single slice without thickness found; expected SliceThickness")
+    return float(value)
+
+
+def _pixels(image: Image) -> Float32[np.ndarray, "x y"]:
+    import SimpleITK as sitk  # noqa: N813
+
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        voxels = sitk.GetArrayFromImage(sitk.ReadImage(str(image.path)))
+    except RuntimeError:
+        raise Refused("an image whose pixels can't be read found; expected a sound file") from None
+    if voxels.shape != (1, *image.shape[::-1]):
+        raise Refused(f"pixels of shape {voxels.shape} found; expected grey ones, one image a file")
+    return voxels[0].T.astype(np.float32)
+
+
+def convert(folder: Path, out: Path) -> list[dict[str, Any]]:
+    """Write each series of a folder as `series-….nii.gz`, and `series.csv`; its rows, with why a series is refused.
+
+    Raises what `find_series` raises.
+    """
+    rows = []
+    for name, images in find_series(folder).items():
+        row: dict[str, Any] = dict.fromkeys(COLUMNS, "") | {"series": name}
+        try:
+            stack = read_stack(images)
+        except Refused as error:
+            rows.append(row | {"reason": str(error)})
+            continue
+        file = f"series-{name}.nii.gz"
+        write_whole(out / file, _nifti(stack))
+        spacing = dict(zip(COLUMNS[4:7], (round(v, 4) for v in stack.spacing_mm), strict=True))
+        _, _, slices, frames = stack.array.shape
+        shape = {"file": file, "slices": slices, "frames": frames, "frame_s": round(stack.frame_s, 4)}
+        rows.append(row | shape | spacing)
+    with written_whole(out / "series.csv") as partial, partial.open("w", newline="") as table:
+        writer = csv.DictWriter(table, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    return rows
+
+
+def _nifti(stack: Stack) -> bytes:
+    import gzip
+
+    still = stack.array.shape[3] == 1
+    volume = nib.Nifti1Image(stack.array[..., 0] if still else stack.array, stack.affine)
+    volume.header.set_xyzt_units("mm", "sec")
+    if not still:
+        volume.header.set_zooms((*stack.spacing_mm, stack.frame_s))
+    return gzip.compress(volume.to_bytes(), 1, mtime=0)
