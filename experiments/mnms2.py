@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from experiments.command import parse, results_folder, start
 from experiments.presets import PRESETS
@@ -11,6 +12,7 @@ from qcjax.data.subject import Subject
 from qcjax.refinement.autoencoder import train_autoencoder
 from qcjax.refinement.page import write_report
 from qcjax.refinement.run import RefinementRun, StageResult
+from qcjax.refinement.treatment import baselines
 from qcjax.runtime import hosts
 from qcjax.runtime.progress import say
 from qcjax.train.arm import Arm
@@ -45,14 +47,17 @@ def run_experiment(config: Mnms2Config) -> None:
 
 
 def run_arm(run: RefinementRun, arm: Arm, subjects: Sequence[Subject]) -> None:
-    """One segmenter on one view: the four stages of the ablation."""
+    """One segmenter on one view: the stages of the ablation."""
     # Supervised learning (section 2.2): R learns ground-truth masks; of M, the m_best models are kept.
     autoencoder = train_autoencoder(arm)
     supervised = train_segmenter(arm)
 
-    # The single best, and QC-based selection among the m_best (section 2.3).
+    # The single best; what is to be had without QC, where asked for (ours); QC-based selection among the m_best
+    # (section 2.3).
     pool = run.pool(arm, autoencoder, supervised)
-    run.stage(arm, "segmenter", subjects, autoencoder, lambda: StageResult.of(pool, single=True))
+    run.stage(arm, "segmenter", subjects, autoencoder, lambda: StageResult.without_qc(pool))
+    for name, treatment in baselines(run.config.inference).items():
+        run.stage(arm, name, subjects, autoencoder, partial(StageResult.without_qc, pool, treatment))
     run.stage(arm, "selection", subjects, autoencoder, lambda: StageResult.of(pool))
 
     # Semi-supervised refinement on the OoD cases, then selection; and the same steps without those cases.

@@ -6,6 +6,7 @@ from typing import Any
 
 from qcjax.config.experiments import AcdcConfig, EmidecConfig, Mnms2Config, RunConfig
 from qcjax.config.hosts import Hosts
+from qcjax.config.inference import InferenceConfig
 from qcjax.config.method import METHODS, PAPER, Method, method_of
 from qcjax.config.monitor import MONITORS, Centre, DiceOfMasks, MonitorConfig
 from qcjax.config.training import AutoencoderConfig, RefinementConfig, SegmenterConfig, UncertaintyConfig
@@ -24,6 +25,7 @@ __all__ = [
     "DiceOfMasks",
     "EmidecConfig",
     "Hosts",
+    "InferenceConfig",
     "Mnms2Config",
     "MonitorConfig",
     "Preset",

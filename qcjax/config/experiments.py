@@ -6,6 +6,7 @@ from typing import Literal
 
 from qcjax.config.checks import at_least, check_size, positive
 from qcjax.config.hosts import Hosts
+from qcjax.config.inference import InferenceConfig
 from qcjax.config.method import Method, method_of
 from qcjax.config.monitor import MonitorConfig
 from qcjax.config.training import AutoencoderConfig, RefinementConfig, SegmenterConfig, UncertaintyConfig
@@ -92,6 +93,7 @@ class Mnms2Config(RunConfig):
     supervised: SegmenterConfig = field(default_factory=SegmenterConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
 
     def __post_init__(self) -> None:
         """Raises ValueError for numbers that make no sense, and where there is no segmenter or no view."""
@@ -102,6 +104,10 @@ class Mnms2Config(RunConfig):
         for name in ("segmenter", "views"):
             if not getattr(self, name):
                 raise ValueError(f"--{name}: none found, expected at least one")
+        if self.inference.mirror and not self.supervised.mirror:
+            raise ValueError(
+                "--inference.mirror: found with --supervised.mirror 0, expected networks that are trained mirrored"
+            )
         if self.mc_samples == 1 or self.mc_samples < 0:
             raise ValueError(f"--mc-samples: {self.mc_samples} found, expected 0 or at least 2")
 

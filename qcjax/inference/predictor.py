@@ -20,6 +20,8 @@ from qcjax.qc.uncertainty import Moments, SliceSums, combine, slice_sums
 from qcjax.runtime.devices import BROADCAST, REPLICATED, SHARDED, Devices
 from qcjax.typing import Array, Float, Integer, PRNGKey, UInt8, Variables
 
+MIRRORS = ((), (1,), (2,), (1, 2))  # axes of images (b, h, w, c)
+
 
 class Evaluation(NamedTuple):
     """What a segmenter makes of labelled slices, per slice."""
@@ -65,8 +67,20 @@ class Predictor:
         loss: losses.SegmentationLoss,
         devices: Devices,
         batch: int,
+        mirror: bool = False,
     ) -> None:
+        """Nothing is compiled before it is used.
+
+        Args:
+          mirror: whether masks that are measured come from the mean over an image and its three mirror images.
+        """
         self.devices, self.batch = devices, devices.batch_size(batch)
+
+        def plain(variables: Variables, image: Array) -> Any:
+            return segmenter.apply(variables, image)
+
+        def mirrored(variables: Variables, image: Array) -> Any:
+            return sum(jnp.flip(plain(variables, jnp.flip(image, x)), x) for x in MIRRORS) / len(MIRRORS)
 
         def evaluate(variables: Variables, batch: Batch) -> Any:
             def finest(image: Array) -> Any:
@@ -76,7 +90,8 @@ class Predictor:
             return logits.argmax(-1).astype(jnp.uint8), *loss.per_sample(logits, batch.label)
 
         def reconstruct(variables: tuple[Variables, Variables], batch: Batch) -> Any:
-            probabilities = in_parts(partial(segmenter.apply, variables[0]), batch.image)
+            seen = mirrored if mirror else plain
+            probabilities = in_parts(partial(seen, variables[0]), batch.image)
             rebuilt = in_parts(partial(autoencoder.apply, variables[1]), probabilities)
             labels = probabilities.argmax(-1).astype(jnp.uint8)
             return labels, rebuilt.argmax(-1).astype(jnp.uint8), probabilities.astype(jnp.float16)
@@ -85,7 +100,10 @@ class Predictor:
             return rebuild_masks(autoencoder, variables, batch.label)
 
         def segment(variables: Variables, batch: Batch) -> Any:
-            return in_parts(partial(segmenter.apply, variables), batch.image)
+            return in_parts(partial(plain, variables), batch.image)
+
+        def segment_mirrored(variables: Variables, batch: Batch) -> Any:
+            return in_parts(partial(mirrored, variables), batch.image)
 
         def rebuild_probabilities(variables: Variables, probabilities: Array) -> Any:
             return in_parts(partial(autoencoder.apply, variables), probabilities)
@@ -109,6 +127,7 @@ class Predictor:
         self._reconstruct = devices.compile(reconstruct, axes)
         self._rebuild = devices.compile(rebuild, axes)
         self._segment = devices.compile(segment, axes)
+        self._segment_mirrored = devices.compile(segment_mirrored, axes)
         self._rebuild_probabilities = devices.compile(rebuild_probabilities, axes)
 
     def evaluate(
@@ -163,10 +182,15 @@ class Predictor:
         return Rebuilt(*self._all(self._rebuild, autoencoder, slices, indices))
 
     def probabilities(
-        self, variables: Variables, slices: Slices | Streamed, indices: Integer[np.ndarray, " n"]
+        self,
+        variables: Variables,
+        slices: Slices | Streamed,
+        indices: Integer[np.ndarray, " n"],
+        mirror: bool = False,
     ) -> Float[np.ndarray, "n h w k"]:
-        """Class probabilities of some slices, (n, h, w, k)."""
-        return self._all(self._segment, variables, slices, indices)
+        """Class probabilities of some slices, (n, h, w, k), or (`mirror`) the mean with those of mirror images."""
+        function = self._segment_mirrored if mirror else self._segment
+        return self._all(function, variables, slices, indices)
 
     def rebuild_probabilities(
         self, autoencoder: Variables, probabilities: Float[np.ndarray, "n h w k"]

@@ -10,7 +10,7 @@ from qcjax.refinement.tables import STAGE_WORDS
 from qcjax.report.table import NBSP, Table, number
 from qcjax.train.stage import LOSS
 
-MEANS = "means of two"
+MEANS = "means of several"
 
 
 def count_chosen(candidates: Sequence[Mapping[str, Any]], rows: Sequence[CaseRow]) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from qcjax.data.write import write_labels
 from qcjax.labels import CARDIAC
 from qcjax.metrics.clinical import volume_ml
 from qcjax.metrics.surface import case_metrics
+from qcjax.qc.components import keep_largest
 from qcjax.qc.uncertainty import SliceSums, case_measures
 from qcjax.refinement.refine import Decision
 from qcjax.refinement.table import (
@@ -26,6 +27,7 @@ from qcjax.refinement.table import (
     UNCERTAINTY_OF_STRUCTURE,
     CaseRow,
 )
+from qcjax.refinement.treatment import PLAIN, Treatment
 from qcjax.runtime import hosts
 from qcjax.runtime.files import write_whole
 from qcjax.runtime.folder import beside
@@ -49,6 +51,7 @@ def export_stage(
     on_case: Callable[[], None] = lambda: None,
     measures: Sequence[CaseRow] = (),
     made: Made = MappingProxyType({}),
+    treatment: Treatment = PLAIN,
 ) -> list[CaseRow]:
     """Write the stage's predictions and reconstructions; return its rows of `cases.csv`.
 
@@ -59,17 +62,22 @@ def export_stage(
       subjects: who the cases belong to.
       measures: what else each case's row holds, if anything.
       made: predictions of earlier stages of this arm; a case that the same candidates were chosen for is copied.
+      treatment: how the stage comes to its masks; `names` tell of it.
     """
     selection, cases = decision.selection, arm.data.unlabelled.cases
     of_code = {subject.code: subject for subject in subjects}
-    chosen = [_in_words(names, *pair) for pair in zip(*(x.tolist() for x in selection), strict=True)]
+    if treatment.mean:
+        shares = [dict.fromkeys(range(len(names)), 1 / len(names))] * len(cases)
+    else:
+        shares = [_shares(*pair) for pair in zip(*(x.tolist() for x in selection), strict=True)]
+    chosen = [_in_words([names[i] for i in of_case]) for of_case in shares]
     new = [i for i, case in enumerate(cases) if (case.name, chosen[i]) not in made]
     old = [i for i, case in enumerate(cases) if (case.name, chosen[i]) in made]
-    needed = {i for case in new for i in (int(selection.first[case]), int(selection.second[case]))}
+    needed = {i for case in new for i in shares[case]}
     weights = {i: load(i) for i in sorted(needed)}
 
     def scored(case: int, probabilities: np.ndarray, rebuilt: np.ndarray) -> CaseRow:
-        row = _score(arm, stage, case, probabilities, rebuilt, of_code)
+        row = _score(arm, stage, case, probabilities, rebuilt, of_code, treatment)
         on_case()
         return row | {"candidate": chosen[case]}
 
@@ -81,7 +89,7 @@ def export_stage(
     rows: dict[int, CaseRow] = {}
     for start in range(0, len(new), CASES_AT_ONCE):
         group = new[start : start + CASES_AT_ONCE]
-        parts = _probabilities(arm, weights, selection, group)
+        parts = _probabilities(arm, weights, shares, group, treatment.mirror)
         rebuilt = arm.networks.predictor.rebuild_probabilities(autoencoder, np.concatenate(parts))
         ends = np.cumsum([len(p) for p in parts])[:-1]
         of_group = list(zip(group, parts, np.split(rebuilt, ends), strict=True))
@@ -92,9 +100,15 @@ def export_stage(
     ]
 
 
-def _in_words(names: Sequence[str], first: int, second: int) -> str:
-    """The candidate of a case, or the two whose probabilities are averaged."""
-    return names[first] if first == second else f"mean of {names[first]} and {names[second]}"
+def _shares(first: int, second: int) -> dict[int, float]:
+    """What each candidate adds to a case's probabilities."""
+    return {first: 1.0} if first == second else {first: 0.5, second: 0.5}
+
+
+def _in_words(names: Sequence[str]) -> str:
+    """The candidate of a case, or those whose probabilities are averaged."""
+    *others, last = names
+    return f"mean of {', '.join(others)} and {last}" if others else last
 
 
 def _copy(row: CaseRow, arm: Arm, stage: str) -> CaseRow:
@@ -147,21 +161,24 @@ def measure_uncertainty(
 
 
 def _probabilities(
-    arm: Arm, weights: dict[int, Variables], selection: qc.Selection, group: Sequence[int]
+    arm: Arm,
+    weights: dict[int, Variables],
+    shares: Sequence[dict[int, float]],
+    group: Sequence[int],
+    mirror: bool = False,
 ) -> list[np.ndarray]:
-    """Mean class probabilities of the chosen candidates, case by case."""
+    """Mean class probabilities of each case's candidates, which `shares` weighs, case by case."""
     cohort, indices = arm.data.unlabelled, arm.data.unlabelled_indices
     totals: dict[int, Any] = {case: 0.0 for case in group}
     for i, variables in weights.items():
-        cases = [c for c in group if i in (selection.first[c], selection.second[c])]
+        cases = [c for c in group if i in shares[c]]
         if not cases:
             continue
         where = indices[np.concatenate([np.arange(len(cohort.owner))[cohort.rows(c)] for c in cases])]
-        stack = arm.networks.predictor.probabilities(variables, arm.data.slices, where)
+        stack = arm.networks.predictor.probabilities(variables, arm.data.slices, where, mirror)
         sizes = [cohort.geometries[c].stack_shape[0] for c in cases]
         for case, part in zip(cases, np.split(stack, np.cumsum(sizes)[:-1]), strict=True):
-            share = 1.0 if selection.first[case] == selection.second[case] else 0.5
-            totals[case] = totals[case] + np.float32(share) * part
+            totals[case] = totals[case] + np.float32(shares[case][i]) * part
     return [totals[case] for case in group]
 
 
@@ -172,17 +189,20 @@ def _score(
     probabilities: np.ndarray,
     rebuilt: np.ndarray,
     of_code: dict[str, Subject],
+    treatment: Treatment,
 ) -> CaseRow:
     cohort, config = arm.data.unlabelled, arm.networks.config
     found, geometry = cohort.cases[case], cohort.geometries[case]
     subject = of_code[found.subject]
     mask, rebuilt_mask = (x.argmax(-1).astype(np.uint8) for x in (probabilities, rebuilt))
+    mask = keep_largest(mask, treatment.largest)
     pdc, phd = qc.pseudo_measures(mask, rebuilt_mask, geometry.spacing_mm)
     raised = qc.flags(pdc, phd)
     kinds = {flag.kind for flag in raised}
 
     image = read_image(found.image_path, cohort.orientation)
     prediction = restore_labels(probabilities, geometry, config.method.resampling)
+    prediction = keep_largest(prediction, treatment.largest)
     folder = _folder(arm, stage)
     folder.mkdir(parents=True, exist_ok=True)
     prediction_path = folder / f"{found.name}_pred.nii.gz"

@@ -102,6 +102,7 @@ def draw_ablation(results: Results, path: Path) -> Path | None:
     if not views:
         return None
     segmenters = list(ablation)
+    drawn = present_stages(ablation)
     figure, axes = style.new_figure(5.4, 2, len(views), sharex=True, sharey="row")
     for column, view in enumerate(views):
         for row, measure in enumerate(MEASURES):
@@ -109,10 +110,10 @@ def draw_ablation(results: Results, path: Path) -> Path | None:
             for place, segmenter in enumerate(segmenters):
                 stages = ablation[segmenter].get(view, {})
                 shown = [
-                    name for name in STAGES if name in stages and stages[name][measure]["mean"] is not None
+                    name for name in drawn if name in stages and stages[name][measure]["mean"] is not None
                 ]
                 colour, marker = style.segmenter_style(segmenter, segmenters)
-                x = [STAGES.index(name) + (place - (len(segmenters) - 1) / 2) * 0.24 for name in shown]
+                x = [drawn.index(name) + (place - (len(segmenters) - 1) / 2) * 0.24 for name in shown]
                 means = [stages[name][measure]["mean"] for name in shown]
                 axis.plot(x, means, marker, color=colour, markersize=7)
                 for position, name in zip(x, shown, strict=True):
@@ -121,8 +122,8 @@ def draw_ablation(results: Results, path: Path) -> Path | None:
                     axis.axhline(
                         means[shown.index("segmenter")], color=colour, linewidth=0.9, linestyle=(0, (4, 3))
                     )
-            axis.set_xlim(-0.5, len(STAGES) - 0.5)
-            axis.set_xticks(range(len(STAGES)), [style.STAGE_TICKS[name] for name in STAGES])
+            axis.set_xlim(-0.5, len(drawn) - 0.5)
+            axis.set_xticks(range(len(drawn)), [style.STAGE_TICKS[name] for name in drawn])
             axis.grid(axis="x", visible=False)
             if column == 0:
                 axis.set_ylabel(style.MEASURE_NAMES[measure])
@@ -200,6 +201,12 @@ def draw_scatter(
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, handletextpad=0.4, columnspacing=1.0)
     return style.save(figure, path)
+
+
+def present_stages(ablation: Mapping[str, Mapping[str, Iterable[str]]]) -> list[str]:
+    """The stages that any segmenter has in any view, in their order."""
+    found = {stage for views in ablation.values() for stages in views.values() for stage in stages}
+    return [stage for stage in STAGES if stage in found]
 
 
 def last_stage(stages: Iterable[str]) -> str:

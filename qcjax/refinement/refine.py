@@ -9,7 +9,9 @@ import numpy as np
 from qcjax import qc
 from qcjax.data.batches import Plan, cycled, padded
 from qcjax.labels import CARDIAC, RV
+from qcjax.qc.components import keep_largest
 from qcjax.refinement.measuring import measure_cases
+from qcjax.refinement.treatment import common_treatment
 from qcjax.runtime.messages import sendable
 from qcjax.train.arm import Arm
 from qcjax.train.checkpoint import Candidate, Checkpoints
@@ -117,9 +119,10 @@ def measure_unlabelled(
 ) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"]]:
     """pDC and pHD in mm of a segmenter on every case of D_te: (n, 3) each, on the prepared grid."""
     geometries = arm.data.unlabelled.geometries
+    single = common_treatment(arm.networks.config.inference).largest
 
     def measure(case: int, mask: np.ndarray, rebuilt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return qc.pseudo_measures(mask, rebuilt, geometries[case].spacing_mm)
+        return qc.pseudo_measures(keep_largest(mask, single), rebuilt, geometries[case].spacing_mm)
 
     return measure_cases(arm, variables, autoencoder, measure)
 

@@ -17,9 +17,11 @@ from qcjax.data.batches import Batch, in_batches, padded
 from qcjax.data.subject import PHASES
 from qcjax.labels import RV
 from qcjax.qc import original as qc_original
+from qcjax.qc.components import keep_largest
 from qcjax.refinement.best_predictions import BestPredictions
 from qcjax.refinement.measuring import Keep, measure_cases
 from qcjax.refinement.refine import CandidatePool, Decision, describe_ood
+from qcjax.refinement.treatment import common_treatment
 from qcjax.runtime import hosts
 from qcjax.train.arm import Arm
 from qcjax.train.checkpoint import Candidate, Checkpoints
@@ -145,8 +147,10 @@ def measure_rv(
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """pDC and pHD in voxels of the RV in every case of D_te, or in some, (n,) each; see `measure_cases`."""
 
+    single = common_treatment(arm.networks.config.inference).largest
+
     def measure(case: int, mask: np.ndarray, rebuilt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return qc_original.pseudo_measures(mask, rebuilt, (RV,))
+        return qc_original.pseudo_measures(keep_largest(mask, single), rebuilt, (RV,))
 
     pdc, phd = measure_cases(arm, variables, autoencoder, measure, keep, cases)
     return pdc[:, 0], phd[:, 0]

@@ -26,6 +26,7 @@ from qcjax.refinement.refine import Decision, Pool, describe_ood, refine
 from qcjax.refinement.refine_original import OriginalPool, refine_original
 from qcjax.refinement.summary import summarise
 from qcjax.refinement.table import CaseRow, case_name, write_cases
+from qcjax.refinement.treatment import PLAIN, Treatment, common_treatment
 from qcjax.report.experiment import ExperimentRun
 from qcjax.runtime import hosts
 from qcjax.runtime.progress import bar, say
@@ -49,13 +50,22 @@ class StageResult:
     load: Callable[[int], Variables]
     decision: Decision
     to_refine_on: np.ndarray  # (n,) the OoD cases among those that refinement looks at
+    treatment: Treatment
 
     @classmethod
-    def of(cls, pool: Pool | OriginalPool, single: bool = False) -> "StageResult":
-        """QC-based selection among a pool's candidates, or (`single`) the one of lowest validation loss."""
-        candidates = pool.candidates()[: 1 if single else None]
+    def of(cls, pool: Pool | OriginalPool) -> "StageResult":
+        """QC-based selection among a pool's candidates."""
+        return cls._of(pool, pool.candidates(), common_treatment(pool.arm.networks.config.inference))
+
+    @classmethod
+    def without_qc(cls, pool: Pool | OriginalPool, treatment: Treatment = PLAIN) -> "StageResult":
+        """The candidate of lowest validation loss, or the mean of all, whichever the treatment says."""
+        return cls._of(pool, pool.candidates()[: None if treatment.mean else 1], treatment)
+
+    @classmethod
+    def _of(cls, pool: Any, candidates: list[Candidate], treatment: Treatment) -> "StageResult":
         decision, to_refine_on = pool.decide(candidates), pool.to_refine_on(candidates)
-        return cls(candidates, lambda i: pool.load(candidates[i]), decision, to_refine_on)
+        return cls(candidates, lambda i: pool.load(candidates[i]), decision, to_refine_on, treatment)
 
 
 class RefinementRun(ExperimentRun[Mnms2Config]):
@@ -239,7 +249,8 @@ class RefinementRun(ExperimentRun[Mnms2Config]):
     ) -> dict[str, Any]:
         result = replace(result, decision=hosts.same(result.decision))
         measures = self._uncertainty(arm, title, result) if stage == "segmenter" else []
-        names = [f"{'epoch' if c.stage == 'segmenter' else c.stage} {c.epoch}" for c in result.candidates]
+        models = [f"{'epoch' if c.stage == 'segmenter' else c.stage} {c.epoch}" for c in result.candidates]
+        names = [result.treatment.named(model) for model in models]
         made = hosts.lead(partial(self._made, arm))
         with bar(f"{title}: cases predicted and scored", len(result.decision.ood)) as advance:
             rows = export_stage(
@@ -253,6 +264,7 @@ class RefinementRun(ExperimentRun[Mnms2Config]):
                 advance,
                 measures,
                 made,
+                result.treatment,
             )
         losses = [c.loss for c in result.candidates]
         return {

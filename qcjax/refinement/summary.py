@@ -21,9 +21,15 @@ from qcjax.runtime.files import without_nan
 MEASURES = {"dc": "dc_rv", "hd": "hd_rv_mm"}  # of the right ventricle: key in the results -> column
 VIEW_WEIGHTS = {"SA": 0.75, "LA": 0.25}  # the challenge's average
 COMPARISONS = (  # (b, a): the difference is b - a
+    ("mean", "segmenter"),
+    ("mirrored", "segmenter"),
+    ("largest", "segmenter"),
+    ("baseline", "segmenter"),
     ("selection", "segmenter"),
     ("control", "segmenter"),
     ("refined", "segmenter"),
+    ("selection", "baseline"),
+    ("refined", "baseline"),
     ("refined", "selection"),
     ("refined", "control"),
 )

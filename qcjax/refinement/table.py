@@ -7,7 +7,7 @@ from qcjax.report.columns import Columns, Row
 
 CaseRow = Row  # column -> str, int (`ood`) or float (measures; NaN where undefined or without truth)
 
-STAGES = ("segmenter", "selection", "control", "refined")
+STAGES = ("segmenter", "mean", "mirrored", "largest", "baseline", "selection", "control", "refined")
 STRUCTURES = tuple(structure.key for structure in CARDIAC)
 
 

@@ -17,12 +17,20 @@ DIGITS = {"dc": 3, "hd": 1}
 BETTER = {"dc": 1, "hd": -1}  # sign of a good difference
 STAGE_NAMES = {
     "segmenter": "M: the single best segmenter",
+    "mean": "the mean of all candidates",
+    "mirrored": "M and its mirror images",
+    "largest": "M, largest pieces",
+    "baseline": "baseline: these together, without QC",
     "selection": "{M}+QC: selection only",
     "control": "control: trained on without QC, then selection",
     "refined": "full: refined, then selection",
 }
 STAGE_WORDS = {
     "segmenter": "single best",
+    "mean": "mean of all",
+    "mirrored": "mirrored",
+    "largest": "largest pieces",
+    "baseline": "baseline",
     "selection": "selection",
     "control": "control",
     "refined": "refined",

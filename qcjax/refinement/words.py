@@ -60,7 +60,7 @@ def _finding(results: Mapping[str, Any], segmenter: str, view: str) -> str:
     if hd["n_missing"]:
         start += f" (distance undefined in {hd['n_missing']})"
     parts = []
-    for reference in ("segmenter", "control"):
+    for reference in ("segmenter", "baseline", "control"):
         cells = results["differences"].get(segmenter, {}).get(view, {}).get(f"{stage} - {reference}")
         if cells:
             told = (
@@ -81,7 +81,7 @@ def _nothing(difference: Mapping[str, Any]) -> bool:
     return difference["mean"] == difference["low"] == difference["high"] == 0
 
 
-_REFERENCE = {"segmenter": "single best segmenter", "control": "control"}
+_REFERENCE = {"segmenter": "single best segmenter", "baseline": "baseline", "control": "control"}
 
 
 def scored_words(part: str | None) -> str:

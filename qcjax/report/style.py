@@ -25,7 +25,16 @@ SEGMENTER_MARKERS = ("o", "s", "D", "^")
 METHOD_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#222222")  # Okabe & Ito
 METHOD_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")  # one more than colours: 56 methods look different
 PART_HATCHES = {"validation": "////", "test": ""}
-STAGE_TICKS = {"segmenter": "M", "selection": "{M}\n+QC", "control": "control", "refined": "full"}
+STAGE_TICKS = {
+    "segmenter": "M",
+    "mean": "mean",
+    "mirrored": "mirr.",
+    "largest": "piece",
+    "baseline": "base",
+    "selection": "{M}\n+QC",
+    "control": "control",
+    "refined": "full",
+}
 VIEW_NAMES = {"SA": "short axis", "LA": "long axis", "AVG": "average"}
 MEASURE_NAMES = {"dc": "Dice (DC)", "hd": "Hausdorff distance (mm)"}
 

@@ -56,7 +56,12 @@ class Networks:
         )
         self.autoencoder_tx = adam()
         self.predictor = Predictor(
-            self.segmenter, self.autoencoder, self.loss, devices, config.supervised.batch
+            self.segmenter,
+            self.autoencoder,
+            self.loss,
+            devices,
+            config.supervised.batch,
+            config.inference.mirror,
         )
 
     @property

@@ -1,5 +1,6 @@
 """Prediction of real files, and back on their own grid."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from qcjax import losses
-from qcjax.config import AutoencoderConfig, Mnms2Config, SegmenterConfig
+from qcjax.config import AutoencoderConfig, InferenceConfig, Mnms2Config, SegmenterConfig
 from qcjax.data.batches import Slices
 from qcjax.data.cohort import prepare
 from qcjax.data.datasets import mnms2
@@ -97,3 +98,22 @@ def test_the_public_subject_comes_back_on_its_own_grid(real_data: Path, tmp_path
         np.testing.assert_allclose(written.affine, source.affine, atol=1e-5)
         np.testing.assert_allclose(written.header.get_zooms()[:3], source.header.get_zooms()[:3], rtol=1e-6)
         assert set(np.unique(written.dataobj)) <= {0, 1, 2, 3}
+
+
+def test_mirror_images_are_predicted_and_averaged(networks, variables):
+    rng = np.random.default_rng(0)
+    image, label = rng.normal(size=(3, 64, 64)).astype(np.float32), np.zeros((3, 64, 64), np.uint8)
+    m, r = (networks.devices.replicate(x) for x in variables)
+    where = np.arange(3)
+
+    def seen(axes):
+        slices = Slices(*(np.flip(x, axes).copy() for x in (image, label)))
+        return np.flip(networks.predictor.probabilities(m, slices, where), axes)
+
+    expected = np.mean([seen(axes) for axes in ((), (1,), (2,), (1, 2))], axis=0)
+    found = networks.predictor.probabilities(m, Slices(image, label), where, mirror=True)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert abs(found - seen(())).max() > 0.01
+    mirrored = Networks(replace(CONFIG, inference=InferenceConfig(mirror=True)), "nnunet", networks.devices)
+    (case,) = mirrored.predictor.reconstruct(m, r, Slices(image, label), where, np.array([0, 3]))
+    np.testing.assert_allclose(case.probabilities(), expected, atol=2e-3)

@@ -15,7 +15,7 @@ def test_candidates_are_counted_alone_and_in_means(new_row: Callable[..., CaseRo
     assert [(c["name"], c["validation_loss"], c["cases"]) for c in found] == [
         ("refined 3", 0.2, 0),
         ("refined 1", 0.25, 2),
-        ("means of two", None, 2),
+        ("means of several", None, 2),
     ]
     results = {"candidates": {"nnunet": {"SA": {"refined": found, "segmenter": [LOSSES[0] | {"cases": 4}]}}}}
     table = candidates_table(results)
@@ -24,7 +24,7 @@ def test_candidates_are_counted_alone_and_in_means(new_row: Callable[..., CaseRo
         ["nnunet, SA, single best", "refined 3", "0.2000", "4 of 4"],
         ["nnunet, SA, refined", "refined 3", "0.2000", "0 of 4"],
         ["nnunet, SA, refined", "refined 1", "0.2500", "2 of 4"],
-        ["nnunet, SA, refined", "means of two", "–", "2 of 4"],
+        ["nnunet, SA, refined", "means of several", "–", "2 of 4"],
     ]
     assert candidates_table({}) is None
 

@@ -10,9 +10,11 @@ import pytest
 
 from qcjax.data.cohort import prepare
 from qcjax.data.subject import Case, Subject
+from qcjax.labels import RV
 from qcjax.qc import Selection
-from qcjax.refinement.export import _probabilities, export_stage
+from qcjax.refinement.export import _probabilities, _shares, export_stage
 from qcjax.refinement.refine import Decision
+from qcjax.refinement.treatment import Treatment
 from tests.drawn import SPACING_MM, drawn_heart
 from tests.train.arms import CONFIG
 
@@ -27,7 +29,7 @@ class Drawn:
 
     truth: np.ndarray
 
-    def probabilities(self, variables, slices, where):
+    def probabilities(self, variables, slices, where, mirror=False):
         masks = [np.roll(self.truth, shift, (0, 1, 2)) for shift, _ in SHIFTS.values()]
         return np.eye(4, dtype=np.float32)[np.concatenate(masks)][where]
 
@@ -84,12 +86,50 @@ def test_where_no_candidate_passes_two_are_averaged():
         geometries=[SimpleNamespace(stack_shape=(n,)) for n in sizes],
     )
 
-    def probabilities(variables, slices, where):
-        return (variables + where.astype(np.float32))[:, None]
+    def probabilities(variables, slices, where, mirror):
+        return (variables * (-1 if mirror else 1) + where.astype(np.float32))[:, None]
 
     networks = SimpleNamespace(predictor=SimpleNamespace(probabilities=probabilities))
     data = SimpleNamespace(unlabelled=cohort, unlabelled_indices=10 + np.arange(5), slices=None)
     weights = {0: np.float32(0), 1: np.float32(100), 2: np.float32(1000)}
-    selection = Selection(np.array([0, 2, 1]), np.array([1, 2, 2]))
-    found = _probabilities(SimpleNamespace(networks=networks, data=data), weights, selection, [0, 1, 2])
+    shares = [_shares(*pair) for pair in ((0, 1), (2, 2), (1, 2))]
+    arm = SimpleNamespace(networks=networks, data=data)
+    found = _probabilities(arm, weights, shares, [0, 1, 2])
     assert [part[:, 0].tolist() for part in found] == [[60.0, 61.0], [1012.0], [563.0, 564.0]]
+    (found,) = _probabilities(arm, weights, shares, [1], mirror=True)
+    assert found[:, 0].tolist() == [-988.0]
+
+
+def test_the_baseline_is_the_mean_of_all_candidates_and_has_no_stray_pieces(arm):
+    """Two of three candidates see a piece of a right ventricle where there is none."""
+    truth, stray = arm.networks.predictor.truth, np.zeros_like(arm.networks.predictor.truth)
+    stray[4, 20:23, 44:47] = 3
+    chance = {
+        "epoch 2": 0.4,
+        "refined 1": 0.6,
+        "refined 3": 0.9,
+    }  # of the piece: on the mean more likely than not
+
+    def probabilities(variables, slices, where, mirror):
+        assert mirror
+        found = np.eye(4, dtype=np.float32)[truth]
+        found[stray == 3] = [1 - chance[variables], 0, 0, chance[variables]]
+        return np.concatenate([found] * 3)[where]
+
+    arm.networks.predictor.probabilities = probabilities
+    decision = Decision(Selection(np.zeros(3, int), np.zeros(3, int)), np.zeros(3, bool), {})
+    rows = {}
+    for stage, largest in (("mean", ()), ("baseline", (RV,))):
+        rows[stage], *_ = export_stage(
+            arm, stage, NAMES, lambda i: NAMES[i], decision, {}, arm.subjects,
+            treatment=Treatment(mirror=True, largest=largest, mean=True),
+        )  # fmt: skip
+    assert rows["mean"]["candidate"] == "mean of epoch 2, refined 1 and refined 3"
+    assert rows["mean"]["hd_rv_mm"] > 40 and rows["mean"]["phd_rv_mm"] > 40
+    assert rows["baseline"]["hd_rv_mm"] == rows["baseline"]["phd_rv_mm"] == 0
+    chance["refined 3"] = 0.4  # less likely than not
+    row, *_ = export_stage(
+        arm, "mean", NAMES, lambda i: NAMES[i], decision, {}, arm.subjects,
+        treatment=Treatment(mirror=True, mean=True),
+    )  # fmt: skip
+    assert row["hd_rv_mm"] == 0
