@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -31,7 +32,7 @@ def test_a_network_sees_patches_in_which_image_and_label_belong_together() -> No
     recipe = Recipe(TINY, CARDIAC, Devices(1))
     label = np.zeros((64, 64), np.int32)
     label[20:44, 24:40] = 1
-    image = label.astype(np.float32)
+    image, label = jnp.asarray(label, jnp.float32), jnp.asarray(label)
     for key in jax.random.split(jax.random.key(0), 8):
         seen, target = recipe.changed(key, image, label, Augmentation(rotation_deg=180, scale=(0.7, 1.4)))
         assert seen.shape == target.shape == (32, 32)
