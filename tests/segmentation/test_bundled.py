@@ -43,6 +43,10 @@ def test_it_segments_a_phantom_by_its_own_grid_and_label_values() -> None:
     assert result.labels.shape == item.image.shape
     ids = np.vectorize(ACDC_LABELS.get)(result.labels).astype(np.uint8)
     assert dice(ids, item.label)[0] > 0.5  # it has never seen a phantom
+    for measures in result.measures.values():
+        predicted = measures.predicted
+        assert 0 < predicted.dice_low < predicted.dice < 1
+        assert 0 < predicted.hd_mm < predicted.hd_high_mm < 100
 
 
 @slow
