@@ -131,9 +131,9 @@ def test_what_a_browser_shows_of_the_page(model: Model, mixed: Path, tmp_path: P
     with browser() as started:
         with page(started, accept_downloads=True) as shown:
             shown.goto(path.as_uri())
-            assert shown.locator("tbody[data-part=rows] tr").count() == 11
+            assert shown.locator("tbody[data-part=rows] tr").count() == 13
             shown.fill("[data-part=filter]", "not segmented")
-            assert shown.inner_text("[data-part=shown]") == "7 of 11 cases"
+            assert shown.inner_text("[data-part=shown]") == "9 of 13 cases"
             shown.click("tbody >> text=zeros")
             assert "an image of zeros" in shown.inner_text("[data-part=text]")
             assert not shown.is_visible("canvas")
