@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class InferenceConfig:
-    """With any of it there is a stage `baseline`: it, and no quality control."""
+    """How predictions are treated; with any of it there is a stage `baseline`, which has it and no quality control."""
 
     mean: bool = False
     """Baseline: the mean of all candidates' probabilities in place of the best one's."""

@@ -37,11 +37,16 @@ def bytes_of(count):
     return Rows(np.broadcast_to(np.uint8(0), (count,)))
 
 
-def fake(*memory):
-    """Devices with as much limit and use, or None where they don't tell."""
-    stats = [m if m is None else dict(zip(("bytes_limit", "bytes_in_use"), m, strict=False)) for m in memory]
-    devices = [SimpleNamespace(memory_stats=lambda s=s: s) for s in stats]
-    return SimpleNamespace(devices=devices, replicate=lambda tree: ("placed", tree))
+class Fake(Devices):
+    """Devices with as much limit and use, or None where they don't tell; nothing goes to them."""
+
+    def __init__(self, *memory):
+        names = ("bytes_limit", "bytes_in_use")
+        stats = [m if m is None else dict(zip(names, m, strict=False)) for m in memory]
+        self.devices = [SimpleNamespace(memory_stats=lambda s=s: s) for s in stats]
+
+    def replicate(self, tree):
+        return "placed", tree
 
 
 @pytest.mark.parametrize(
@@ -56,7 +61,7 @@ def fake(*memory):
     ],
 )
 def test_what_the_fullest_device_has_free(memory, expected):
-    assert free_bytes(fake(*memory)) == expected
+    assert free_bytes(Fake(*memory)) == expected
 
 
 @pytest.mark.parametrize(
@@ -71,7 +76,7 @@ def test_what_the_fullest_device_has_free(memory, expected):
     ],
 )
 def test_auto_streams_what_would_take_more_than_half_of_what_is_free(size, memory, stream, streams):
-    found = place([bytes_of(size - 1), bytes_of(1)], fake(memory), stream)
+    found = place([bytes_of(size - 1), bytes_of(1)], Fake(memory), stream)
     if streams:
         assert isinstance(found, Streamed) and found.first[-1] == size
     else:
@@ -80,12 +85,12 @@ def test_auto_streams_what_would_take_more_than_half_of_what_is_free(size, memor
 
 
 def test_it_is_said_where_data_stream_and_why(capsys):
-    place([bytes_of(3 * GIB)], fake((5 * GIB, GIB // 2)), "auto", "Slices of SA")
+    place([bytes_of(3 * GIB)], Fake((5 * GIB, GIB // 2)), "auto", "Slices of SA")
     said = capsys.readouterr().out
     assert "Slices of SA stay on the host" in said and "3.00 GiB (free on a device: 4.50 GiB)" in said
-    place([bytes_of(GIB // 2)], fake(None), "always")
+    place([bytes_of(GIB // 2)], Fake(None), "always")
     assert "0.50 GiB (free on a device: unknown)" in capsys.readouterr().out
-    place([bytes_of(10)], fake((5 * GIB, 0)))
+    place([bytes_of(10)], Fake((5 * GIB, 0)))
     assert capsys.readouterr().out == ""
 
 
@@ -140,7 +145,7 @@ def test_training_and_prediction_from_the_host_are_those_from_the_devices(make_a
 
 @pytest.mark.parametrize("original", [False, pytest.param(True, marks=slow)])
 def test_refinement_from_the_host_is_that_from_the_devices(make_arm, monkeypatch, original):
-    monkeypatch.setattr(Pool, "detect", lambda self, candidates: (np.arange(6) < 2, {}))
+    monkeypatch.setattr(Pool, "detect", lambda self, candidates, cases=None: (np.arange(6) < 2, {}))
     monkeypatch.setattr(Records, "ood", lambda self: np.arange(6) < 2)
     kind, run = (OriginalPool, refine_original) if original else (Pool, refine)
     results = []

@@ -112,7 +112,8 @@ def test_a_spacing_that_is_no_number_is_refused_with_the_figure(
     said = f"{damaged.name}.*spacing.*{value:g}.*; expected positive, finite"
     with pytest.raises(ValueError, match=said):
         Training(config).run()
-    assert not (tmp_path / "model" / "training").exists()
+    assert not (tmp_path / "model" / "model.json").exists()
+    assert not list((tmp_path / "model" / "training").glob("checkpoints*"))
 
 
 def test_a_model_of_nnunets_layout_whose_masks_another_program_reads(phantoms: Path, tmp_path: Path) -> None:

@@ -141,7 +141,9 @@ def test_stops_in_the_middle_of_epochs_make_no_difference_to_training(make_arm, 
     """Bit for bit: parameters, running statistics, optimiser, and the journal."""
     whole = make_arm("whole")
     # nothing is OoD at random in this cohort, so say what is
-    monkeypatch.setattr(Pool, "detect", lambda self, candidates: (np.array([True, False] * 3), {}))
+    monkeypatch.setattr(
+        Pool, "detect", lambda self, candidates, cases=None: (np.array([True, False] * 3), {})
+    )
     train_all(whole)
 
     opened = []
