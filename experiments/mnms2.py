@@ -11,7 +11,8 @@ from qcjax.data.datasets import mnms2
 from qcjax.data.subject import Subject
 from qcjax.refinement.autoencoder import train_autoencoder
 from qcjax.refinement.page import write_report
-from qcjax.refinement.run import RefinementRun, StageResult
+from qcjax.refinement.run import RefinementRun
+from qcjax.refinement.stage_result import StageResult
 from qcjax.refinement.treatment import baselines
 from qcjax.runtime import hosts
 from qcjax.runtime.progress import say

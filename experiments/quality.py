@@ -11,9 +11,17 @@ import numpy as np
 import tyro
 
 from qcjax.config.segmentation import SegmentationConfig
-from qcjax.quality.check import Row, expected
-from qcjax.quality.model import COVERAGE, OF_PROBABILITIES, Estimate, Kind, KnownCase, QualityModel
-from qcjax.quality.signals import logit_of
+from qcjax.quality.check import Row, expected, rows_of
+from qcjax.quality.model import (
+    COVERAGE,
+    OF_PROBABILITIES,
+    Estimate,
+    Kind,
+    KnownCase,
+    QualityModel,
+    values_of,
+)
+from qcjax.quality.scales import logit
 from qcjax.quality.study import (
     SIGNS,
     Ranking,
@@ -24,12 +32,10 @@ from qcjax.quality.study import (
     held_out_estimates,
     rankings,
     ridge,
-    rows_of,
-    values_of,
 )
 from qcjax.report.table import Table
 from qcjax.runtime.exits import exit_code
-from qcjax.runtime.files import without_nan, write_whole
+from qcjax.runtime.files import without_nan, write_json, write_whole
 from qcjax.runtime.progress import say
 from qcjax.runtime.records import read_record
 from qcjax.segmentation.calibration import RECORD
@@ -66,8 +72,15 @@ class Held:
     """Masks of subjects that their network hadn't seen."""
 
     structures: tuple[str, ...]
-    cases: list[KnownCase]  # with the signal `suspicion` besides
+    cases: list[KnownCase]  # with the signal `suspicion` besides, which quality isn't learnt from
     diseases: list[str]  # of each case; empty strings where unknown
+
+    @property
+    def plain(self) -> list[KnownCase]:
+        """The cases with those signals that quality is learnt from."""
+        return [
+            replace(c, signals={k: v for k, v in c.signals.items() if k != "suspicion"}) for c in self.cases
+        ]
 
 
 def read_held_out(folder: Path, data: Path | None) -> Held:
@@ -104,13 +117,13 @@ def ranked(
 
 def of_dice(estimates: Sequence[Mapping[str, Estimate]], structures: Sequence[str]) -> np.ndarray:
     """Predicted Dice as a score, (n, k)."""
-    return logit_of(np.array([[e[key].dice for key in structures] for e in estimates]))
+    return logit(np.array([[e[key].dice for key in structures] for e in estimates]))
 
 
 def study_held_out(held: Held, with_boosting: bool) -> dict[str, Any]:
     """Everything that held-out masks tell."""
     cases, structures = held.cases, held.structures
-    plain = [replace(c, signals={k: v for k, v in c.signals.items() if k != "suspicion"}) for c in cases]
+    plain = held.plain
     subjects = [case.subject for case in cases]
     folds = dealt(subjects, FOLDS)
     say("Cross-validation by subject")
@@ -163,7 +176,7 @@ def _groups(
 
 def study_site(held: Held, folder: Path, with_boosting: bool) -> dict[str, Any]:
     """What a model that has learnt from held-out masks is worth at another site, as it is and calibrated."""
-    plain = [replace(c, signals={k: v for k, v in c.signals.items() if k != "suspicion"}) for c in held.cases]
+    plain = held.plain
     model = QualityModel.fit(plain, held.structures)
     assert model is not None
     stored = json.loads((folder / RECORD).read_text(encoding="utf-8"))
@@ -290,7 +303,7 @@ def run(options: Options) -> None:
         say("The other site")
         found["site"] = study_site(held, options.site, options.boosting)
     results = {"coverage": COVERAGE, "structures": held.structures, "masks": len(held.cases), **found}
-    write_whole(options.out / "results.json", json.dumps(without_nan(_plain(results)), indent=2) + "\n")
+    write_json(options.out / "results.json", without_nan(_plain(results)))
     text = "\n".join(markdown(table) for table in tables(found, held.structures))
     write_whole(options.out / "tables.md", text)
     print(text)

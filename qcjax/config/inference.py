@@ -1,4 +1,4 @@
-"""What is done beside the networks when cases are predicted: what a competent user has before any refinement."""
+"""Options of prediction: mean of candidates, mirror images, largest pieces. A baseline without refinement has them."""
 
 from dataclasses import dataclass
 from typing import Literal

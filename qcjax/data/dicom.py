@@ -4,6 +4,7 @@ Nothing of a patient is taken over: neither names nor dates, nor what files and 
 """
 
 import csv
+import gzip
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
@@ -41,6 +42,7 @@ class Image:
     shape: tuple[int, int]  # x, y
     time_ms: float | None  # after the R wave
     many: int  # images in the file
+    thickness_mm: float | None  # how far slices lie apart, or how thick they are
 
     @property
     def depth_mm(self) -> float:
@@ -101,6 +103,7 @@ def _read_header(path: Path) -> Image | None:
         tags = pydicom.dcmread(path, stop_before_pixels=True)
         orientation = np.array(tags.ImageOrientationPatient, float).reshape(2, 3).T
         rows_mm, columns_mm = map(float, tags.PixelSpacing)
+        thickness = tags.get("SpacingBetweenSlices") or tags.get("SliceThickness")
         time = tags.get("TriggerTime", tags.get("TemporalPositionIdentifier"))
         return Image(
             path,
@@ -113,6 +116,7 @@ def _read_header(path: Path) -> Image | None:
             (int(tags.Columns), int(tags.Rows)),
             None if time is None else float(time),
             int(tags.get("NumberOfFrames", 1)),
+            None if not thickness else float(thickness),
         )
     except (pydicom.errors.InvalidDicomError, AttributeError, TypeError, ValueError, OSError):
         return None  # no DICOM, or no image with a place
@@ -185,13 +189,9 @@ def _frames(slices: Sequence[Sequence[Image]]) -> list[list[Image]]:
 
 
 def _thickness(image: Image) -> float:
-    import pydicom
-
-    tags = pydicom.dcmread(image.path, stop_before_pixels=True)
-    value = tags.get("SpacingBetweenSlices") or tags.get("SliceThickness")
-    if not value:
+    if image.thickness_mm is None:
         raise Refused("a single slice without thickness found; expected SliceThickness")
-    return float(value)
+    return image.thickness_mm
 
 
 def _pixels(image: Image) -> Float32[np.ndarray, "x y"]:
@@ -234,8 +234,6 @@ def convert(folder: Path, out: Path) -> list[dict[str, Any]]:
 
 
 def _nifti(stack: Stack) -> bytes:
-    import gzip
-
     still = stack.array.shape[3] == 1
     volume = nib.Nifti1Image(stack.array[..., 0] if still else stack.array, stack.affine)
     volume.header.set_xyzt_units("mm", "sec")

@@ -35,17 +35,15 @@ R = TypeVar("R")  # what the networks make of it
 
 @dataclass(frozen=True)
 class CaseStages(Generic[F, P, R]):
-    """What is done with a case in each stage; whatever one of them raises becomes the case's line."""
+    """The functions that a case goes through; what one of them raises is told in the case's line."""
 
-    outputs: Callable[
-        [str], Sequence[Path]
-    ]  # where what a case leaves goes; ValueError for a name that leads elsewhere
+    # the case's name -> its results' files; ValueError for a name that leads out of the folder
+    outputs: Callable[[str], Sequence[Path]]
     read: Callable[[F], P]
     compute: Callable[[Sequence[P]], Sequence[R]]  # of some cases at once
-    judge: Callable[[F, P, R], Line]  # writes the outputs, too
-    error: Callable[
-        [str, bool], Line
-    ]  # the error in words, and whether the same file may do better the next time
+    judge: Callable[[F, P, R], Line]  # writes the results' files, too
+    # the error in words, and whether the same file may do better the next time -> the case's line
+    error: Callable[[str, bool], Line]
 
 
 @dataclass(frozen=True)

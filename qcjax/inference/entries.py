@@ -2,14 +2,13 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qcjax.qc import Flag
 from qcjax.runtime.files import read_object, version_of, write_json
 from qcjax.runtime.line_journal import Line, to_json
 from qcjax.runtime.lock import in_turn
@@ -51,9 +50,8 @@ class Entry:
         return self.status == "error" or all(output.is_file() for output in outputs)
 
 
-def worst_status(flags: Iterable[Flag]) -> str:
-    """The status that some flags give a case: that of the worst; "" without any."""
-    kinds = {flag.kind for flag in flags}
+def worst_status(kinds: Collection[str]) -> str:
+    """The worst of some flags' kinds, or of some statuses; "" without any."""
     return next((status for status in STATUSES if status in kinds), "")
 
 

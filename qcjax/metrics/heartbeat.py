@@ -56,7 +56,7 @@ def ventricle(
     edv_of_models: Sequence[float] = (),
     esv_of_models: Sequence[float] = (),
 ) -> Ventricle:
-    """What is known of a ventricle from its two volumes; a volume of 0 is a structure that isn't there: NaN.
+    """Volumes, ejection fraction and mass of a ventricle; NaN where a phase lacks it, whose volume is 0 then.
 
     Args:
       edv_ml, esv_ml: at end-diastole and end-systole.

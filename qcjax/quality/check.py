@@ -1,12 +1,12 @@
 """What predictions of quality are worth on cases whose truth is known: before and after calibration on them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from qcjax.quality.conformal import LEAST_SUBJECTS
-from qcjax.quality.model import COVERAGE, Estimate, Kind, KnownCase, QualityModel
+from qcjax.quality.model import COVERAGE, Estimate, Kind, KnownCase, QualityModel, values_of
 
 
 class Row(NamedTuple):
@@ -32,10 +32,7 @@ def expected(
     """What a quality model expects of each case, by structure."""
     found = []
     for case in cases:
-        signals = {
-            name: np.array([np.nan if v is None else v for v in values], np.float64)
-            for name, values in case.signals.items()
-        }
+        signals = {name: values_of([values])[0] for name, values in case.signals.items()}
         found.append(quality.estimates(signals, [hd is None for hd in case.hd_mm], kind, coverage))
     return found
 
@@ -72,15 +69,13 @@ def row_of(
     )
 
 
-def checked(quality: QualityModel, cases: Sequence[KnownCase], kind: Kind) -> Checked:
-    """Two rows for each structure: as the model is, and calibrated on all other subjects for each subject in turn.
-
-    The latter need one subject more than a calibration takes, else there are none.
-    """
-    subjects = list(dict.fromkeys(case.subject for case in cases))
-    ways = [(False, expected(quality, cases, kind))]
-    if len(subjects) > LEAST_SUBJECTS:
-        ways.append((True, _left_out(quality, cases, kind, subjects)))
+def rows_of(
+    estimates: Sequence[Mapping[str, Estimate]],
+    cases: Sequence[KnownCase],
+    structures: Sequence[str],
+    calibrated: bool = False,
+) -> list[Row]:
+    """What estimates of some cases are worth, a row for each structure."""
     return [
         row_of(
             key,
@@ -90,9 +85,21 @@ def checked(quality: QualityModel, cases: Sequence[KnownCase], kind: Kind) -> Ch
             [case.hd_mm[i] for case in cases],
             [case.subject for case in cases],
         )
-        for i, key in enumerate(quality.structures)
-        for calibrated, estimates in ways
+        for i, key in enumerate(structures)
     ]
+
+
+def checked(quality: QualityModel, cases: Sequence[KnownCase], kind: Kind) -> Checked:
+    """Two rows for each structure: as the model is, and calibrated on all other subjects for each subject in turn.
+
+    The latter need one subject more than a calibration takes, else there are none.
+    """
+    subjects = list(dict.fromkeys(case.subject for case in cases))
+    ways = [(False, expected(quality, cases, kind))]
+    if len(subjects) > LEAST_SUBJECTS:
+        ways.append((True, _left_out(quality, cases, kind, subjects)))
+    by_way = [rows_of(estimates, cases, quality.structures, calibrated) for calibrated, estimates in ways]
+    return [row for rows in zip(*by_way, strict=True) for row in rows]
 
 
 def _left_out(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from qcjax.quality.conformal import LEAST_SUBJECTS
 from qcjax.quality.predictor import QualityPredictor
@@ -57,9 +57,8 @@ class QualityModel:
 
     structures: tuple[str, ...]  # keys
     predictors: Mapping[Kind, Mapping[str, QualityPredictor]]
-    reference: Mapping[str, Mapping[str, Sequence[float]]] = field(
-        default_factory=dict
-    )  # of training (`drift`)
+    # values of training by measure and structure, for `drift`
+    reference: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
 
     @classmethod
     def fit(cls, cases: Sequence[KnownCase], structures: Sequence[str]) -> "QualityModel | None":
@@ -235,10 +234,11 @@ def _subjects(cases: Sequence[KnownCase], i: int) -> int:
 
 def _columns(cases: Sequence[KnownCase], i: int, names: Sequence[str]) -> tuple[Any, ...]:
     """Signals by name, Dice, distances and subjects of one structure in all cases."""
-
-    def column(values: Sequence[float | None]) -> np.ndarray:
-        return np.array([np.nan if v is None else v for v in values], np.float64)
-
-    signals = {name: column([case.signals[name][i] for case in cases]) for name in names}
-    measured = (column([getattr(case, m)[i] for case in cases]) for m in ("dice", "hd_mm"))
+    signals = {name: values_of([case.signals[name] for case in cases])[:, i] for name in names}
+    measured = (values_of([getattr(case, m) for case in cases])[:, i] for m in ("dice", "hd_mm"))
     return signals, *measured, [case.subject for case in cases]
+
+
+def values_of(rows: Sequence[Sequence[float | None]]) -> Float[np.ndarray, "n k"]:
+    """Values of cases and structures as an array; None is NaN."""
+    return np.array([[np.nan if v is None else v for v in row] for row in rows], np.float64)

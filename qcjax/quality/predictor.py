@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Integer
 
 from qcjax.quality.conformal import LEAST_SUBJECTS, upper_quantile
 from qcjax.quality.ridge import Ridge, best_penalty, cross_predicted, subject_weights
+from qcjax.quality.scales import logit, share_of
 
-MARGIN = 0.005  # of a Dice, so that 0 and 1 have a logit
 NEAR_MM = 1.0  # added to a distance, so that 0 has a logarithm
 LEAST_SPREAD = 0.05  # of a residual, in logits or logarithms
 SHRINKAGE = 3.0  # subjects by which the offset of a site is drawn to 0
@@ -147,7 +147,7 @@ class QualityPredictor:
         table = _table(signals, self.names)
         gone = np.zeros(len(table), bool) if len(absent) == 0 else np.asarray(absent, bool)
         of_dice, of_hd = self.dice.predict(table, coverage), self.hd.predict(table, coverage)
-        found = (*(_dice(-x) for x in of_dice), *(np.maximum(np.exp(x) - NEAR_MM, 0) for x in of_hd))
+        found = (*(share_of(-x) for x in of_dice), *(np.maximum(np.exp(x) - NEAR_MM, 0) for x in of_hd))
         return Quality(*(np.where(gone, np.nan, x) for x in found))
 
     def calibrated(
@@ -195,17 +195,6 @@ def numbered(subjects: Sequence[Hashable]) -> Integer[np.ndarray, " n"]:
     """The subject of each case as a number, (n,), counted from 0 in the order of their first cases."""
     of_subject = {s: i for i, s in enumerate(dict.fromkeys(subjects))}
     return np.array([of_subject[s] for s in subjects], np.intp)
-
-
-def logit(dice: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """log((d + m) / (1 − d + m)) with a margin of 0.005: even steps near 1, where most masks are."""
-    return np.log((dice + MARGIN) / (1 - dice + MARGIN))
-
-
-def _dice(x: np.ndarray) -> np.ndarray:
-    """The inverse of `logit`."""
-    share = 1 / (1 + np.exp(-x))
-    return np.clip(share * (1 + 2 * MARGIN) - MARGIN, 0, 1)
 
 
 def _spreads(log_size: np.ndarray) -> np.ndarray:

@@ -16,9 +16,9 @@ from qcjax.labels import Structure
 from qcjax.metrics.surface import Spacing
 from qcjax.qc.confidence import ConfidenceSums
 from qcjax.qc.sizes import measure_sizes
+from qcjax.quality.scales import logit
 
 Signals = dict[str, Float[np.ndarray, " k"]]  # by name, of the k structures; NaN where unknown
-NEAR = 0.005  # of a share, so that 0 and 1 have a logit
 OF_SUSPICION = (
     "pdc",
     "phd",
@@ -44,7 +44,7 @@ def mask_signals(
       structures: the k structures.
     """
     found = dict(zip(OF_SUSPICION, np.where(np.isfinite(measured), measured, np.nan), strict=True))
-    found["pdc"] = logit_of(1 - found["pdc"])
+    found["pdc"] = logit(1 - found["pdc"])
     found["phd"] = np.log1p(found["phd"])
     for name in ("slice_difference", "valley"):
         found[name] = np.log1p(found[name])
@@ -75,7 +75,7 @@ def confidence_signals(sums: ConfidenceSums | Sequence[Any]) -> Signals:
     lost = (probable + inside - 2 * common).max(1) / np.maximum(both, 1e-9)
     worst = np.where(there, lost, np.nan)
     return {
-        "confidence": _mean(logit_of(dice)),
+        "confidence": _mean(logit(dice)),
         "entropy": _mean(np.log(mean_entropy + 1e-3)),
         "worst_slice": _mean(np.log(worst + 1e-3)),
     }
@@ -92,11 +92,6 @@ def of_case(signals: Mapping[str, Float[np.ndarray, " k"]]) -> Signals:
             count = others.sum(1)
             found[f"{name}_of_others"] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     return found
-
-
-def logit_of(share: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """log(s / (1 − s)) with a margin of 0.005 on both sides."""
-    return np.log((share + NEAR) / (1 - share + NEAR))
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

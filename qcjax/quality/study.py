@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float
 
 from qcjax.metrics.selective import augrc, excess_aurc
 from qcjax.metrics.statistics import bootstrap_weights, interval_95
-from qcjax.quality.check import Row, expected, row_of
-from qcjax.quality.model import COVERAGE, Estimate, Kind, KnownCase, QualityModel
-from qcjax.quality.predictor import logit
+from qcjax.quality.check import Row, expected, rows_of
+from qcjax.quality.model import COVERAGE, Estimate, Kind, KnownCase, QualityModel, values_of
 from qcjax.quality.ridge import Ridge, best_penalty, subject_weights
+from qcjax.quality.scales import logit
 
 # of the signals that are judged by themselves: 1 where more is better
 SIGNS = {
@@ -158,26 +158,6 @@ def rankings(
     return found
 
 
-def rows_of(
-    estimates: Sequence[Mapping[str, Estimate]],
-    cases: Sequence[KnownCase],
-    structures: Sequence[str],
-    calibrated: bool = False,
-) -> list[Row]:
-    """What estimates of some cases are worth, a row for each structure."""
-    return [
-        row_of(
-            key,
-            calibrated,
-            [e[key] for e in estimates],
-            [case.dice[i] for case in cases],
-            [case.hd_mm[i] for case in cases],
-            [case.subject for case in cases],
-        )
-        for i, key in enumerate(structures)
-    ]
-
-
 def calibration_draws(
     model: QualityModel, cases: Sequence[KnownCase], kind: Kind, subjects: int, draws: int, seed: int = 0
 ) -> list[list[Row]]:
@@ -190,11 +170,6 @@ def calibration_draws(
         others = [c for c in cases if c.subject not in chosen]
         found.append(rows_of(expected(here, others, kind), others, model.structures, True))
     return found
-
-
-def values_of(rows: Sequence[Sequence[float | None]]) -> Float[np.ndarray, "n k"]:
-    """Values of cases and structures as an array; None is NaN."""
-    return np.array([[np.nan if v is None else v for v in row] for row in rows], np.float64)
 
 
 def _excess(score: np.ndarray, dice: np.ndarray, draw: np.ndarray) -> list[float]:

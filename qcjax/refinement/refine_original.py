@@ -90,7 +90,7 @@ class OriginalPool(CandidatePool):
 
 
 def _of_all(arm: Arm, found: np.ndarray) -> np.ndarray:
-    """What is found of the cases that refinement looks at, as (n,) of D_te: False of the others."""
+    """A finding for each case of D_te, (n,) bool: False for those that refinement doesn't look at."""
     result = np.zeros(len(arm.data.unlabelled.cases), bool)
     result[arm.data.refined_on] = found
     return result

@@ -1,7 +1,7 @@
 """A run of the M&Ms-2 experiment on disk: its folder, what is done already, and what it leaves behind."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,16 @@ from qcjax.qc.mc_dropout import has_dropout
 from qcjax.refinement.candidates import count_chosen
 from qcjax.refinement.cohort_table import cohort_table
 from qcjax.refinement.export import export_stage, measure_uncertainty
-from qcjax.refinement.refine import Decision, Pool, describe_ood, refine
+from qcjax.refinement.refine import Pool, describe_ood, refine
 from qcjax.refinement.refine_original import OriginalPool, refine_original
+from qcjax.refinement.stage_result import StageResult
 from qcjax.refinement.summary import summarise
 from qcjax.refinement.table import CaseRow, case_name, write_cases
-from qcjax.refinement.treatment import PLAIN, Treatment, common_treatment
 from qcjax.report.experiment import ExperimentRun
 from qcjax.runtime import hosts
 from qcjax.runtime.progress import bar, say
 from qcjax.train.arm import Arm, ViewData
-from qcjax.train.checkpoint import Candidate, Checkpoints
+from qcjax.train.checkpoint import Checkpoints
 from qcjax.train.networks import Networks
 from qcjax.train.stage import LOSS
 from qcjax.typing import Variables
@@ -40,32 +40,6 @@ REFINEMENTS: dict[str, tuple[type, Callable[..., Any]]] = {  # candidates, and h
     "paper": (Pool, refine),
     "original": (OriginalPool, refine_original),
 }
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """The candidates of a stage, and what was decided over them."""
-
-    candidates: list[Candidate]
-    load: Callable[[int], Variables]
-    decision: Decision
-    to_refine_on: np.ndarray  # (n,) the OoD cases among those that refinement looks at
-    treatment: Treatment
-
-    @classmethod
-    def of(cls, pool: Pool | OriginalPool) -> "StageResult":
-        """QC-based selection among a pool's candidates."""
-        return cls._of(pool, pool.candidates(), common_treatment(pool.arm.networks.config.inference))
-
-    @classmethod
-    def without_qc(cls, pool: Pool | OriginalPool, treatment: Treatment = PLAIN) -> "StageResult":
-        """The candidate of lowest validation loss, or the mean of all, whichever the treatment says."""
-        return cls._of(pool, pool.candidates()[: None if treatment.mean else 1], treatment)
-
-    @classmethod
-    def _of(cls, pool: Any, candidates: list[Candidate], treatment: Treatment) -> "StageResult":
-        decision, to_refine_on = pool.decide(candidates), pool.to_refine_on(candidates)
-        return cls(candidates, lambda i: pool.load(candidates[i]), decision, to_refine_on, treatment)
 
 
 class RefinementRun(ExperimentRun[Mnms2Config]):

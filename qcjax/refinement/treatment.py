@@ -1,4 +1,4 @@
-"""What is done beside a network when it predicts: mirror images, the largest pieces, the mean of all candidates."""
+"""How a stage comes from networks to masks: mirror images, largest pieces, the mean of all candidates."""
 
 from dataclasses import dataclass
 

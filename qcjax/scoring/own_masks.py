@@ -113,8 +113,8 @@ def _usable(
 ) -> tuple[list[MaskCase], list[int]]:
     """The masks without errors, and the values in them, sorted, unless there are labels; tells of those left out.
 
-    With labels and without `skip_invalid` none is read, and every mask is returned; but where all are of one subject,
-    a damage is told of before that.
+    With labels and without `skip_invalid` none is read, and every mask is returned, unless all are of one subject: then
+    a damaged mask, if there is one, is named first.
 
     Raises InvalidFile or OSError for the first mask that can't be used, unless `skip_invalid`.
     """

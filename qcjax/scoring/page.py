@@ -6,13 +6,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from qcjax.report import structures
 from qcjax.report.distribution import distributions
 from qcjax.report.render import write_page
 from qcjax.report.table import Table
 from qcjax.report.viewer import viewer_data
 from qcjax.runtime.line_journal import Line
 from qcjax.runtime.wording import count_of
-from qcjax.scoring.views import ScoredMasks, cohort_values, columns, measure_header, view
+from qcjax.scoring.views import ScoredMasks, cohort_values, view
 
 MAX_ROWS = 500  # of a table; more are in scores.csv
 METHOD = (
@@ -43,7 +44,8 @@ def write_scores_page(scored: ScoredMasks, n_pictures: int) -> Path:
     lines = scored.journal.lines_of(islice(ordered, listed))
     cases = [view(scored, line, place < n_pictures) for place, line in enumerate(lines)]
     more = len(ordered) - len(cases)
-    summary = scored.summary
+    summary, keys = scored.summary, [s.key for s in scored.structures]
+    shown = scored.unit, scored.predicted, bool(scored.images)
     context = {
         "title": f"{count_of(len(ordered), 'mask')} judged without ground truth",
         "lead": f"{summary['erroneous']} erroneous, {summary['suspicious']} suspicious, {summary['untouched']} without "
@@ -57,9 +59,9 @@ def write_scores_page(scored: ScoredMasks, n_pictures: int) -> Path:
         "plots": f"Where this mask, the line, lies among {count_of(summary['scored'], 'scored mask')}.",
         "viewer": viewer_data(
             cases,
-            columns(scored),
+            structures.columns(keys, *shown),
             scored.structures,
-            measure_header(scored),
+            structures.header(*shown),
             distributions(cohort_values(scored)),
             f"{more} more are in scores.csv." if more else "",
         ),

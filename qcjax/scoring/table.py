@@ -96,7 +96,7 @@ def score_line(
         own = [flag for flag in flags if flag.structure == structure.key]
         place = int(score.worst_slice[i])
         structures[structure.key] = {
-            "verdict": worst_status(own),
+            "verdict": worst_status([flag.kind for flag in own]),
             "reason": "; ".join(flag.reason for flag in own),
             "volume_ml": to_json(volumes_ml[i]),
             "pdc": to_json(score.pdc[i]),
@@ -106,7 +106,7 @@ def score_line(
             **(predicted[structure.key] if predicted else {}),
         }
     return {
-        "status": worst_status(flags),
+        "status": worst_status([flag.kind for flag in flags]),
         "suspicion": to_json(score.suspicion),
         "structures": structures,
         "error": "",

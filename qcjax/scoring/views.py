@@ -11,9 +11,8 @@ from qcjax.data.nifti import read_labels
 from qcjax.inference.entries import Entry
 from qcjax.labels import Structure, label_mapping
 from qcjax.quality.model import worst_decision
-from qcjax.report.expected import HEADER, expected_cells
+from qcjax.report import structures
 from qcjax.report.pictures import most_changed
-from qcjax.report.table import number
 from qcjax.report.tiles import pack_case
 from qcjax.report.viewer import ViewedCase
 from qcjax.runtime.line_journal import Line, from_json
@@ -46,21 +45,10 @@ class ScoredMasks:
         return self.settings["quality_sha256"] is not None
 
 
-def columns(scored: ScoredMasks) -> list[str]:
-    """The viewer's columns of numbers."""
-    keys = [s.key.upper() for s in scored.structures]
-    doubt = ["doubt"] if scored.images else []
-    measures = [f"{k} {m}" for m in ("pDC", f"pHD ({scored.unit})") for k in keys]
-    expected = ["decision", *(f"{k} Dice ≥" for k in keys)] if scored.predicted else []
-    return ["suspicion", *doubt, *expected, *(f"{k} (ml)" for k in keys), *measures]
-
-
 def cohort_values(scored: ScoredMasks) -> Iterator[dict[str, float]]:
-    """Per scored mask what its place in the cohort is shown of: suspicion, doubt, volumes."""
-    ends = ("suspicion", "doubt", "(ml)", "≥")
+    """Per scored mask what its place in the cohort is shown of: suspicion, doubt, volumes, bounds."""
     for line in scored.journal.lines_of(e for e in scored.entries if e.status != "error"):
-        values = case_values(scored, line)
-        yield {name: value for name, value in values.items() if name.endswith(ends)}
+        yield structures.of_cohort(case_values(scored, line))
 
 
 def case_values(scored: ScoredMasks, line: Line) -> dict[str, float]:
@@ -68,12 +56,7 @@ def case_values(scored: ScoredMasks, line: Line) -> dict[str, float]:
     values = {"suspicion": from_json(line["suspicion"])}
     if scored.images:
         values["doubt"] = largest_doubt(line)
-    for key, found in line["structures"].items():
-        values[f"{key.upper()} Dice ≥"] = from_json(found.get("predicted_dice_low"))
-        values[f"{key.upper()} (ml)"] = from_json(found["volume_ml"])
-        values[f"{key.upper()} pDC"] = from_json(found["pdc"])
-        values[f"{key.upper()} pHD ({scored.unit})"] = from_json(found["phd"])
-    return values
+    return values | structures.numbers(line["structures"], scored.unit)
 
 
 def view(scored: ScoredMasks, line: Line, pictured: bool) -> ViewedCase:
@@ -85,8 +68,7 @@ def view(scored: ScoredMasks, line: Line, pictured: bool) -> ViewedCase:
     if line["status"] == "error":
         error = line["error"]
         return ViewedCase(line["name"], NOT_SCORED, f"{error}.", {}, unseen="It couldn't be read or scored.")
-    reasons = "; ".join(found["reason"] for found in line["structures"].values() if found["reason"])
-    text = f"{reasons[:1].upper()}{reasons[1:]}." if reasons else "Nothing is flagged."
+    text = structures.reasons(line["structures"])
     tiles: dict[str, Any] = {}
     unseen = "This case is further down the list than pictures go (--pictures)."
     if pictured:
@@ -97,26 +79,8 @@ def view(scored: ScoredMasks, line: Line, pictured: bool) -> ViewedCase:
             unseen = f"No picture: {error}."
     decision = worst_decision([found.get("decision", "") for found in line["structures"].values()])
     values: dict[str, float | str] = {**case_values(scored, line), "decision": decision}
-    return ViewedCase(line["name"], line["status"], text, values, tiles, unseen, measure_rows(scored, line))
-
-
-def measure_header(scored: ScoredMasks) -> list[str]:
-    """The header of `measure_rows`."""
-    doubt = ["doubt"] if scored.images else []
-    expected = HEADER if scored.predicted else ()
-    return ["", "ml", "pDC", f"pHD ({scored.unit})", "worst slice", *doubt, *expected]
-
-
-def measure_rows(scored: ScoredMasks, line: Line) -> list[list[str]]:
-    """A row per structure."""
-    rows = []
-    for key, found in line["structures"].items():
-        worst = found["worst_slice"]
-        cells = [key.upper(), number(found["volume_ml"], 1), number(found["pdc"], 2)]
-        cells += [number(found["phd"], 1), "–" if worst is None else str(worst)]
-        doubt = [unbounded(found["doubt"])] if scored.images else []
-        rows.append([*cells, *doubt, *(expected_cells(found) if scored.predicted else ())])
-    return rows
+    rows = structures.rows(line["structures"], scored.predicted, bool(scored.images))
+    return ViewedCase(line["name"], line["status"], text, values, tiles, unseen, rows)
 
 
 def _tiles(scored: ScoredMasks, line: Line) -> tuple[dict[str, Any], str]:
@@ -141,9 +105,3 @@ def _tiles(scored: ScoredMasks, line: Line) -> tuple[dict[str, Any], str]:
     layers = {"mask": mask.array[:, :, order], "reconstruction": rebuilt.array[:, :, order]}
     grey = None if image is None else image[:, :, order]
     return pack_case(grey, layers, mask.spacing_mm[:2], shown, structures=scored.structures), lacking
-
-
-def unbounded(stored: float | str | None) -> str:
-    """A number of a line in words; ∞ is one."""
-    value = from_json(stored)
-    return "∞" if value == float("inf") else number(None if value != value else value, 2)

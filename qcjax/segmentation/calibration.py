@@ -22,6 +22,7 @@ from qcjax.quality.model import FILE, Kind, KnownCase, QualityModel
 from qcjax.quality.signals import Signals
 from qcjax.runtime.files import without_nan, write_whole
 from qcjax.runtime.progress import bar, say
+from qcjax.segmentation.judge import rounded
 from qcjax.segmentation.model import Model
 from qcjax.segmentation.run import HELD_OUT, WORK
 
@@ -142,13 +143,12 @@ def _case(
 ) -> KnownCase:
     measured = case_metrics(mask, truth, spacing, model.structures)
 
-    def known(values: Any) -> list[float | None]:
-        return [round(float(v), 5) if np.isfinite(v) else None for v in values]
-
     dice, hd_mm = (
         [measured[f"{m}_{s.key}{u}"] for s in model.structures] for m, u in (("dc", ""), ("hd", "_mm"))
     )
-    return KnownCase(pair.truth.group, {k: known(v) for k, v in signals.items()}, known(dice), known(hd_mm))
+    return KnownCase(
+        pair.truth.group, {k: rounded(v) for k, v in signals.items()}, rounded(dice), rounded(hd_mm)
+    )
 
 
 def _known(pairs: Sequence[Pair], what: str, make: Callable[[Pair], KnownCase]) -> list[KnownCase]:
@@ -169,7 +169,10 @@ def _write(
 ) -> None:
     """The model's folder with the calibrated quality, and the record of the cases by number of their subjects."""
     shutil.copytree(
-        model.folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(WORK, HELD_OUT, RECORD, ".*")
+        model.folder,
+        out,
+        dirs_exist_ok=True,
+        ignore=shutil.ignore_patterns(WORK, HELD_OUT, RECORD, "report.html", ".*"),
     )
     quality.save(out)
     record: dict[str, Any] = {}

@@ -261,7 +261,9 @@ def segment(
         if loaded.description.get("licence"):
             print(f"The model: {loaded.description['licence']}")
         if loaded.quality is None:
-            print("The model predicts no quality: it was trained on too few subjects")
+            print(
+                "The model predicts no quality: it has no quality.json, as one of fewer than 9 subjects has none"
+            )
         limits = Limits(hd_limit_mm, dc_limit, accept, coverage)
         ended.append(Segmentation.open(loaded, images, out, pairs, limits, bodies).run(pictures))
 

@@ -1,7 +1,6 @@
 """A model's networks as files that run without qcjax: StableHLO by jax.export, ONNX by jax2onnx."""
 
 from collections.abc import Callable, Sequence
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +12,8 @@ from qcjax.inference.monitor import Monitor
 from qcjax.labels import BACKGROUND
 from qcjax.runtime import jax_setup
 from qcjax.runtime.files import write_json, write_whole
-from qcjax.segmentation.model import MIRRORS, WEIGHTS, Model
-from qcjax.segmentation.weights import network_of, read_weights
+from qcjax.segmentation.model import WEIGHTS, Model
+from qcjax.segmentation.weights import opinions, read_weights
 from qcjax.typing import Array, Float
 
 Kind = Literal["stablehlo", "onnx"]
@@ -52,17 +51,11 @@ def export_model(model: Model, out: Path, kind: Kind) -> list[Path]:
 
 def segmenter_of(model: Model) -> Callable[[Images], Images]:
     """The mean of a model's networks, each with the mirroring it was trained with: a function of images alone."""
-    network = network_of(model.description)
     weights = read_weights(model.folder / WEIGHTS, model.description)
-    mirrors = islice(cycle(MIRRORS if model.description["mirror"] else MIRRORS[:1]), len(weights))
-    parts = list(zip(weights, mirrors, strict=True))
 
     def segment(image: Array) -> Array:
-        found: Any = 0.0
-        for variables, axes in parts:
-            seen: Any = network.apply(variables, jnp.flip(image, axes) if axes else image)
-            found = found + (jnp.flip(seen, axes) if axes else seen)
-        return jnp.asarray(found / len(parts))
+        found: Any = sum(opinions(model.description, weights, image))
+        return jnp.asarray(found / len(weights))
 
     return segment
 

@@ -1,6 +1,6 @@
 """What the folds' networks make of subjects that they haven't seen: measures of every case, and their summary."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,10 +63,10 @@ def judge_case(
         values = (measured[f"dc_{s.key}"], measured[f"hd_{s.key}_mm"], measured[f"hd95_{s.key}_mm"])
         volumes = (volume_ml(x == s.id, spacing) for x in (mask, truth.array))
         found = (*values, float(score.pdc[i]), float(score.phd[i]), *volumes)
-        record["structures"][s.key] = {k: _finite(v) for k, v in zip(MEASURES, found, strict=True)}
-    record["signals"] = {name: [_finite(v) for v in values] for name, values in signals.items()}
+        record["structures"][s.key] = dict(zip(MEASURES, rounded(found), strict=True))
+    record["signals"] = {name: rounded(values) for name, values in signals.items()}
     record["verdict"] = score.verdict
-    record["suspicion"] = _finite(score.suspicion)
+    (record["suspicion"],) = rounded([score.suspicion])
     if keep is not None:
         stored = {inside: value for value, inside in mapping.items()}
         by_id = np.array([stored[i] for i in range(1 + len(structures))])
@@ -111,8 +111,9 @@ def example_of(
     return Example(case.name, image.array, mask, rebuilt, truth, image.spacing_mm)
 
 
-def _finite(value: float) -> float | None:
-    return round(float(value), 5) if np.isfinite(value) else None
+def rounded(values: Iterable[float]) -> list[float | None]:
+    """Numbers as records keep them: to five digits, None where they aren't finite."""
+    return [round(float(v), 5) if np.isfinite(v) else None for v in values]
 
 
 def known_case(record: Record) -> KnownCase:

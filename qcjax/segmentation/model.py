@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,19 +27,13 @@ from qcjax.quality.model import COVERAGE, Estimate, QualityModel
 from qcjax.runtime.devices import REPLICATED, SHARDED, Devices
 from qcjax.segmentation.lost_spacing import likely_pixel_mm, looks_lost
 from qcjax.segmentation.turns import judge_turned
-from qcjax.segmentation.weights import network_of, read_weights
+from qcjax.segmentation.weights import opinions, read_weights
 from qcjax.typing import Array, Float, Integer, Shaped, UInt8, Variables
 
 DESCRIPTION, WEIGHTS, MONITOR = "model.json", "weights.safetensors", "monitor"
 BUNDLED = Path(__file__).parent / "bundled"
 FORMAT = 1  # of model.json
 BATCH = 8  # slices on all devices at once
-MIRRORS = (
-    (),
-    (1,),
-    (2,),
-    (1, 2),
-)  # one after the other for the networks that were trained mirrored: costs nothing
 
 
 @dataclass(frozen=True)
@@ -122,17 +115,11 @@ class Model:
         self._values = np.zeros(1 + len(self.structures), np.min_scalar_type(max(self.labels.values())))
         for value, label in label_mapping(self.structures, self.labels).items():
             self._values[label] = value
-        network = network_of(description)
-        mirrors = tuple(islice(cycle(MIRRORS if description["mirror"] else MIRRORS[:1]), len(weights)))
         self._variables = devices.replicate(tuple(weights))
 
-        def segment(variables: tuple[Variables, ...], image: Array) -> Array:
+        def segment(variables: tuple[Variables, ...], image: Array) -> Any:
             def mean(x: Array) -> Any:
-                def seen(variables: Any, axes: tuple[int, ...]) -> Array:
-                    found: Any = network.apply(variables, jnp.flip(x, axes))
-                    return jnp.flip(found, axes)
-
-                each = jnp.stack([seen(*one) for one in zip(variables, mirrors, strict=True)], axis=1)
+                each = jnp.stack(opinions(description, variables, x), axis=1)
                 return each.mean(1).astype(jnp.float16), confidence_sums(each)
 
             return in_parts(mean, image)

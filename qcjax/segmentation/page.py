@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qcjax.inference.entries import Entry
+from qcjax.report import structures
 from qcjax.report.distribution import distributions
 from qcjax.report.render import write_page
 from qcjax.report.table import DASH, Table
@@ -15,9 +16,7 @@ from qcjax.runtime.wording import count_of
 from qcjax.segmentation.views import (
     Segmented,
     cohort_values,
-    columns,
     finite,
-    measure_header,
     view,
     with_bounds,
 )
@@ -51,7 +50,8 @@ def write_segments_page(made: Segmented, n_pictures: int) -> Path:
     lines = made.journal.lines(entry.offset for entry in islice(ordered, listed))
     cases = [view(made, line, place < n_pictures) for place, line in enumerate(lines)]
     more = len(ordered) - len(cases)
-    summary = made.summary
+    summary, keys = made.summary, [s.key for s in made.model.structures]
+    shown = "mm", made.model.quality is not None
     context = {
         "title": f"{count_of(summary['segmented'], 'image')} segmented",
         "lead": f"{summary['erroneous']} erroneous, {summary['suspicious']} suspicious, {summary['without_flag']} "
@@ -65,9 +65,9 @@ def write_segments_page(made: Segmented, n_pictures: int) -> Path:
         "cine its most doubtful frame.",
         "viewer": viewer_data(
             cases,
-            columns(made),
+            structures.columns(keys, *shown),
             made.model.structures,
-            measure_header(made),
+            structures.header(*shown),
             distributions(cohort_values(made)),
             f"{more} more are in cases.csv." if more else "",
         ),

@@ -8,6 +8,7 @@ from qcjax import qc
 from qcjax.data.cine import read_frames, write_label_frames
 from qcjax.data.findings import InvalidFile
 from qcjax.inference.cases import CaseStages, CaseStream
+from qcjax.inference.entries import worst_status
 from qcjax.runtime.line_journal import Line
 from qcjax.segmentation.inputs import Image
 from qcjax.segmentation.model import Model, Prediction, Prepared
@@ -55,10 +56,16 @@ class Stream:
             accept = None if self.model.quality is None else limits.accept
             lines.append(frame_line(number if len(predictions) > 1 else None, result, flags, accept))
         write_label_frames(self.out / mask_path(image.name), labels, frames[0].volume, GZIP_LEVEL)
-        statuses = [line["status"] for line in lines]
-        worst = next((s for s in ("erroneous", "suspicious") if s in statuses), "")
-        notes = list(frames[0].volume.notes)
-        return {"status": worst, "frames": lines, "notes": notes, "error": "", "retry": False}
+        worst = worst_status([line["status"] for line in lines])
+        first = frames[0]
+        return {
+            "status": worst,
+            "frames": lines,
+            "notes": list(first.volume.notes),
+            "judged_at_mm": list(first.spacing_mm),  # another than the file's where that was lost
+            "error": "",
+            "retry": False,
+        }
 
 
 def _slices(frames: Frames) -> int:

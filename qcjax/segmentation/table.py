@@ -52,19 +52,24 @@ def frame_line(
     for key, found in result.measures.items():
         own = [flag for flag in flags if flag.structure == key]
         # one that may be absent, and is, has no decision
-        lost = found.volume_ml == 0 and worst_status(own) == "erroneous"
+        lost = found.volume_ml == 0 and worst_status([flag.kind for flag in own]) == "erroneous"
         structures[key] = {
             "volume_ml": round(found.volume_ml, 4),
             "volumes_ml": [round(v, 4) for v in found.volumes_ml],
             "pdc": to_json(found.pdc),
-            "phd_mm": to_json(found.phd_mm),
-            "flag": worst_status(own),
+            "phd": to_json(found.phd_mm),
+            "flag": worst_status([flag.kind for flag in own]),
             "reason": "; ".join(flag.reason for flag in own),
             "worst_slice": None if found.worst_slice is None else found.worst_slice + 1,
             **predicted_columns(found.predicted, lost, accept),
         }
     suspicion = to_json(result.score.suspicion)
-    return {"frame": number, "status": worst_status(flags), "suspicion": suspicion, "structures": structures}
+    return {
+        "frame": number,
+        "status": worst_status([flag.kind for flag in flags]),
+        "suspicion": suspicion,
+        "structures": structures,
+    }
 
 
 def error_line(error: str, retry: bool) -> Line:
@@ -102,7 +107,7 @@ def _rows(line: Line, images: Path) -> Iterator[list[Any]]:
     mask = mask_path(line["name"]).as_posix()
     for frame in line["frames"]:
         for key, found in frame["structures"].items():
-            measured = [found[c] for c in ("volume_ml", "pdc", "phd_mm", "flag", "reason", "worst_slice")]
+            measured = [found[c] for c in ("volume_ml", "pdc", "phd", "flag", "reason", "worst_slice")]
             shared = [frame["suspicion"], mask, "; ".join(line["notes"])]
             yield [image, frame["frame"], key, *measured, *shared, *(found[c] for c in PREDICTED)]
 

@@ -13,7 +13,7 @@ from qcjax.data.nifti import grid_difference
 from qcjax.inference.entries import Entry
 from qcjax.labels import label_mapping
 from qcjax.quality.model import worst_decision
-from qcjax.report.expected import HEADER, expected_cells
+from qcjax.report import structures
 from qcjax.report.pictures import most_changed
 from qcjax.report.table import DASH, number
 from qcjax.report.tiles import pack_case
@@ -23,7 +23,6 @@ from qcjax.segmentation.model import Model
 from qcjax.segmentation.table import mask_path
 
 NOT_SEGMENTED = "not segmented"  # in place of a verdict
-MEASURES = ("", "ml", "pDC", "pHD (mm)", "worst slice")
 
 
 @dataclass(frozen=True)
@@ -67,19 +66,11 @@ def with_bounds(row: Mapping[str, Any], name: str) -> str:
     return finite(value) if low != low else f"{finite(value)} [{finite(low)}, {finite(high)}]"
 
 
-def columns(made: Segmented) -> list[str]:
-    """The viewer's columns of numbers."""
-    keys = [s.key.upper() for s in made.model.structures]
-    predicted = ["decision", *(f"{k} Dice ≥" for k in keys)] if made.model.quality else []
-    return ["suspicion", *predicted, *(f"{k} {m}" for m in ("(ml)", "pDC", "pHD (mm)") for k in keys)]
-
-
 def cohort_values(made: Segmented) -> Iterator[dict[str, float]]:
     """Per segmented image what its place in the cohort is shown of: suspicion and volumes, of its worst frame."""
     segmented = (e.offset for e in made.entries if e.status != "error")
     for line in made.journal.lines(segmented):
-        values = frame_values(worst_frame(line))
-        yield {name: value for name, value in values.items() if name.endswith(("suspicion", "(ml)", "≥"))}
+        yield structures.of_cohort(frame_values(worst_frame(line)))
 
 
 def worst_frame(line: Line) -> Line:
@@ -90,29 +81,7 @@ def worst_frame(line: Line) -> Line:
 
 def frame_values(frame: Line) -> dict[str, float]:
     """A frame's numbers by column; NaN where there is none."""
-    values = {"suspicion": from_json(frame["suspicion"])}
-    for key, found in frame["structures"].items():
-        values[f"{key.upper()} Dice ≥"] = from_json(found["predicted_dice_low"])
-        values[f"{key.upper()} (ml)"] = from_json(found["volume_ml"])
-        values[f"{key.upper()} pDC"] = from_json(found["pdc"])
-        values[f"{key.upper()} pHD (mm)"] = from_json(found["phd_mm"])
-    return values
-
-
-def measure_header(made: Segmented) -> list[str]:
-    """The header of `measure_rows`."""
-    return [*MEASURES, *(HEADER if made.model.quality else ())]
-
-
-def measure_rows(frame: Line, predicted: bool) -> list[list[str]]:
-    """A row per structure, with predicted quality where there is such."""
-    rows = []
-    for key, found in frame["structures"].items():
-        worst = found["worst_slice"]
-        cells = [key.upper(), number(found["volume_ml"], 1), number(found["pdc"], 2)]
-        cells += [number(found["phd_mm"], 1), "–" if worst is None else str(worst)]
-        rows.append([*cells, *(expected_cells(found) if predicted else ())])
-    return rows
+    return {"suspicion": from_json(frame["suspicion"])} | structures.numbers(frame["structures"], "mm")
 
 
 def view(made: Segmented, line: Line, pictured: bool) -> ViewedCase:
@@ -142,14 +111,13 @@ def view(made: Segmented, line: Line, pictured: bool) -> ViewedCase:
         },
         tiles,
         unseen,
-        measure_rows(frame, made.model.quality is not None),
+        structures.rows(frame["structures"], made.model.quality is not None),
         _curves(line) if len(line["frames"]) > 1 else {},
     )
 
 
 def _in_words(made: Segmented, line: Line, frame: Line) -> str:
-    reasons = "; ".join(found["reason"] for found in frame["structures"].values() if found["reason"])
-    text = f"{reasons[:1].upper()}{reasons[1:]}." if reasons else "Nothing is flagged."
+    text = structures.reasons(frame["structures"])
     if frame["frame"] is not None:
         text = f"Frame {frame['frame']}, the most doubtful: {text}"
     heartbeat = made.heartbeats.get(line["name"])
@@ -160,8 +128,9 @@ def _in_words(made: Segmented, line: Line, frame: Line) -> str:
 
 
 def _curves(line: Line) -> dict[str, list[float | None]]:
+    """Volumes over the frames; a structure that isn't there has none."""
     keys = line["frames"][0]["structures"]
-    return {key: [frame["structures"][key]["volume_ml"] for frame in line["frames"]] for key in keys}
+    return {key: [f["structures"][key]["volume_ml"] or None for f in line["frames"]] for key in keys}
 
 
 def _tiles(made: Segmented, line: Line, frame: Line) -> dict[str, Any]:
@@ -181,8 +150,7 @@ def _tiles(made: Segmented, line: Line, frame: Line) -> dict[str, Any]:
             mask[volume.array == value] = label
         masks.append(mask)
     spacing = images[0].spacing_mm
-    judged_at = model.prepare_frames(images[:1])[0].spacing_mm  # another, where that was lost
-    rebuilt = [model.judge(mask, judged_at).reconstruction for mask in masks]
+    rebuilt = [model.judge(mask, line["judged_at_mm"]).reconstruction for mask in masks]
     place = (frame["frame"] or 1) - 1
     flagged = [v for v in frame["structures"].values() if v["flag"] and v["worst_slice"]]
     worst = min(flagged, key=lambda v: v["pdc"], default=None)

@@ -1,6 +1,7 @@
-"""The networks of a model and their weights in its file, float16."""
+"""The networks of a model, their weights in its file, float16, and what each makes of an image."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from qcjax.inference.predictor import MIRRORS
 from qcjax.models import NnUNet
 from qcjax.runtime.arrays import read_arrays
-from qcjax.typing import Shaped, Variables
+from qcjax.typing import Array, Float, Shaped, Variables
 
 
 def network_of(description: Mapping[str, Any]) -> NnUNet:
@@ -24,6 +26,19 @@ def network_of(description: Mapping[str, Any]) -> NnUNet:
         max_width=int(sizes["max_width"]),
         strides=strides,
     )
+
+
+def opinions(
+    description: Mapping[str, Any], weights: Sequence[Variables], image: Float[Array, "b h w c"]
+) -> list[Float[Array, "b h w k"]]:
+    """Each network's class probabilities; of networks that were trained mirrored, each sees another mirror image."""
+    network = network_of(description)
+    mirrors = islice(cycle(MIRRORS if description["mirror"] else MIRRORS[:1]), len(weights))
+    found = []
+    for variables, axes in zip(weights, mirrors, strict=True):
+        seen: Any = network.apply(variables, jnp.flip(image, axes) if axes else image)
+        found.append(jnp.flip(seen, axes) if axes else seen)
+    return found
 
 
 def read_weights(path: Path, description: Mapping[str, Any]) -> list[Variables]:

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from qcjax.quality.predictor import QualityPredictor, logit
+from qcjax.quality.predictor import QualityPredictor
+from qcjax.quality.scales import logit
 
 
 def cohort(rng: np.random.Generator, subjects: int, shift: float = 0.0):

@@ -5,7 +5,8 @@ import pytest
 
 from qcjax.labels import CARDIAC
 from qcjax.qc.confidence import ConfidenceSums, confidence_sums
-from qcjax.quality.signals import confidence_signals, logit_of, mask_signals, of_case
+from qcjax.quality.scales import logit
+from qcjax.quality.signals import confidence_signals, mask_signals, of_case
 
 MASK_PIXELS = (3, 6, 2)  # of lv, myo, rv in each slice
 
@@ -18,7 +19,7 @@ def sums(*networks: tuple[float, float, float]) -> ConfidenceSums:
 
 def test_confidence_is_that_of_each_network_averaged() -> None:
     first, second = confidence_signals(sums((10, 8, 7))), confidence_signals(sums((12, 12, 12)))
-    assert first["confidence"] == pytest.approx(logit_of(np.array([14 / 18])))
+    assert first["confidence"] == pytest.approx(logit(np.array([14 / 18])))
     assert first["worst_slice"] == pytest.approx(np.log(4 / 18 + 1e-3))
     assert first["entropy"] == pytest.approx(np.log(0.501))
     both = confidence_signals(sums((10, 8, 7), (12, 12, 12)))

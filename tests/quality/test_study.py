@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from qcjax.metrics.selective import augrc
-from qcjax.quality.model import KnownCase, QualityModel
+from qcjax.quality.check import rows_of
+from qcjax.quality.model import KnownCase, QualityModel, values_of
 from qcjax.quality.study import (
     calibration_draws,
     combined,
@@ -12,8 +13,6 @@ from qcjax.quality.study import (
     held_out_estimates,
     rankings,
     ridge,
-    rows_of,
-    values_of,
 )
 
 

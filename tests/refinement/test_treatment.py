@@ -12,7 +12,7 @@ from qcjax.inference.predictor import Reconstruction
 from qcjax.labels import LV, MYO, RV
 from qcjax.refinement.refine import measure_unlabelled
 from qcjax.refinement.refine_original import measure_rv
-from qcjax.refinement.run import StageResult
+from qcjax.refinement.stage_result import StageResult
 from qcjax.refinement.treatment import PLAIN, Treatment, baselines, common_treatment
 from tests.drawn import SPACING_MM, drawn_heart
 
