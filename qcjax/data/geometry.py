@@ -2,7 +2,9 @@
 
 Millimetres are those of the affine that the header's codes call valid: sform, else qform, else pixdim alone. An sform
 of unit steps beside another pixdim is none (ACDC's and EMIDEC's files have such, left by a conversion): there the
-pixdim counts, and its directions are nominal. Lengths are in the header's own unit (micron, mm, metre; unknown: mm).
+pixdim counts, and its directions are nominal. A mask with the same sform and a pixdim of 1, as programs write it that
+keep the affine alone, has the lengths of its image. Lengths are in the header's own unit (micron, mm, metre; unknown:
+mm).
 
 The slices of an array are always its last axis. In a file they lie along the axis of length 1, or else along the one of
 by far the largest spacing; in a nearly isotropic volume, along the axis nearest to the slices of a known `Orientation`,
@@ -10,7 +12,7 @@ or else the last one. Which way the other axes go is as stored, unless an `Orien
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations, product
 from typing import Any
 
@@ -55,12 +57,20 @@ class Axes:
 
     def brought_affine(self, affine: Affine, shape: Sequence[int]) -> Affine:
         """The affine (4, 4) of the brought array, from that of the stored one and its shape."""
-        index = np.zeros((4, 4))  # of the brought array -> of the stored one
+        return affine @ self._index(shape)
+
+    def stored_affine(self, affine: Affine, shape: Sequence[int]) -> Affine:
+        """The inverse of `brought_affine`; of the stored shape too."""
+        return affine @ np.linalg.inv(self._index(shape))
+
+    def _index(self, shape: Sequence[int]) -> np.ndarray:
+        """Indices of the brought array -> of the stored one, (4, 4)."""
+        index = np.zeros((4, 4))
         index[3, 3] = 1
         for axis, stored in enumerate(self.order):
             index[stored, axis] = -1 if self.flipped[stored] else 1
             index[stored, 3] = shape[stored] - 1 if self.flipped[stored] else 0
-        return affine @ index
+        return index
 
     def slice_number(self, index: int, count: int) -> int:
         """Where a slice of the brought array, of `count`, lies along its stored axis; and the way back."""
@@ -124,7 +134,24 @@ class StoredGrid:
     affine: np.ndarray  # (4, 4), stored voxel indices -> mm
     directed: bool  # whether the header says which way the axes go
     nominal: bool = False  # by an affine of unit steps, which no scanner has written
+    bare: bool = False  # by an affine of unit steps that pixdim doesn't contradict: its lengths may be lost
     notes: tuple[str, ...] = ()  # what is unusual about it, in words
+
+    def measured_as(self, affine: Affine, name: str) -> "StoredGrid":
+        """A bare grid with the lengths of its image's nominal one, of that stored affine (mm) and of a file's name."""
+        steps = affine.copy()  # where the image's file itself puts its voxels
+        steps[:3, :3] = _unit(affine)
+        affine = affine @ np.linalg.inv(steps) @ self.affine
+        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+        note = f"an affine of unit steps, as {name} has, whose pixdim {millimetres(lengths)} counts"
+        return replace(
+            self,
+            spacing_mm=(float(lengths[0]), float(lengths[1]), float(lengths[2])),
+            affine=affine,
+            nominal=True,
+            bare=False,
+            notes=(*self.notes, note),
+        )
 
     def axes(self, orientation: Orientation | None) -> tuple[Axes, tuple[str, ...]]:
         """How to bring the file to an orientation, or just its slices to the last axis; and what can't be known."""

@@ -77,6 +77,7 @@ def stored_grid(path: Path, header: nib.Nifti1Header) -> StoredGrid:
         affine,
         code is not None,
         nominal,
+        code == "sform" and not nominal and is_placeholder(affine / unit_mm),
         tuple(notes),
     )
 

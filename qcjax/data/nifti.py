@@ -89,6 +89,7 @@ def read_labels(
     mapping: dict[int, int] = MNMS2_LABELS,
     like: Volume | None = None,
     orientation: Orientation | None = None,
+    lengths_of: Path | None = None,
 ) -> Volume:
     """A label map as uint8 of shape (x, y, slices), in qcjax's label values.
 
@@ -98,12 +99,14 @@ def read_labels(
       like: the image that the labels belong to; where given, both must lie on one grid, though each may be stored along
         other axes: those of `like` are taken.
       orientation: what the axes are brought to without `like`; None: as stored, but for the slices, which are the last.
+      lengths_of: without `like`, the file whose millimetres count where this one's header has an affine of unit steps
+        alone (`qcjax.data.geometry`), such as the image that the labels belong to.
 
     Raises:
       FileNotFoundError: no such file.
       InvalidFile: unreadable, not 3-D, a label value that `mapping` doesn't know, another grid than `like`.
     """
-    return read_labels_checked(path, mapping, like, orientation)[0]
+    return read_labels_checked(path, mapping, like, orientation, lengths_of)[0]
 
 
 def read_labels_checked(
@@ -111,10 +114,13 @@ def read_labels_checked(
     mapping: dict[int, int] = MNMS2_LABELS,
     like: Volume | None = None,
     orientation: Orientation | None = None,
+    lengths_of: Path | None = None,
 ) -> tuple[Volume, float]:
     """As `read_labels`, with the largest distance that a label was rounded by (0 where all were integers)."""
     path = Path(path)
     grid, header, stored = read_stored(path)
+    if grid.bare:
+        grid = _with_lengths(grid, like or lengths_of)
     axes = grid.axes(orientation) if like is None else (_axes_as(grid, like), ())
     if like is not None:
         shape, affine = axes[0].reorder(grid.shape), axes[0].brought_affine(grid.affine, grid.shape)
@@ -123,6 +129,20 @@ def read_labels_checked(
             raise InvalidFile(path, *difference)
     labels, rounded_by = _integers(path, stored, mapping)
     return brought(path, grid, header, labels, axes), rounded_by
+
+
+def _with_lengths(grid: StoredGrid, of: Volume | Path | None) -> StoredGrid:
+    """A bare grid with the lengths of an image's, where those are beside an affine of unit steps, too."""
+    if of is None:
+        return grid
+    if isinstance(of, Volume):
+        shape = _three(of.axes.take_back(of.array).shape)
+        return grid.measured_as(of.axes.stored_affine(of.affine, shape), of.path.name) if of.nominal else grid
+    try:
+        other = read_stored_grid(of)[0]
+    except (OSError, InvalidFile):  # told where the image itself is read
+        return grid
+    return grid.measured_as(other.affine, of.name) if other.nominal else grid
 
 
 def on_grid_of(image: Volume, volume: Volume) -> Volume:
@@ -159,7 +179,7 @@ def brought(
     axes, notes = found
     affine = axes.brought_affine(grid.affine, grid.shape)
     spacing, notes = axes.reorder(grid.spacing_mm), (*grid.notes, *notes)
-    return Volume(axes.bring(stored), spacing, affine, path, header, axes, grid.directed, notes)
+    return Volume(axes.bring(stored), spacing, affine, path, header, axes, grid.directed, grid.nominal, notes)
 
 
 def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -56,4 +56,5 @@ class Volume:
     header: nib.Nifti1Header | None = None  # the file's own, for writing on the same grid
     axes: Axes = field(default_factory=Axes)  # how the array was brought from the stored one
     directed: bool = False  # whether the header says which way the axes go
+    nominal: bool = False  # by an affine of unit steps beside another pixdim, which counts
     notes: tuple[str, ...] = ()  # what is unusual about its geometry, in words

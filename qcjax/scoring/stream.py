@@ -67,7 +67,8 @@ class Stream:
         return [self.out / path for path in output_paths(name)]
 
     def _read(self, file: MaskCase) -> Case:
-        mask = read_mask(file.path, self.mapping, self.monitor.orientation)
+        image = self.images.find(file.name, file.path) if self.images else None
+        mask = read_mask(file.path, self.mapping, self.monitor.orientation, image)
         prepared = self.monitor.prepare(mask.array, mask.spacing_mm)
         return Case(mask, prepared, *self._doubts(mask, file.name))
 

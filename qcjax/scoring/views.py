@@ -86,7 +86,9 @@ def view(scored: ScoredMasks, line: Line, pictured: bool) -> ViewedCase:
 def _tiles(scored: ScoredMasks, line: Line) -> tuple[dict[str, Any], str]:
     """A case's pictures, and what they lack, in a sentence."""
     mapping = label_mapping(scored.structures, scored.settings["labels"])
-    mask = read_labels(Path(line["path"]), mapping, orientation=scored.orientation)
+    path = Path(line["path"])
+    of_mask = scored.images.find(line["name"], path) if scored.images else None
+    mask = read_labels(path, mapping, orientation=scored.orientation, lengths_of=of_mask)
     rebuilt = read_labels(scored.folder / output_paths(line["name"])[0], mapping, like=mask)
     image, lacking = None, ""
     if scored.images:

@@ -130,7 +130,7 @@ def segmented(model: Model, pair: Pair, mapping: dict[int, int]) -> KnownCase:
 
 def judged(model: Model, pair: Pair, mapping: dict[int, int]) -> KnownCase:
     """What the monitor makes of anybody's mask, against its truth."""
-    mask = read_mask(pair.path, mapping, model.orientation)
+    mask = read_mask(pair.path, mapping, model.orientation, pair.truth.path)
     truth = read_labels(pair.truth.path, mapping, like=mask)
     score = model.monitor.score(mask.array, mask.spacing_mm)
     return _case(

@@ -141,6 +141,34 @@ def test_an_affine_of_unit_steps_is_no_spacing(tmp_path: Path) -> None:
     assert np.array_equal(read_labels(path, orientation=nominal).array, ANATOMY[::-1, ::-1])
 
 
+def test_a_mask_that_kept_the_affine_alone_has_its_images_lengths(tmp_path: Path) -> None:
+    """As `Nifti1Image(mask, image.affine)` makes it of an image whose affine has unit steps."""
+    affine = np.diag([-1.0, -1, 1, 1])
+    path = save(tmp_path / "image.nii", ANATOMY, affine, sform=2)
+    for axis, value in enumerate((1.5625, 1.5625, 10)):
+        set_pixdim(path, axis, value)
+    image = read_image(path)
+    for order, signs in STORAGES:
+        array, turned = stored_as(order, signs, affine)
+        mask = read_labels(save(tmp_path / "mask.nii", array, turned, sform=2), like=image)
+        assert mask.spacing_mm == image.spacing_mm and np.array_equal(mask.array, ANATOMY)
+        np.testing.assert_allclose(mask.affine @ [1, 2, 3, 1], image.affine @ [1, 2, 3, 1])
+        assert "as image.nii has, whose pixdim 1.562 x 1.562 x 10 mm counts" in mask.notes[-1] or order != (
+            0,
+            1,
+            2,
+        )
+    alone = save(tmp_path / "mask.nii", ANATOMY, affine, sform=2)
+    assert read_labels(alone).spacing_mm == (1, 1, 1)
+    assert read_labels(alone, lengths_of=path).spacing_mm == image.spacing_mm
+    assert read_labels(alone, lengths_of=tmp_path / "none.nii").spacing_mm == (1, 1, 1)
+    real = save(tmp_path / "real.nii", ANATOMY, np.diag([-1.2, -1.2, 10, 1]), sform=2)
+    with pytest.raises(InvalidFile, match="an affine that lies up to"):
+        read_labels(real, like=image)  # lengths of its own, others
+    with pytest.raises(InvalidFile, match="an affine that lies up to"):
+        read_labels(path, like=read_image(alone))  # the image is what counts
+
+
 def test_one_slice_with_a_third_pixdim_of_zero(tmp_path: Path) -> None:
     for shape, zero in (((7, 6, 1), 3), ((7, 1, 6), 2), ((1, 7, 6), 1)):
         spacing = [1.5] * 3

@@ -12,6 +12,7 @@ import pytest
 from qcjax import cli
 from qcjax.data.geometry import Orientation
 from tests.fake_monitor import SPACING_MM, FakeMonitor, draw_mask, rows_of, save_mask, score
+from tests.headers import set_pixdim
 
 
 @pytest.fixture
@@ -39,6 +40,24 @@ def test_images_with_nnunets_names_are_found(monitor: FakeMonitor, tmp_path: Pat
     scores = score(monitor, tmp_path / "masks", tmp_path / "out", images=tmp_path / "images")
     row = rows_of(tmp_path / "out")["case_1", "rv"]
     assert "not where the image shows it" in row["reason"] and scores.summary["without_image"] == 0
+
+
+def test_a_mask_that_kept_the_affine_alone_is_measured_by_its_image(
+    monitor: FakeMonitor, tmp_path: Path
+) -> None:
+    unit = np.diag([-1.0, -1, 1, 1])
+    for name, array in (("masks", draw_mask()), ("images", bright(draw_mask()))):
+        (tmp_path / name).mkdir()
+        nib.save(nib.Nifti1Image(array, unit), tmp_path / name / "a.nii")
+    for axis, value in enumerate(SPACING_MM):
+        set_pixdim(tmp_path / "images" / "a.nii", axis, value)
+    save_mask(tmp_path / "whole" / "a.nii", draw_mask())
+    score(monitor, tmp_path / "whole", tmp_path / "of_whole", images=tmp_path / "images")
+    scores = score(monitor, tmp_path / "masks", tmp_path / "out", images=tmp_path / "images", pictures=1)
+    row, expected = (rows_of(tmp_path / out)["a", "rv"] for out in ("out", "of_whole"))
+    assert row["volume_ml"] == expected["volume_ml"] and row["phd_mm"] == expected["phd_mm"]
+    assert scores.summary["without_image"] == 0 and row["image_error"] == ""
+    assert "The image can't be shown" not in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_mask_without_a_usable_image_fails_unless_allowed(

@@ -111,18 +111,24 @@ def _subject_in(name: str, pattern: re.Pattern[str], path: Path) -> str:
     return str(group)
 
 
-def read_mask(path: Path, mapping: dict[int, int], orientation: Orientation | None = None) -> Volume:
+def read_mask(
+    path: Path,
+    mapping: dict[int, int],
+    orientation: Orientation | None = None,
+    lengths_of: Path | None = None,
+) -> Volume:
     """A mask as uint8 of shape (x, y, slices), labels inside, with its geometry.
 
     Args:
       mapping: label value in the file -> label value inside; 0 too.
       orientation: what its axes are brought to; None: as stored, but for the slices, which are the last axis.
+      lengths_of: the mask's image, whose millimetres count where the mask's header has lost them.
 
     Raises:
       FileNotFoundError: no such file.
       InvalidFile: unreadable, not 3-D, or label values that `mapping` doesn't know: which were found and expected.
     """
-    return read_labels(path, mapping, orientation=orientation)
+    return read_labels(path, mapping, orientation=orientation, lengths_of=lengths_of)
 
 
 class Images:
