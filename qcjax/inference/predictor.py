@@ -17,7 +17,7 @@ from qcjax.data.streaming import Streamed
 from qcjax.models.cpu.inference import in_parts
 from qcjax.qc.mc_dropout import drawn, slice_keys
 from qcjax.qc.uncertainty import Moments, SliceSums, combine, slice_sums
-from qcjax.runtime.devices import BROADCAST, REPLICATED, SHARDED, Devices
+from qcjax.runtime.devices import BROADCAST, REPLICATED, SHARDED, Devices, half
 from qcjax.typing import Array, Float, Integer, PRNGKey, UInt8, Variables
 
 MIRRORS = ((), (1,), (2,), (1, 2))  # axes of images (b, h, w, c)
@@ -94,7 +94,7 @@ class Predictor:
             probabilities = in_parts(partial(seen, variables[0]), batch.image)
             rebuilt = in_parts(partial(autoencoder.apply, variables[1]), probabilities)
             labels = probabilities.argmax(-1).astype(jnp.uint8)
-            return labels, rebuilt.argmax(-1).astype(jnp.uint8), probabilities.astype(jnp.float16)
+            return labels, rebuilt.argmax(-1).astype(jnp.uint8), probabilities.astype(half())
 
         def rebuild(variables: Variables, batch: Batch) -> Any:
             return rebuild_masks(autoencoder, variables, batch.label)
@@ -171,7 +171,8 @@ class Predictor:
         rows = slice(begin - touched[0] * self.batch, end - touched[0] * self.batch)
 
         def fetch() -> np.ndarray:
-            return np.concatenate([self.devices.gather(x) for x in probabilities])[rows]
+            gathered = np.concatenate([self.devices.gather(x) for x in probabilities])[rows]
+            return gathered.astype(np.float16, copy=False)
 
         return Reconstruction(np.concatenate(labels)[rows], np.concatenate(rebuilt)[rows], fetch)
 

@@ -111,6 +111,19 @@ def _of_the_first(x: Any) -> Any:
     return (x.addressable_shards[0].data if isinstance(x, jax.Array) else x)[0]
 
 
+@functools.cache
+def half() -> Any:
+    """The type in which probabilities leave the devices: float16, or float32 where XLA can't convert to that.
+
+    It can't on a processor of before 2012, without F16C; the host then does, to the same bits.
+    """
+    try:
+        jax.jit(lambda x: x.astype(np.float16))(np.zeros(1, np.float32))
+    except jax.errors.JaxRuntimeError:
+        return np.float32
+    return np.float16
+
+
 def local_devices() -> list[jax.Device]:
     """The devices of this process."""
     return jax.local_devices()

@@ -24,7 +24,7 @@ from qcjax.qc import Flag
 from qcjax.qc.components import keep_largest
 from qcjax.qc.confidence import ConfidenceSums, confidence_sums
 from qcjax.quality.model import COVERAGE, Estimate, QualityModel
-from qcjax.runtime.devices import REPLICATED, SHARDED, Devices
+from qcjax.runtime.devices import REPLICATED, SHARDED, Devices, half
 from qcjax.segmentation.lost_spacing import likely_pixel_mm, looks_lost
 from qcjax.segmentation.turns import judge_turned
 from qcjax.segmentation.weights import opinions, read_weights
@@ -120,7 +120,7 @@ class Model:
         def segment(variables: tuple[Variables, ...], image: Array) -> Any:
             def mean(x: Array) -> Any:
                 each = jnp.stack(opinions(description, variables, x), axis=1)
-                return each.mean(1).astype(jnp.float16), confidence_sums(each)
+                return each.mean(1).astype(half()), confidence_sums(each)
 
             return in_parts(mean, image)
 
@@ -229,6 +229,7 @@ class Model:
         waiting = [self._segment(self._variables, self.devices.shard(x)) for x in self._batches(slices)]
         found = [jax.tree.map(self.devices.gather, x) for x in waiting]
         flat, sums = jax.tree.map(lambda *parts: np.concatenate(parts)[: len(slices)], *found)
+        flat = flat.astype(np.float16, copy=False)
         rows = np.cumsum([0, *(len(p.stack) for p in prepared)])
         ranges = [slice(a, b) for a, b in zip(rows[:-1], rows[1:], strict=True)]
         return [Prediction(flat[r], ConfidenceSums(*(x[r].swapaxes(0, 1) for x in sums))) for r in ranges]

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import chex
 import jax
@@ -11,7 +12,7 @@ import pytest
 
 import qcjax
 from qcjax.data.batches import Slices
-from qcjax.runtime.devices import BROADCAST, REPLICATED, SHARDED, Devices
+from qcjax.runtime.devices import BROADCAST, REPLICATED, SHARDED, Devices, half
 from qcjax.train.state import create
 from tests.slow import slow
 
@@ -174,3 +175,13 @@ def test_nothing_else_counts_devices_or_maps_over_them() -> None:
         if words.search(p.read_text(encoding="utf-8"))
     }
     assert told == {"runtime/devices.py"}
+
+
+def test_probabilities_leave_as_float16_where_xla_can_convert(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert half() in (np.float16, np.float32)
+
+    def refused(function: Any) -> Any:
+        raise jax.errors.JaxRuntimeError("Failed to materialize symbols: __truncsfhf2")
+
+    monkeypatch.setattr(jax, "jit", refused)
+    assert half.__wrapped__() is np.float32
