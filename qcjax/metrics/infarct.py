@@ -22,7 +22,7 @@ _TAPER = 0.9  # a ventricle whose ends differ by less than 10 % tells nothing ab
 _MYOCARDIUM = next(i for i, region in enumerate(EMIDEC_REGIONS) if region.key == "myocardium")
 
 
-def thirds(truth: Integer[np.ndarray, "s h w"]) -> dict[str, Int[np.ndarray, " n"]]:
+def thirds(truth: Integer[np.ndarray, "s h w"]) -> dict[str, Int[np.ndarray, " _"]]:
     """The slices with myocardium, in three parts: "apical", "mid" and "basal".
 
     As even as possible: what is left over is the middle's (one slice) or the two ends' (two), so that the parts

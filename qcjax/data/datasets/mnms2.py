@@ -197,7 +197,7 @@ def describe(subjects: Sequence[Subject]) -> str:
 
 
 def write_submission(
-    predictions: Iterable[tuple[Case, Integer[np.ndarray, "x y s"], Volume]], out_zip: Path
+    predictions: Iterable[tuple[Case, Integer[np.ndarray, "_ _ _"], Volume]], out_zip: Path
 ) -> Path:
     """Write the challenge's zip, ``submission/<id>/<id>_<view>_<phase>_pred.nii.gz``, with the RV as 1.
 
