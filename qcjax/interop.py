@@ -54,7 +54,8 @@ def from_torch(model: nn.Module, state_dict: Mapping[str, Any]) -> Variables:
       {"params": …, "batch_stats": …}, float32.
 
     Raises:
-      ValueError: keys that are missing or unexpected, or arrays of the wrong shape; it names them.
+      ValueError: keys that are missing or unexpected, arrays of the wrong shape or with numbers that are not
+        finite; it names them.
       TypeError: another kind of model.
     """
     entries = _entries(model)
@@ -68,6 +69,10 @@ def from_torch(model: nn.Module, state_dict: Mapping[str, Any]) -> Variables:
     ]
     if wrong:
         raise ValueError(f"state dictionary for {type(model).__name__}: wrong shapes: {_listed(wrong, '; ')}")
+    endless = [e.torch for e in entries if not np.isfinite(arrays[e.torch]).all()]
+    if endless:
+        found = _listed(endless, ", ")
+        raise ValueError(f"state dictionary for {type(model).__name__}: NaN or infinite numbers in {found}")
     flat = {e.flax: jnp.asarray(_to_flax_layout(e.kind, arrays[e.torch]), jnp.float32) for e in entries}
     return unflatten_dict(flat)
 

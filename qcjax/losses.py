@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -33,8 +34,10 @@ class Sums(NamedTuple):
 
 def class_sums(probabilities: Probabilities, target: Probabilities, mask: Mask | None = None) -> Sums:
     """The class sums of each sample: (b, *space, k) twice -> (b, k), over the voxels of `mask` (b, *space) if given."""
+    chex.assert_equal_shape((probabilities, target))  # one that broadcasts would count some pixels often
     axes = tuple(range(1, probabilities.ndim - 1))
     if mask is not None:
+        chex.assert_shape(mask, target.shape[:-1])
         probabilities, target = (jnp.where(mask[..., None], x, 0) for x in (probabilities, target))
     return Sums((probabilities * target).sum(axes), probabilities.sum(axes), target.sum(axes))
 

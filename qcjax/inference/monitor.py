@@ -155,6 +155,8 @@ class Monitor:
             )
             if jax.tree.map(np.shape, variables) != jax.tree.map(np.shape, dict(expected)):
                 raise ValueError(f"{WEIGHTS} doesn't fit the sizes in {DESCRIPTION}")
+            if not all(np.isfinite(x).all() for x in jax.tree.leaves(variables)):
+                raise ValueError(f"NaN or infinite numbers found in {WEIGHTS}")
             return cls(found, description, autoencoder, variables, placed)
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise ValueError(

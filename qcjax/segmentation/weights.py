@@ -5,6 +5,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,7 +43,7 @@ def opinions(
 
 
 def read_weights(path: Path, description: Mapping[str, Any]) -> list[Variables]:
-    """A network's variables per fold, float32. Raises ValueError where they don't fit the description."""
+    """A network's variables per fold, float32. Raises ValueError where they don't fit or aren't finite."""
     network, size = network_of(description), int(description["size"])
     expected = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, size, size, 1))))
     shapes = {k: v.shape for k, v in traverse_util.flatten_dict(dict(expected), sep="/").items()}
@@ -52,6 +53,11 @@ def read_weights(path: Path, description: Mapping[str, Any]) -> list[Variables]:
         flat = {k: np.asarray(arrays[f"{i}/{k}"], np.float32) for k in shapes if f"{i}/{k}" in arrays}
         if {k: v.shape for k, v in flat.items()} != shapes:
             raise ValueError(f"{path.name} doesn't fit the network in model.json")
+        endless = [k for k, v in flat.items() if not np.isfinite(v).all()]
+        if endless:
+            raise ValueError(
+                f"{path.name}: NaN or infinite numbers found in {i}/{endless[0]}, expected weights"
+            )
         found.append(traverse_util.unflatten_dict(flat, sep="/"))
     return found
 
@@ -62,4 +68,5 @@ def packed_weights(networks: Sequence[Variables]) -> dict[str, Shaped[np.ndarray
     for i, variables in enumerate(networks):
         for name, value in traverse_util.flatten_dict(variables, sep="/").items():
             packed[f"{i}/{name}"] = np.asarray(value, np.float16)
+    chex.assert_tree_all_finite(packed)  # a number beyond 65504, float16's largest, becomes infinite
     return packed

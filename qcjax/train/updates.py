@@ -155,6 +155,8 @@ def make_refinement_update(
     def objective(
         params: Any, batch_stats: Any, batch: RefinementBatch, key: PRNGKey
     ) -> tuple[Scalar, tuple[Any, Metrics]]:
+        chex.assert_rank(batch.alpha, 0)
+        chex.assert_equal_shape((batch.labelled, batch.unlabelled))
         weight = batch.labelled + batch.unlabelled
         scales, batch_stats = forward(params, batch_stats, batch.image, weight, key)
         supervised = losses.deep_supervision(loss, scales, batch.label, batch.labelled, axis_name)
@@ -186,6 +188,8 @@ def make_original_refinement_update(
     ) -> tuple[Scalar, Any]:
         scales, batch_stats = forward(params, batch_stats, batch.image, batch.weight, key)
         rebuilt: Any = autoencoder.apply(batch.autoencoder, lax.stop_gradient(jax.nn.softmax(scales[0])))
+        chex.assert_rank(batch.blend, 0)
+        chex.assert_equal_shape((batch.best, rebuilt))
         pseudo_truth = one_hot_argmax(batch.blend * batch.best + (1 - batch.blend) * rebuilt)
         return losses.refinement_loss_original(scales[0], pseudo_truth, batch.weight, axis_name), batch_stats
 
@@ -222,6 +226,7 @@ def _training_forward(
     of_keys = jax.vmap(apply, (None, None, None, None, 0)) if sampled else apply
 
     def forward(params: Any, batch_stats: Any, x: Array, weight: Array, key: Array) -> Any:
+        chex.assert_rank(weight, 1)
         chex.assert_equal_shape_prefix((x, weight), 1)
         if parts == 1:
             return of_keys(params, batch_stats, x, weight, key)
@@ -239,6 +244,7 @@ def _make_update(
     def update(
         state: TrainState, batch: Any, key: PRNGKey, learning_rate: Array | float, *extra: Any
     ) -> tuple[TrainState, Metrics]:
+        chex.assert_rank((learning_rate, *extra), 0)  # a rate, an α or a switch per sample would broadcast
         gradient = jax.value_and_grad(objective, has_aux=True)
         (loss, aux), grads = gradient(state.params, state.batch_stats, batch, key, *extra)
         batch_stats, parts = aux if isinstance(aux, tuple) else (aux, {})
@@ -249,6 +255,8 @@ def _make_update(
         params = jax.tree.map(lambda p, d: p - learning_rate * d, state.params, direction)
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads), **parts}
         after = TrainState(state.step + 1, params, batch_stats, opt_state, state.mean)
+        # a state of another type or shape would compile every later step again, and fit no checkpoint
+        chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
         return after, metrics
 
     return update
