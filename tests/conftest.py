@@ -23,6 +23,9 @@ from jaxtyping import install_import_hook
 
 # the networks of the tests are tiny: to compile them takes far longer than to run them
 jax.config.update("jax_disable_most_optimizations", True)
+# no silent widening and no silent broadcasting: both have hidden wrong numbers
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
 
 SHAPES_CHECKED = ("qcjax.data", "qcjax.losses", "qcjax.qc", "qcjax.metrics", "qcjax.train.updates")
 # an int is a float, as everywhere in Python

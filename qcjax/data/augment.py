@@ -56,12 +56,17 @@ def coordinates(
     else:
         scale = low + share * (high - low)
     shift = jax.random.uniform(keys[4], (2,), minval=-options.placement, maxval=options.placement)
-    y, x = jnp.meshgrid(jnp.arange(h) - (h - 1) / 2, jnp.arange(w) - (w - 1) / 2, indexing="ij")
+    y, x = jnp.meshgrid(_centred(h), _centred(w), indexing="ij")
     y, x = y * flip[0], x * flip[1]
     cos, sin = jnp.cos(angle) * scale, jnp.sin(angle) * scale
     row = cos * y - sin * x + (h - 1) / 2 + shift[0] * h
     column = sin * y + cos * x + (w - 1) / 2 + shift[1] * w
     return row, column
+
+
+def _centred(n: int) -> Array:
+    """Places of n pixels from their centre, in pixels."""
+    return jnp.arange(n, dtype=jnp.float32) - (n - 1) / 2
 
 
 def augment_batch(keys: Keys, batch: Batch, options: Augmentation) -> Batch:

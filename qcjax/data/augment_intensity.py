@@ -75,7 +75,7 @@ def noise(key: PRNGKey, image: Float[Array, "h w"], strength: Scalar) -> Float[A
 
 def blur(key: PRNGKey, image: Float[Array, "h w"], strength: Scalar) -> Float[Array, "h w"]:
     """Through a Gaussian of standard deviation `strength`, in pixels; the edge is repeated outside."""
-    offsets = jnp.arange(-BLUR_RADIUS, BLUR_RADIUS + 1)
+    offsets = jnp.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, dtype=jnp.float32)
     kernel = jnp.exp(-0.5 * jnp.square(offsets / jnp.maximum(strength, TINY)))
     kernel = kernel / kernel.sum()
     h, w = image.shape
@@ -103,7 +103,7 @@ def low_resolution(key: PRNGKey, image: Float[Array, "h w"], strength: Scalar) -
 def _coarser(image: Array, share: Array) -> Array:
     """Along the first axis."""
     n = image.shape[0]
-    at = (jnp.arange(n) + 0.5) * share - 0.5  # in pixels of the coarser grid
+    at = (jnp.arange(n, dtype=jnp.float32) + 0.5) * share - 0.5  # in pixels of the coarser grid
     first = jnp.floor(at)
     between = (at - first)[:, None]
 

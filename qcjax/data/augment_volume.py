@@ -68,7 +68,7 @@ def change_intensities(
     chance, place = jax.random.uniform(scalars, (2, 4))
     apply = chance < options.intensity
     spread, shift, factor, exponent = low + place * (high - low)
-    count = jnp.maximum(mask.sum(), 1)
+    count = jnp.maximum(mask.sum(dtype=jnp.float32), 1)
 
     def moments(x: Array) -> tuple[Array, Array]:
         mean = jnp.where(mask, x, 0).sum() / count
@@ -121,7 +121,7 @@ def random_patches(
 
     def first(key: PRNGKey, label: Array) -> Array:
         chance, rank, *place = jax.random.uniform(key, (5,))
-        anywhere = jnp.floor(jnp.stack(place) * (room + 1)).astype(jnp.int32)
+        anywhere = jnp.floor(jnp.stack(place) * (room + 1).astype(jnp.float32)).astype(jnp.int32)
         voxel, found = _foreground_voxel(rank, label)
         start = jnp.where((chance < foreground) & found, voxel - size // 2, anywhere)
         return jnp.clip(start, 0, room)
@@ -140,7 +140,7 @@ def _foreground_voxel(rank: Array, label: Array) -> tuple[Array, Array]:
     s, h, w = label.shape
     lines = (label > 0).reshape(s * h, w)
     upto = jnp.cumsum(lines.sum(axis=1))
-    place = jnp.minimum(jnp.floor(rank * upto[-1]).astype(jnp.int32), upto[-1] - 1)
+    place = jnp.minimum(jnp.floor(rank * upto[-1].astype(jnp.float32)).astype(jnp.int32), upto[-1] - 1)
     line = jnp.argmax(upto > place)
     within = place - (upto[line] - lines[line].sum())
     column = jnp.argmax(jnp.cumsum(lines[line]) > within)

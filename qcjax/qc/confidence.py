@@ -61,8 +61,8 @@ def confidence_sums(probabilities: Any) -> ConfidenceSums:
     """
     p = probabilities.astype(np.float32)
     xp = p.__array_namespace__()
-    classes = np.arange(1, p.shape[-1])
-    inside = (p.argmax(-1)[..., None] == classes).astype(np.float32)
+    classes = xp.arange(p.shape[-1]).reshape((1,) * (p.ndim - 1) + (-1,))
+    inside = (p.argmax(-1)[..., None] == classes[..., 1:]).astype(np.float32)
     entropy = -(p * xp.log(xp.maximum(p, _TINY))).sum(-1, keepdims=True) * inside
     found = (p[..., 1:], inside, p[..., 1:] * inside, entropy)
     return ConfidenceSums(*(x.sum((-3, -2)) for x in found))

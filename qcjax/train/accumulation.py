@@ -135,6 +135,8 @@ def _mean_change(
     shares = samples / jnp.maximum(samples.sum(), 1)
 
     def moved(old: Array, *new: Array) -> Array:
+        # under `vmap` over keys the new statistics have an axis of samples before those of the old
+        old = jnp.broadcast_to(old, new[0].shape)
         return old + sum(share * (x - old) for share, x in zip(shares, new, strict=True))
 
     return jax.tree.map(moved, batch_stats, *changed)

@@ -131,6 +131,7 @@ def norm(x, weight=None, train=True, axis_name=None):
 def test_batch_norm_by_hand():
     x = 3 + 2 * normal(4, 5, 6, 2)
     y, changed = norm(x)
+    x = np.asarray(x)
     mean, var = np.mean(x, (0, 1, 2)), np.var(x, (0, 1, 2))
     expected = (x - mean) / np.sqrt(var + 1e-5) * np.array([1, 2]) + np.array([0.5, -1])
     np.testing.assert_allclose(y, expected, atol=1e-4)
@@ -143,7 +144,7 @@ def test_batch_norm_by_hand():
 def test_batch_norm_by_running_statistics():
     x = normal(4, 5, 6, 2)
     scale, bias = np.array([1, 2]), np.array([0.5, -1])
-    expected = (x - np.array([0.1, 0.2])) / np.sqrt(np.array([1.5, 2]) + 1e-5) * scale + bias
+    expected = (np.asarray(x) - np.array([0.1, 0.2])) / np.sqrt(np.array([1.5, 2]) + 1e-5) * scale + bias
     np.testing.assert_allclose(norm(x, train=False), expected, atol=1e-5)
 
 
@@ -158,8 +159,10 @@ def test_batch_norm_of_a_biased_convolution_without_adding_the_bias(train):
     (factor, offset), changed = layer.apply(
         variables, x, train, None, bias, mutable=["batch_stats"], method="factors"
     )
-    expected, expected_changed = layer.apply(variables, x + bias, train, mutable=["batch_stats"])
-    np.testing.assert_allclose(x * factor + offset, expected, atol=1e-5)
+    expected, expected_changed = layer.apply(
+        variables, x + bias[None, None, None], train, mutable=["batch_stats"]
+    )
+    np.testing.assert_allclose(np.asarray(x) * np.asarray(factor) + np.asarray(offset), expected, atol=1e-5)
     chex.assert_trees_all_close(changed, expected_changed, rtol=1e-5)
 
 
