@@ -51,6 +51,8 @@ def _encode(array: np.ndarray, like: Volume) -> bytes:
         image.header.set_zooms(like.spacing_mm)
         return image.to_bytes()
     header = like.header.copy()
+    if header["dim"][0] == 2:  # one slice that was stored without a third axis
+        array = array.reshape(array.shape[:2])
     header.set_data_shape(array.shape)
     header.set_data_dtype(array.dtype)
     header.set_slope_inter(None, None)

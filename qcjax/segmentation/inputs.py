@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from qcjax.data.datasets import acdc
 from qcjax.data.datasets.masks import IMAGE_SUFFIXES
 from qcjax.data.files import ENDINGS, OTHER_VOLUMES, LeftOut, stem_of, walk
 from qcjax.data.findings import InvalidFile
 from qcjax.data.subject import PHASES
+from qcjax.typing import Real
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")  # nnU-Net's names
 _LONG_AXIS = re.compile(r"\d+_LA_(ED|ES|CINE)")  # M&Ms-2's
 _FRAME = re.compile(r"(patient\d+)_frame(\d+)")  # ACDC's
+MOST_LABELS = 12  # of a label map; an image has more intensities
 _PHASE = re.compile(r"(?<![A-Za-z])(ED|ES)(?![A-Za-z])")
 
 
@@ -93,6 +97,15 @@ def _image(folder: Path, place: Path, stem: str, name: str) -> Image:
     if _LONG_AXIS.fullmatch(stem):
         refused = "a long-axis view by its name found, expected short-axis images"
     return Image((place.relative_to(folder) / stem).as_posix(), place / name, refused)
+
+
+def whole_values(array: Real[np.ndarray, "x y slices"]) -> list[float]:
+    """All values of an array that has a dozen whole ones at the most, as label maps do; none of another's."""
+    for part in (array[..., array.shape[2] // 2], array):  # one slice mostly tells
+        values = np.unique(part)
+        if len(values) > MOST_LABELS or not np.array_equal(values, np.round(values)):
+            return []
+    return values.tolist()
 
 
 def find_pairs(images: Sequence[Image], table: Path | None = None) -> list[Pair]:

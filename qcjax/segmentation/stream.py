@@ -10,7 +10,7 @@ from qcjax.data.findings import InvalidFile
 from qcjax.inference.cases import CaseStages, CaseStream
 from qcjax.inference.entries import worst_status
 from qcjax.runtime.line_journal import Line
-from qcjax.segmentation.inputs import Image
+from qcjax.segmentation.inputs import Image, whole_values
 from qcjax.segmentation.model import Model, Prediction, Prepared
 from qcjax.segmentation.settings import Limits
 from qcjax.segmentation.table import error_line, frame_line, mask_path
@@ -37,7 +37,14 @@ class Stream:
     def _read(self, image: Image) -> Frames:
         if image.refused:
             raise InvalidFile(image.path, *image.refused.split(" found, expected ", 1))
-        return tuple(self.model.prepare_frames(read_frames(image.path, self.model.orientation)))
+        frames = read_frames(image.path, self.model.orientation)
+        values = whole_values(frames[0].array)
+        if len(values) > 1:  # one alone is a constant image, which is told of as such
+            listed = ", ".join(f"{v:g}" for v in values)
+            raise InvalidFile(
+                image.path, f"no values but {listed}, as a mask has", "the intensities of an image"
+            )
+        return tuple(self.model.prepare_frames(frames))
 
     def _predict(self, images: Sequence[Frames]) -> list[list[Prediction]]:
         """The predictions of each image's frames."""

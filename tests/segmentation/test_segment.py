@@ -28,7 +28,7 @@ def model(model_folder: Path) -> Model:
 def save(path: Path, array: np.ndarray, spacing: tuple[float, ...] = (3.6, 3.6, 8.0)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = nib.Nifti1Image(array, np.diag([*spacing[:3], 1.0]))
-    image.header.set_zooms(spacing)
+    image.header.set_zooms(spacing[: array.ndim])
     nib.save(image, path)
     return path
 
@@ -51,7 +51,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sound images of several kinds among broken ones."""
     folder = tmp_path_factory.mktemp("mixed")
     save(folder / "stack.nii.gz", drawn(40, 48, 3))
-    save(folder / "sub" / "slice.nii", drawn(40, 48, 1))
+    save(folder / "sub" / "slice.nii", drawn(40, 48))
     save(folder / "cine.nii.gz", drawn(40, 48, 2, 3), (3.6, 3.6, 8.0, 30.0))
     save(folder / "case_0000.nii.gz", drawn(40, 48, 2))
     save(folder / "case_gt.nii.gz", np.zeros((40, 48, 2), np.uint8))
@@ -65,6 +65,9 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "cut.nii").write_bytes(whole[:-100])
     (folder / "text.nii.gz").write_text("no image")
     save(folder / "001_LA_ED.nii.gz", drawn(40, 48, 1))
+    labels = np.zeros((40, 48, 2), np.float32)
+    labels[9:30, 9:30], labels[15:20, 15:20, 1] = 200, 500
+    save(folder / "contours.nii.gz", labels)
     (folder / "notes.txt").write_text("beside")
     return folder
 
@@ -87,7 +90,7 @@ def test_every_image_becomes_rows_a_broken_one_a_row_that_says_why(outcome: Outc
     reasons = {r["image"]: r["reason"] for r in rows if r["flag"] == "error"}
     assert reasons.keys() == {
         *("constant.nii.gz", "zeros.nii.gz", "nan.nii.gz", "five.nii.gz"),
-        *("infinite.nii.gz", "no_spacing.nii.gz"),
+        *("infinite.nii.gz", "no_spacing.nii.gz", "contours.nii.gz"),
         *("cut.nii", "text.nii.gz", "001_LA_ED.nii.gz"),
     }
     assert "a constant image" in reasons["constant.nii.gz"]
@@ -99,16 +102,22 @@ def test_every_image_becomes_rows_a_broken_one_a_row_that_says_why(outcome: Outc
     assert "truncated" in reasons["cut.nii"]
     assert "no gzip data" in reasons["text.nii.gz"]
     assert "a long-axis view by its name; expected short-axis images" in reasons["001_LA_ED.nii.gz"]
-    assert outcome.summary["images"] == 13
+    found = "found no values but 0, 200, 500, as a mask has; expected the intensities of an image"
+    assert found in reasons["contours.nii.gz"]
+    assert outcome.summary["images"] == 14
     assert outcome.summary["segmented"] == 4
-    assert outcome.summary["errors"] == 9
+    assert outcome.summary["errors"] == 10
     assert "1 mask" in outcome.summary["left_out"]
     assert not outcome.fails(None)
     assert outcome.fails("erroneous")
 
 
 def test_masks_lie_on_the_images_own_grid_with_the_trained_values(outcome: Outcome, mixed: Path) -> None:
-    for image, mask in (("stack.nii.gz", "stack.nii.gz"), ("cine.nii.gz", "cine.nii.gz")):
+    for image, mask in (
+        ("stack.nii.gz", "stack.nii.gz"),
+        ("cine.nii.gz", "cine.nii.gz"),
+        ("sub/slice.nii", "sub/slice.nii.gz"),
+    ):
         theirs, ours = nib.load(mixed / image), nib.load(outcome.folder / "masks" / mask)
         assert ours.shape == theirs.shape
         assert np.array_equal(ours.affine, theirs.affine)
