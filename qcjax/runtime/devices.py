@@ -118,7 +118,7 @@ def half() -> Any:
     It can't on a processor of before 2012, without F16C; the host then does, to the same bits.
     """
     try:
-        jax.jit(lambda x: x.astype(np.float16))(np.zeros(1, np.float32))
+        jax.jit(lambda x: x.astype(np.float16)).lower(jax.ShapeDtypeStruct((1,), np.float32)).compile()
     except jax.errors.JaxRuntimeError:
         return np.float32
     return np.float16
