@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from qcjax.config.checks import at_least, check_dropout, positive, share
+from qcjax.config.values import Optimiser
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class SegmenterConfig:
     """Steps per epoch, going round and round the slices; None: one pass."""
     batch: int = 20
     """Slices per step, over all devices."""
-    optimiser: Literal["sgd", "adam"] | None = None
+    optimiser: Optimiser | None = None
     """None: the original's (nnunet SGD with Nesterov momentum 0.99, acdc_unet Adam). In experiments.acdc this and the
     learning rate are nnunet's; its acdc_unet has the original's."""
     learning_rate: float | None = None
@@ -127,7 +128,7 @@ class UncertaintyConfig:
     """Steps per epoch, going round and round the volumes; None: one pass."""
     batch: int = 5
     """Volumes per step, over all devices."""
-    optimiser: Literal["sgd", "adam"] = "sgd"
+    optimiser: Optimiser = "sgd"
     """SGD with Nesterov momentum 0.99 (the paper), or Adam."""
     learning_rate: float = 0.01
     """Initial; it falls as (1 - epoch / epochs)^0.9."""

@@ -3,6 +3,7 @@
 from typing import Literal
 
 Segmenter = Literal["nnunet", "acdc_unet"]
+Optimiser = Literal["sgd", "adam"]
 View = Literal["SA", "LA"]
 Preset = Literal["demo", "small", "paper", "original"]
 ArmName = Literal["baseline", "control", "proposed"]

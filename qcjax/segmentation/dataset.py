@@ -1,8 +1,9 @@
 """Labelled data of any layout for `qcjax train`: subjects, structures and their values in the files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,6 +28,21 @@ NAMED = 20  # findings that are told one by one
 ACDC, MNMS2 = {"lv": 3, "myo": 2, "rv": 1}, {"lv": 1, "myo": 2, "rv": 3}
 EMIDEC = {"cavity": 1, "myo": 2, "infarction": 3, "no_reflow": 4}
 LESIONS = ("infarction", "no_reflow")  # of EMIDEC: absent in some, and in pieces
+
+
+class _Known(NamedTuple):
+    """A data set whose layout tells its structures."""
+
+    scan: Callable[[Path], Scan]
+    labels: Mapping[str, int]
+    lesions: tuple[str, ...] = ()
+
+
+LAYOUTS: dict[Layout, _Known] = {
+    "acdc": _Known(acdc.scan, ACDC),
+    "mnms2": _Known(mnms2.scan, MNMS2),
+    "emidec": _Known(emidec.scan, EMIDEC, LESIONS),
+}
 
 
 @dataclass(frozen=True)
@@ -90,12 +106,7 @@ def recognised(folder: Path) -> Layout:
     """The layout of a data set's folder. Raises ValueError for none that is known, or several."""
     if nnunet.is_one(folder):
         return "nnunet"
-    finders: dict[Layout, Scan] = {
-        "acdc": acdc.scan(folder),
-        "mnms2": mnms2.scan(folder),
-        "emidec": emidec.scan(folder),
-    }
-    found = [layout for layout, scan in finders.items() if scan.subjects]
+    found = [layout for layout, known in LAYOUTS.items() if known.scan(folder).subjects]
     if len(found) != 1:
         raise ValueError(
             f"{folder}: found {' and '.join(found) or 'no known layout'}; expected ACDC's, M&Ms-2's, EMIDEC's or "
@@ -113,11 +124,8 @@ def _data_set(folder: Path, layout: Layout) -> TrainingSet:
     if layout == "nnunet":
         dataset = nnunet.scan(folder)
         return TrainingSet(layout, _labelled(dataset.scan), dataset.labels)
-    if layout == "emidec":
-        return TrainingSet(layout, _labelled(emidec.scan(folder)), EMIDEC, LESIONS, LESIONS)
-    if layout == "acdc":
-        return TrainingSet(layout, _labelled(acdc.scan(folder)), ACDC)
-    return TrainingSet(layout, _labelled(mnms2.scan(folder)), MNMS2)
+    known = LAYOUTS[layout]
+    return TrainingSet(layout, _labelled(known.scan(folder)), known.labels, known.lesions, known.lesions)
 
 
 def _folders(config: SegmentationConfig) -> TrainingSet:

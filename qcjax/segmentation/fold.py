@@ -26,12 +26,11 @@ from qcjax.train.journal import Journal
 from qcjax.train.loop import fit
 from qcjax.train.loop import stream as key_of
 from qcjax.train.stage import LOSS, Record, Stage
-from qcjax.train.state import TrainState, adam, average, create
+from qcjax.train.state import CLIP, TrainState, adam, average, create
 from qcjax.train.updates import make_supervised_update
 from qcjax.train.validation import mean_dice
 from qcjax.typing import Array, Float, Integer, PRNGKey, Variables
 
-CLIP = 12.0  # of the gradient's norm
 WATCHED_CASES = 10  # of a fold's own, looked at after every epoch; nothing is chosen by them
 INTENSITY = Intensity()
 

@@ -1,6 +1,6 @@
 """What a training's page says of predicted quality: predicted against real Dice, risk against coverage, groups."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,40 +60,53 @@ def _table(caption: str, rows: Sequence[tuple[str, Row]]) -> Table:
     return Table(caption, list(HEADER), cells, note)
 
 
-@matplotlib.rc_context(style.STYLE)
 def draw_reliability(
     records: Sequence[Record], estimates: Estimates, structures: Sequence[Structure], path: Path
 ) -> Path:
     """Real against predicted Dice, a dot for each mask; crosses lie below their lower bound."""
-    figure, rows = style.new_figure(3.0, 1, len(structures))
-    for axis, s in zip(rows[0], structures, strict=True):
-        predicted, low, real = _dice(records, estimates, s.key)
+
+    def draw(axis: Any, colour: Any, predicted: np.ndarray, low: np.ndarray, real: np.ndarray) -> None:
         held = real >= low
-        axis.scatter(predicted[held], real[held], s=8, color=s.colour, edgecolors="none")
+        axis.scatter(predicted[held], real[held], s=8, color=colour, edgecolors="none")
         axis.scatter(predicted[~held], real[~held], s=18, color=style.INK, marker="x", linewidths=1)
         least = max(0.0, min(predicted.min(initial=1), real.min(initial=1)) - 0.02)
         axis.plot([least, 1], [least, 1], color="0.4", linewidth=1)
-        axis.set_title(s.key.upper())
-        axis.set_xlabel("predicted Dice")
-    rows[0][0].set_ylabel("real Dice")
-    return style.save(figure, path, dpi=110)
+
+    return _draw_each(records, estimates, structures, draw, ("predicted Dice", "real Dice"), path)
 
 
-@matplotlib.rc_context(style.STYLE)
 def draw_risk(
     records: Sequence[Record], estimates: Estimates, structures: Sequence[Structure], path: Path
 ) -> Path:
     """Mean 1 − Dice of the masks that are accepted first, by predicted Dice (line) and by the real one (dashes)."""
-    figure, rows = style.new_figure(3.0, 1, len(structures))
-    for axis, s in zip(rows[0], structures, strict=True):
-        predicted, _, real = _dice(records, estimates, s.key)
+
+    def draw(axis: Any, colour: Any, predicted: np.ndarray, low: np.ndarray, real: np.ndarray) -> None:
         if len(real):
             for score, dash in ((predicted, "-"), (real, "--")):
                 curve = risk_coverage(score, 1 - real)
-                axis.plot(curve.coverage, curve.risk, color=s.colour, linestyle=dash)
+                axis.plot(curve.coverage, curve.risk, color=colour, linestyle=dash)
+
+    return _draw_each(
+        records, estimates, structures, draw, ("share accepted", "mean 1 − Dice of these"), path
+    )
+
+
+@matplotlib.rc_context(style.STYLE)
+def _draw_each(
+    records: Sequence[Record],
+    estimates: Estimates,
+    structures: Sequence[Structure],
+    draw: Callable[[Any, Any, np.ndarray, np.ndarray, np.ndarray], None],
+    words: tuple[str, str],
+    path: Path,
+) -> Path:
+    """A panel for each structure: axes, its colour, and predicted Dice, bound and real Dice of its masks."""
+    figure, rows = style.new_figure(3.0, 1, len(structures))
+    for axis, s in zip(rows[0], structures, strict=True):
+        draw(axis, s.colour, *_dice(records, estimates, s.key))
         axis.set_title(s.key.upper())
-        axis.set_xlabel("share accepted")
-    rows[0][0].set_ylabel("mean 1 − Dice of these")
+        axis.set_xlabel(words[0])
+    rows[0][0].set_ylabel(words[1])
     return style.save(figure, path, dpi=110)
 
 

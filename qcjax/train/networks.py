@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from qcjax import losses
 from qcjax.config import Mnms2Config
+from qcjax.config.values import Optimiser
 from qcjax.data.augment import REFINEMENT_MASKS, Augmentation, augment_batch
 from qcjax.data.augment_intensity import Intensity, change_intensity
 from qcjax.data.batches import Batch, sample_keys
@@ -20,11 +21,10 @@ from qcjax.runtime.devices import BROADCAST, REPLICATED, SHARDED, Devices
 from qcjax.train import updates
 from qcjax.train.autoencoder import compile_step
 from qcjax.train.nonfinite import skip_nonfinite
-from qcjax.train.state import TrainState, adam, sgd
+from qcjax.train.state import CLIP, OPTIMISERS, TrainState, adam
 from qcjax.typing import Array
 
 NNUNET_RATE, ACDC_UNET_RATE = 0.01, 5e-4
-CLIP = 12.0  # of the gradient's norm
 INTENSITY = Intensity()
 
 
@@ -45,8 +45,9 @@ class Networks:
         else:
             sizes = {} if width is None else dict(width=width)
             self.segmenter = AcdcUNet(random_bias=config.method.random_bias, **sizes, **common)
-        optimiser = config.supervised.optimiser or ("sgd" if name == "nnunet" else "adam")
-        self.tx = sgd(clip=CLIP) if optimiser == "sgd" else adam(clip=CLIP)
+        usual: Optimiser = "sgd" if name == "nnunet" else "adam"
+        optimiser = config.supervised.optimiser or usual
+        self.tx = OPTIMISERS[optimiser](clip=CLIP)
         self.autoencoder = MaskAutoencoder(
             width=config.autoencoder.width,
             latent=config.autoencoder.latent,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from qcjax.config.values import Optimiser
 from qcjax.typing import AnyArray, Array, Float, PRNGKey, Variables
 
 
@@ -107,6 +108,10 @@ def adam(weight_decay: float = 1e-5, clip: float | None = None) -> optax.Gradien
     if clip is not None:
         steps.insert(0, optax.clip_by_global_norm(clip))
     return optax.chain(*steps)
+
+
+CLIP = 12.0  # of the gradient's norm
+OPTIMISERS: dict[Optimiser, Callable[..., optax.GradientTransformation]] = {"sgd": sgd, "adam": adam}
 
 
 def _promoting(tx: optax.GradientTransformation) -> optax.GradientTransformation:

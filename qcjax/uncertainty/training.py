@@ -30,7 +30,7 @@ from qcjax.train.journal import Journal
 from qcjax.train.loop import fit, stream
 from qcjax.train.nonfinite import skip_nonfinite
 from qcjax.train.stage import LOSS, Record, Stage
-from qcjax.train.state import TrainState, adam, create, sgd
+from qcjax.train.state import CLIP, OPTIMISERS, TrainState, create
 from qcjax.typing import Array, Bool, Float, Integer, PRNGKey, Variables
 
 STAGE = "segmenter"
@@ -61,7 +61,7 @@ class VolumeNetwork:
         self.segmentation_loss = replace(
             losses.SEGMENTATION, lambda_dice=training.lambda_dice, lambda_ce=training.lambda_ce
         )
-        self.tx = sgd() if training.optimiser == "sgd" else adam(clip=12.0)
+        self.tx = OPTIMISERS[training.optimiser](clip=CLIP)
         self._steps: dict[int, Callable[..., Any]] = {}
         self.take = Batcher(devices, take_volumes, volume_batch)
         self._alone = devices.alone()  # each process predicts volumes of its own
