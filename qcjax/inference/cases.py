@@ -115,6 +115,13 @@ class CaseStream(Generic[F, P, R]):
                 line = self.stages.judge(case.file, case.found, result)  # type: ignore[arg-type]
             except Exception as error:
                 line = self._failed(error)
+        return self._whole(case, line, case.seconds + seconds + time.monotonic() - started)
+
+    def lost(self, file: F, why: str) -> Line:
+        """The line of a case that no process came to the end of; what an earlier run left of it is taken away."""
+        return self._whole(_Case(file, file_version(file.path), 0.0), self.stages.error(why, True), 0.0)
+
+    def _whole(self, case: _Case[F, P], line: Line, seconds: float) -> Line:
         if line["status"] == "error":
             with suppress(OSError, ValueError):  # a name that is refused has none
                 for path in self.stages.outputs(case.file.name):
@@ -124,7 +131,7 @@ class CaseStream(Generic[F, P, R]):
             "path": str(case.file.path),
             "size": case.version[0],
             "mtime_ns": case.version[1],
-            "seconds": round(case.seconds + seconds + time.monotonic() - started, 4),
+            "seconds": round(seconds, 4),
             **line,
         }
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from qcjax.runtime.files import read_object, version_of, write_json
 from qcjax.runtime.line_journal import Line, to_json
-from qcjax.runtime.lock import in_turn
 
 STATUSES = ("erroneous", "suspicious", "", "error")
 ABSENT = (-1, -1)  # size and time of a file that isn't there
@@ -99,21 +98,15 @@ def keep_settings(path: Path, settings: Mapping[str, Any], movable: str, what: s
       ValueError: other settings are there (says which), or a damaged file.
     """
     ours = strict(settings)
-
-    def differ() -> bool:
-        theirs = strict(read_object(path, f"the settings of these {what}")) if path.exists() else {}
-        keys = [k for k in ours if k != movable and ours[k] != theirs.get(k)] if theirs else []
-        if keys:
-            found = ", ".join(f"{k} = {theirs.get(k)} (now {ours[k]})" for k in keys)
-            raise ValueError(
-                f"{path.parent}: holds {what} with {found}; choose another --out, or the same options"
-            )
-        return theirs != ours
-
-    if differ():
-        with in_turn(path.parent):  # several processes may begin together
-            if differ():
-                write_json(path, ours)
+    theirs = strict(read_object(path, f"the settings of these {what}")) if path.exists() else {}
+    keys = [k for k in ours if k != movable and ours[k] != theirs.get(k)] if theirs else []
+    if keys:
+        found = ", ".join(f"{k} = {theirs.get(k)} (now {ours[k]})" for k in keys)
+        raise ValueError(
+            f"{path.parent}: holds {what} with {found}; choose another --out, or the same options"
+        )
+    if theirs != ours:
+        write_json(path, ours)
 
 
 def strict(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,8 +14,8 @@ E = TypeVar("E")
 class LineJournal(Generic[E]):
     """Only an entry of each line stays in memory; the last line of a key counts, one that a kill cut short doesn't."""
 
-    def __init__(self, path: Path, entry: Callable[[Line, int], tuple[str, E]], theirs: bool = False) -> None:
-        """Read what is there, and make the file if need be; one of another process (`theirs`) is left as it is.
+    def __init__(self, path: Path, entry: Callable[[Line, int], tuple[str, E]]) -> None:
+        """Read what is there, and make the file if need be.
 
         Args:
           entry: (line, where it begins in the file) -> its key and entry; a ValueError, KeyError or TypeError of it
@@ -23,14 +23,12 @@ class LineJournal(Generic[E]):
         """
         self.path, self._entry = path, entry
         self.entries: dict[str, E] = {}
-        if not theirs:
-            path.touch()
+        path.touch()
         end = 0
-        with path.open("rb" if theirs else "r+b") as file:
+        with path.open("r+b") as file:
             for text in file:
                 if not text.endswith(b"\n"):
-                    if not theirs:
-                        file.truncate(end)
+                    file.truncate(end)
                     break
                 with suppress(ValueError, KeyError, TypeError):
                     self._note(json.loads(text), end)

@@ -4,8 +4,6 @@ import errno
 import json
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -14,9 +12,8 @@ from filelock import FileLock, Timeout
 
 from qcjax.runtime.progress import say
 
-LOCK, HOLDER, TURN = ".lock", ".holder", ".turn"
+LOCK, HOLDER = ".lock", ".holder"
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-_ASKING_SECONDS = 0.5  # who only asks has a lock for less than this
 
 
 class _Held(NamedTuple):
@@ -45,7 +42,7 @@ def lock_folder(folder: Path) -> None:
         _held.pop(folder).lock.release(force=True)  # the folder was removed, and made anew
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = _acquired(path, _ASKING_SECONDS)
+        lock = _acquired(path)
         if lock is None:
             say(
                 f"warning: {folder}: this file system has no locks, so see to it that no other run uses the folder"
@@ -63,45 +60,9 @@ def lock_folder(folder: Path) -> None:
     _held[folder] = _Held(lock, _identity(path))
 
 
-def unlock_folder(folder: Path) -> None:
-    """Give back what `lock_folder` took; nothing where it didn't."""
-    held = _held.pop(folder.resolve(), None)
-    if held is not None:
-        held.lock.release(force=True)
-
-
-def holder(folder: Path) -> str | None:
-    """Which other process has a folder, where, and since when; None where none has, or no one can tell."""
-    folder = folder.resolve()
-    path = folder / LOCK
-    if not path.exists() or (folder in _held and _held[folder].identity == _identity(path)):
-        return None
-    try:
-        lock = _acquired(path, _ASKING_SECONDS)
-    except Timeout:
-        return _who(folder)
-    if lock is not None:
-        lock.release()
-    return None
-
-
-@contextmanager
-def in_turn(folder: Path) -> Iterator[bool]:
-    """Wait until no other process is in here with the same folder, which exists.
-
-    Yields whether that is certain: False, at once, on a file system without locks.
-    """
-    lock = _acquired(folder / TURN, -1)
-    try:
-        yield lock is not None
-    finally:
-        if lock is not None:
-            lock.release()
-
-
-def _acquired(path: Path, timeout: float) -> FileLock | None:
+def _acquired(path: Path) -> FileLock | None:
     """A lock on a file, which is made; None on a file system without locks. Raises Timeout where another has it."""
-    lock = FileLock(path, timeout, thread_local=False, poll_interval=0.02, fallback_to_soft=False)
+    lock = FileLock(path, 0, thread_local=False, poll_interval=0.02, fallback_to_soft=False)
     try:
         lock.acquire()
     except OSError as error:

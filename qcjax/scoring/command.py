@@ -31,7 +31,8 @@ def score(
     accept: float = 0.8,
     coverage: float = 0.9,
     pictures: int = 40,
-    share: Annotated[str | None, tyro.conf.arg(metavar="2/8")] = None,
+    workers: int | None = None,
+    scheduler: Annotated[str | None, tyro.conf.arg(metavar="tcp://HOST:PORT")] = None,
     allow_missing_images: bool = False,
     devices: int | None = None,
 ) -> int:
@@ -46,10 +47,6 @@ def score(
     distance of every structure are predicted, each with a bound that holds for --coverage of the masks that are like
     those which the model learnt from, and it is decided: accept, review or reject. For masks of another tool, calibrate
     first: `qcjax calibrate`.
-
-    Several processes can take a share of the masks each, --share 1/8 to 8/8, with all other options alike: on one
-    machine, or on many with common folders. The share that ends last writes the tables of all. One that died is
-    started again with its own --share; or a start without --share does all that is left.
 
     The exit code is 0, or 1 where it couldn't start or go on; with --fail-on it is 2 where a case is flagged so, or
     couldn't be scored, or lacks its image of --images; 75 after SIGTERM and 130 after Ctrl-C: started again, it goes
@@ -69,7 +66,7 @@ def score(
         same folder.
       labels: The value of each structure in the masks; by default that of the masks that the monitor was
         trained on.
-      fail_on: Exit with code 2 where a case is at least so bad, or couldn't be scored; of a share, one of its own.
+      fail_on: Exit with code 2 where a case is at least so bad, or couldn't be scored.
       hd_limit_mm: A structure is suspicious where its pseudo Hausdorff distance is above this; in voxels for a
         monitor of preset original, which measures in them.
       dc_limit: A structure is suspicious where its pseudo Dice is below this.
@@ -79,28 +76,30 @@ def score(
         rejected where not even the predicted Dice is, else to be reviewed.
       coverage: With --model, the probability with which each bound holds.
       pictures: How many cases are pictured in the report, the most doubtful first; the others are in its table.
-      share: Score only this share of the masks, such as 2/8, the second of eight.
+      workers: Spread the masks over so many processes of this machine (extra cluster). What one had in hand when it
+        died is done by others.
+      scheduler: Spread them over the workers of this Dask scheduler, which have the same folders under the same names.
       allow_missing_images: With --images and --fail-on, a mask without an image that can be used is no failure.
-      devices: How many devices to use; all by default.
+      devices: How many devices to use, or each worker; all by default.
     """
     from qcjax.inference.monitor import Monitor
     from qcjax.runtime import jax_setup
+    from qcjax.runtime.cluster import cluster_of
     from qcjax.scoring.score import Outcome, ScoringRun
-    from qcjax.scoring.share import Share
 
     jax_setup.prepare()
     try:
         values = parse_labels(labels) if labels is not None else None
-        part = Share.parse(share) if share is not None else None
-        loaded = Monitor.load(_judging(monitor, model), devices)
+        cluster = cluster_of(workers, scheduler)
+        loaded = Monitor.load(_judging(monitor, model), None if cluster else devices)
         expectation = None if model is None else _expectation(model, accept, coverage)
         limits = hd_limit_mm, dc_limit, doubt_limit
-        scoring = ScoringRun.open(loaded, masks, out, values, images, *limits, part, expectation)
+        scoring = ScoringRun.open(loaded, masks, out, values, images, *limits, expectation)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     ended: list[Outcome] = []
-    code = exit_code(lambda: ended.append(scoring.run(pictures)))
+    code = exit_code(lambda: ended.append(scoring.run(pictures, cluster, devices)))
     if code:
         return code
     scores = ended[0]
@@ -112,20 +111,16 @@ def score(
     if len(scores.flagged) > FLAGGED_LISTED:
         console.print(f"... and {len(scores.flagged) - FLAGGED_LISTED} more, in scores.csv")
     counts = ", ".join(f"{scores.summary[name]} {name}" for name in ("erroneous", "suspicious", "untouched"))
-    console.print(
-        f"{f'Share {share}: ' if share else ''}{count_of(scores.summary['cases'], 'mask')}: {counts}"
-    )
+    console.print(f"{count_of(scores.summary['cases'], 'mask')}: {counts}")
     if any(scores.summary["decisions"].values()):
         decided = ", ".join(f"{name} {n}" for name, n in scores.summary["decisions"].items())
         console.print(f"By the lower bound of the predicted Dice: {decided}")
-    if scores.complete:
-        console.print(printable(f"Report: {out / 'report.html'}"), markup=False)
-    told = "says" if scores.complete else "will say"
+    console.print(printable(f"Report: {out / 'report.html'}"), markup=False)
     for name, what in (
-        ("errors", f"couldn't be scored; scores.csv {told} why"),
-        ("without_image", f"judged without an image, of which none could be used; scores.csv {told} why"),
+        ("errors", "couldn't be scored; scores.csv says why"),
+        ("without_image", "judged without an image, of which none could be used; scores.csv says why"),
         ("seem_swapped", "with rv within the myocardium and lv beside it: lv and rv seem swapped (--labels)"),
-        ("with_unusual_geometry", f"of unusual geometry; the column geometry of scores.csv {told} how"),
+        ("with_unusual_geometry", "of unusual geometry; the column geometry of scores.csv says how"),
     ):
         if scores.summary[name]:
             print(f"{count_of(scores.summary[name], 'mask')} {what}", file=sys.stderr)

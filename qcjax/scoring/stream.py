@@ -12,13 +12,16 @@ from qcjax.data.mask_cohort import MaskCase
 from qcjax.data.subject import Volume
 from qcjax.data.write import write_labels
 from qcjax.inference.cases import CaseStages, CaseStream, in_words
-from qcjax.inference.monitor import Monitor, Prepared, Score
+from qcjax.inference.entries import sha256
+from qcjax.inference.monitor import DESCRIPTION, WEIGHTS, Monitor, Prepared, Score
 from qcjax.inference.signals import signals_of
 from qcjax.labels import label_mapping
 from qcjax.metrics.clinical import volume_ml
 from qcjax.qc import contrast
 from qcjax.qc.label_order import seems_swapped
-from qcjax.quality.model import Expectation
+from qcjax.quality.model import Expectation, QualityModel
+from qcjax.runtime import jax_setup
+from qcjax.runtime.cluster import Cluster, kept_open, spread
 from qcjax.runtime.line_journal import Line
 from qcjax.scoring.table import error_line, output_paths, score_line
 
@@ -52,16 +55,41 @@ class Stream:
         self.expectation = expectation
         self.monitor, self.out, self.images = monitor, out, images
         self.limits, self.doubt_limit = (hd_limit_mm, dc_limit), doubt_limit
-        self.mapping = label_mapping(monitor.structures, labels)
+        self.labels, self.mapping = dict(labels), label_mapping(monitor.structures, labels)
         # id of a structure -> value in the files
         self._values = np.zeros(1 + max(self.mapping.values()), np.min_scalar_type(max(self.mapping)))
         for value, label in self.mapping.items():
             self._values[label] = value
+        stages = CaseStages(self._outputs, self._read, self._reconstruct, self._judge, error_line)
+        self.cases = CaseStream(stages, GROUP, lambda case: 1, ahead=GROUP)
 
     def lines(self, files: Iterable[MaskCase]) -> Iterator[Line]:
         """The cases' lines in order."""
-        stages = CaseStages(self._outputs, self._read, self._reconstruct, self._judge, error_line)
-        return CaseStream(stages, GROUP, lambda case: 1, ahead=GROUP).lines(files)
+        return self.cases.lines(files)
+
+    def spread_lines(
+        self, files: Iterable[MaskCase], cluster: Cluster, devices: int | None
+    ) -> Iterator[Line]:
+        """The cases' lines as they come from the workers of a cluster, which have the same folders.
+
+        Args:
+          devices: how many each worker uses; None: all that it has.
+        """
+        folder, expected = self.monitor.run.absolute(), self.expectation
+        job = {
+            "monitor": str(folder),
+            "monitor_sha256": monitor_sha256(folder),
+            "out": str(self.out.absolute()),
+            "labels": self.labels,
+            "limits": [*self.limits, self.doubt_limit],
+            "images": None if self.images is None else str(self.images.folder.absolute()),
+            # a monitor that belongs to a model lies in its folder
+            "model": None if expected is None else str(folder.parent),
+            "expected": {} if expected is None else expected.settings,
+            "devices": devices,
+        }
+        cases = ({"name": f.name, "group": f.group, "path": str(f.path)} for f in files)
+        return spread(cluster, work, job, cases, lambda case, why: self.cases.lost(_file(case), why))
 
     def _outputs(self, name: str) -> list[Path]:
         return [self.out / path for path in output_paths(name)]
@@ -111,6 +139,44 @@ class Stream:
         absent = [not (mask.array == s.id).any() for s in score.structures]
         lost = [a and s.key in erroneous for a, s in zip(absent, score.structures, strict=True)]
         return self.expectation.columns(signals_of(mask.array, mask.spacing_mm, score), absent, lost)
+
+
+def work(job: Line, cases: Sequence[Line]) -> list[Line]:
+    """What a worker of a cluster does: the lines of some masks, by what `spread_lines` sends.
+
+    Raises:
+      FileNotFoundError: the worker doesn't see a folder.
+      ValueError: it sees another monitor or model, or has fewer devices.
+    """
+    return list(kept_open(job, _opened).lines([_file(case) for case in cases]))
+
+
+def _opened(job: Line) -> Stream:
+    jax_setup.prepare()
+    monitor, expectation = Monitor.load(Path(job["monitor"]), job["devices"]), None
+    if job["model"] is not None:
+        quality = QualityModel.load(Path(job["model"]))
+        if quality is not None:
+            expectation = Expectation(quality, job["expected"]["accept"], job["expected"]["coverage"])
+    if (
+        monitor_sha256(monitor.run) != job["monitor_sha256"]
+        or (expectation.settings if expectation else {}) != job["expected"]
+    ):
+        raise ValueError(
+            f"{monitor.run}: another monitor found by a worker, expected the same files everywhere"
+        )
+    images = None if job["images"] is None else Images(Path(job["images"]))
+    hd, dc, doubt = job["limits"]
+    return Stream(monitor, Path(job["out"]), job["labels"], hd, dc, images, doubt, expectation)
+
+
+def _file(case: Line) -> MaskCase:
+    return MaskCase(case["name"], case["group"], Path(case["path"]))
+
+
+def monitor_sha256(run: Path) -> str:
+    """The SHA-256 of a monitor's files."""
+    return sha256(run, (DESCRIPTION, WEIGHTS))
 
 
 def case_key(file: MaskCase) -> str:

@@ -45,9 +45,9 @@ AS_STORED = Axes()
 class ScoreJournal(LineJournal[Entry]):
     """`scores.jsonl`: a line per case, the last one of a mask's path counts."""
 
-    def __init__(self, path: Path, theirs: bool = False) -> None:
-        """Read what is there; the journal of another process (`theirs`) is left as it is."""
-        super().__init__(path, _entry, theirs)
+    def __init__(self, path: Path) -> None:
+        """Read what is there."""
+        super().__init__(path, _entry)
 
     def lines_of(self, entries: Iterable[Entry]) -> Iterator[Line]:
         """The lines of some cases, in their order."""

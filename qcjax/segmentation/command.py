@@ -211,6 +211,8 @@ def segment(
     accept: float = 0.8,
     coverage: float = 0.9,
     pictures: int = 40,
+    workers: int | None = None,
+    scheduler: Annotated[str | None, tyro.conf.arg(metavar="tcp://HOST:PORT")] = None,
     devices: int | None = None,
 ) -> int:
     """Segment a folder of images, and tell which masks to distrust.
@@ -246,9 +248,13 @@ def segment(
         even the predicted Dice is, else to be reviewed.
       coverage: The probability with which each bound holds.
       pictures: How many images are pictured in the report, the most doubtful first.
-      devices: How many devices to use; all by default.
+      workers: Spread the images over so many processes of this machine (extra cluster). What one had in hand when it
+        died is done by others.
+      scheduler: Spread them over the workers of this Dask scheduler, which have the same folders under the same names.
+      devices: How many devices to use, or each worker; all by default.
     """
     from qcjax.runtime import jax_setup
+    from qcjax.runtime.cluster import cluster_of
     from qcjax.segmentation.model import Model
     from qcjax.segmentation.segment import Segmentation
     from qcjax.segmentation.settings import Limits
@@ -257,7 +263,8 @@ def segment(
     ended: list[Outcome] = []
 
     def run() -> None:
-        loaded = Model.load(model, devices)
+        cluster = cluster_of(workers, scheduler)
+        loaded = Model.load(model, None if cluster else devices)
         if loaded.description.get("licence"):
             print(f"The model: {loaded.description['licence']}")
         if loaded.quality is None:
@@ -265,7 +272,8 @@ def segment(
                 "The model predicts no quality: it has no quality.json, as one of fewer than 9 subjects has none"
             )
         limits = Limits(hd_limit_mm, dc_limit, accept, coverage)
-        ended.append(Segmentation.open(loaded, images, out, pairs, limits, bodies).run(pictures))
+        opened = Segmentation.open(loaded, images, out, pairs, limits, bodies)
+        ended.append(opened.run(pictures, cluster, devices))
 
     code = exit_code(run)
     if code:

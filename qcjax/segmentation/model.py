@@ -24,6 +24,7 @@ from qcjax.qc import Flag
 from qcjax.qc.components import keep_largest
 from qcjax.qc.confidence import ConfidenceSums, confidence_sums
 from qcjax.quality.model import COVERAGE, Estimate, QualityModel
+from qcjax.quality.model import FILE as QUALITY
 from qcjax.runtime.devices import REPLICATED, SHARDED, Devices, half
 from qcjax.segmentation.lost_spacing import likely_pixel_mm, looks_lost
 from qcjax.segmentation.turns import judge_turned
@@ -294,6 +295,11 @@ class Model:
         signals = signals_of(mask, prepared.spacing_mm, score, sums)
         absent = [not (mask == s.id).any() for s in self.structures]
         return self.quality.estimates(signals, absent, "segmented", coverage)
+
+
+def files_of(folder: Path) -> list[str]:
+    """The files of a model that decide about its results; not every model predicts quality."""
+    return [DESCRIPTION, WEIGHTS, *([QUALITY] if (folder / QUALITY).is_file() else [])]
 
 
 def _volume(image: np.ndarray, spacing_mm: Sequence[float]) -> Volume:

@@ -9,14 +9,14 @@ from typing import Any
 from qcjax.data.files import MASKS
 from qcjax.inference.entries import Entry, keep_settings, sha256, strict
 from qcjax.quality.drift import drifts, in_words
-from qcjax.quality.model import FILE as QUALITY
 from qcjax.runtime import jax_setup
+from qcjax.runtime.cluster import Cluster
 from qcjax.runtime.files import write_json
 from qcjax.runtime.line_journal import LineJournal
 from qcjax.runtime.lock import lock_folder
 from qcjax.runtime.progress import bar, say
 from qcjax.segmentation.inputs import Image, Pair, find_images, find_pairs
-from qcjax.segmentation.model import DESCRIPTION, WEIGHTS, Model
+from qcjax.segmentation.model import Model, files_of
 from qcjax.segmentation.page import write_segments_page
 from qcjax.segmentation.settings import Limits
 from qcjax.segmentation.stream import Stream
@@ -93,7 +93,7 @@ class Segmentation:
         limits = limits or Limits()
         settings = {
             "model": str(model.folder.absolute()),
-            "model_sha256": sha256(model.folder, _files(model.folder)),
+            "model_sha256": sha256(model.folder, files_of(model.folder)),
             "images": str(images),
             **{name: str(value) for name, value in asdict(limits).items()},
         }
@@ -102,19 +102,22 @@ class Segmentation:
         keep_settings(out / MASKS, settings, "model", "masks")
         return cls(model, found, paired, out, settings, limits, left_out, surfaces)
 
-    def run(self, pictures: int = 40) -> Outcome:
+    def run(self, pictures: int = 40, cluster: Cluster | None = None, devices: int | None = None) -> Outcome:
         """Segment what isn't segmented yet; write `cases.csv`, `subjects.csv`, `summary.json` and `report.html`.
 
         Args:
           pictures: of images in the report, at most, the most doubtful first.
+          cluster: whose workers segment; None: this process does.
+          devices: of each worker; all by default.
         """
         todo = [image for image in self.images if not self._stands(image)]
         if len(todo) < len(self.images):
             say(f"Going on: {len(self.images) - len(todo)} of {len(self.images)} images are done")
         stream = Stream(self.model, self.out, self.limits)
+        lines = stream.lines(todo) if cluster is None else stream.spread_lines(todo, cluster, devices)
         started = time.monotonic()
         with bar("Images segmented", len(todo)) as advance:
-            for line in stream.lines(todo):
+            for line in lines:
                 self.journal.append(line)
                 advance()
         wall = time.monotonic() - started
@@ -151,8 +154,3 @@ class Segmentation:
         if entry is None or entry.retry:
             return False
         return entry.stands(image.path, [self.out / mask_path(image.name)])
-
-
-def _files(model: Path) -> list[str]:
-    """Those that decide about the results; not every model predicts quality."""
-    return [DESCRIPTION, WEIGHTS, *([QUALITY] if (model / QUALITY).is_file() else [])]

@@ -1,6 +1,7 @@
 """What `qcjax segment` does with each image: read, segment, judge, write; see `inference.cases`."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
@@ -8,10 +9,12 @@ from qcjax import qc
 from qcjax.data.cine import read_frames, write_label_frames
 from qcjax.data.findings import InvalidFile
 from qcjax.inference.cases import CaseStages, CaseStream
-from qcjax.inference.entries import worst_status
+from qcjax.inference.entries import sha256, worst_status
+from qcjax.runtime import jax_setup
+from qcjax.runtime.cluster import Cluster, kept_open, spread
 from qcjax.runtime.line_journal import Line
 from qcjax.segmentation.inputs import Image, whole_values
-from qcjax.segmentation.model import Model, Prediction, Prepared
+from qcjax.segmentation.model import Model, Prediction, Prepared, files_of
 from qcjax.segmentation.settings import Limits
 from qcjax.segmentation.table import error_line, frame_line, mask_path
 
@@ -25,11 +28,28 @@ class Stream:
 
     def __init__(self, model: Model, out: Path, limits: Limits) -> None:
         self.model, self.out, self.limits = model, out, limits
+        stages = CaseStages(self._outputs, self._read, self._predict, self._judge, error_line)
+        self.cases = CaseStream(stages, SLICES, _slices, ahead=1)
 
     def lines(self, images: Iterable[Image]) -> Iterator[Line]:
         """The images' lines in order."""
-        stages = CaseStages(self._outputs, self._read, self._predict, self._judge, error_line)
-        return CaseStream(stages, SLICES, _slices, ahead=1).lines(images)
+        return self.cases.lines(images)
+
+    def spread_lines(self, images: Iterable[Image], cluster: Cluster, devices: int | None) -> Iterator[Line]:
+        """The images' lines as they come from the workers of a cluster, which have the same folders.
+
+        Args:
+          devices: how many each worker uses; None: all that it has.
+        """
+        job = {
+            "model": str(self.model.folder.absolute()),
+            "model_sha256": sha256(self.model.folder, files_of(self.model.folder)),
+            "out": str(self.out.absolute()),
+            "limits": asdict(self.limits),
+            "devices": devices,
+        }
+        cases = ({"name": i.name, "path": str(i.path), "refused": i.refused} for i in images)
+        return spread(cluster, work, job, cases, lambda case, why: self.cases.lost(_image(case), why))
 
     def _outputs(self, name: str) -> list[Path]:
         return [self.out / mask_path(name)]
@@ -73,6 +93,30 @@ class Stream:
             "error": "",
             "retry": False,
         }
+
+
+def work(job: Line, cases: Sequence[Line]) -> list[Line]:
+    """What a worker of a cluster does: the lines of some images, by what `spread_lines` sends.
+
+    Raises:
+      FileNotFoundError: the worker doesn't see the model.
+      ValueError: it sees another one, or has fewer devices.
+    """
+    return list(kept_open(job, _opened).lines([_image(case) for case in cases]))
+
+
+def _opened(job: Line) -> Stream:
+    jax_setup.prepare()
+    model = Model.load(job["model"], job["devices"])
+    if sha256(model.folder, files_of(model.folder)) != job["model_sha256"]:
+        raise ValueError(
+            f"{model.folder}: another model found by a worker, expected the same files everywhere"
+        )
+    return Stream(model, Path(job["out"]), Limits(**job["limits"]))
+
+
+def _image(case: Line) -> Image:
+    return Image(case["name"], Path(case["path"]), case["refused"])
 
 
 def _slices(frames: Frames) -> int:

@@ -11,11 +11,8 @@ import numpy as np
 import pytest
 
 from qcjax import cli
-from qcjax.scoring.share import share_of
 from qcjax.scoring.table import COLUMNS, largest_doubt
 from tests.fake_monitor import KEYS, SPACING_MM, FakeMonitor, draw_mask, rows_of, save_mask, score
-
-WRONG_SHARES = ("0/8", "9/8", "x", "8", "1/0", "1.0/8", "1/8/8", "")
 
 
 def test_a_row_per_case_and_structure_in_the_order_of_the_names(
@@ -250,9 +247,10 @@ def test_exit_codes(
         (["--masks", "masks", "--labels", "lv"], "expected name=value"),
         (["--masks", "masks", "--images", "nowhere"], "nowhere"),
         (["--masks", "masks", "--out", "masks/p1_ED.nii.gz"], "p1_ED.nii.gz"),
-        *(
-            (["--masks", "masks", "--share", s], f"--share: '{s}' found, expected INDEX/COUNT")
-            for s in WRONG_SHARES
+        (["--masks", "masks", "--workers", "0"], "--workers: 0 found, expected at least 1"),
+        (
+            ["--masks", "masks", "--workers", "2", "--scheduler", "tcp://a:1"],
+            "both --workers and --scheduler found",
         ),
     ],
 )
@@ -269,28 +267,6 @@ def test_a_run_that_cannot_start_exits_with_1(
     monkeypatch.chdir(tmp_path)
     assert command("--out", "out", *args) == 1
     assert told in capsys.readouterr().err
-
-
-def test_shares_are_merged_by_the_last(
-    command: Callable[..., int], masks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    names = ("p1_ED", "p4_ED", "a/p2_ED", "a/b/p3_ES")
-
-    def indices(count: int) -> list[int]:
-        return [share_of(name, count).index for name in names]
-
-    count = next(n for n in range(4, 100) if len(set(indices(n))) == 4)  # each mask in a share of its own
-    options = ("--masks", masks, "--out", tmp_path / "out", "--pictures", "0", "--fail-on", "suspicious")
-    codes, printed = [], []
-    for index in (*indices(count), *(i for i in range(1, count + 1) if i not in indices(count))):
-        codes.append(command(*options, "--share", f"{index}/{count}"))
-        printed.append(capsys.readouterr().out)
-    assert codes == [0, 2, 2, 2] + [0] * (count - 4)  # each by its own masks
-    assert f"Share {indices(count)[0]}/{count}: 1 mask: 0 erroneous" in printed[0]
-    assert "Still to come: 1 mask of 1 share (" in printed[2] and "Report" not in printed[2]
-    assert "Still to come" not in printed[3] and "report.html" in printed[3]
-    assert command(*options) == 2
-    assert "Share" not in (out := capsys.readouterr().out) and "4 masks: 2 erroneous" in out
 
 
 def test_no_monitor_exits_with_1(masks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

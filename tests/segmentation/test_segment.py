@@ -11,12 +11,14 @@ import pytest
 
 import qcjax
 from qcjax.data.nifti import read_image
+from qcjax.runtime.cluster import Cluster
 from qcjax.segmentation.model import Model
 from qcjax.segmentation.segment import Outcome, Segmentation
 from qcjax.segmentation.settings import Limits
 from qcjax.segmentation.table import COLUMNS
 from qcjax.segmentation.views import Segmented, view
 from tests.browser import browser, check_widths, page
+from tests.cluster_work import one_killed_after
 from tests.headers import set_pixdim
 
 
@@ -75,6 +77,27 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def outcome(model: Model, mixed: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return segmented(model, mixed, tmp_path_factory.mktemp("masks"), 3)
+
+
+def test_workers_leave_what_one_process_does_though_one_is_killed(
+    model: Model, mixed: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    for i in range(4):
+        shutil.copytree(mixed, images / str(i))
+    one, two = tmp_path / "one", tmp_path / "two"
+    segmented(model, images, one)
+    with one_killed_after(two / "cases.jsonl") as killed:
+        found = Segmentation.open(model, images, two).run(0, Cluster(workers=2), 1)
+    assert killed and found.summary["images_in_this_run"] == 52
+    for table in ("cases.csv", "subjects.csv"):
+        assert (two / table).read_bytes() == (one / table).read_bytes()
+    names = [json.loads(line)["name"] for line in (two / "cases.jsonl").read_text().splitlines()]
+    assert len(names) == len(set(names)) == 52
+    masks = {path.relative_to(one): nib.load(path).get_fdata() for path in (one / "masks").rglob("*.nii.gz")}
+    assert len(masks) == 16
+    for name, mask in masks.items():
+        assert np.array_equal(nib.load(two / name).get_fdata(), mask)
 
 
 def test_every_image_becomes_rows_a_broken_one_a_row_that_says_why(outcome: Outcome) -> None:
