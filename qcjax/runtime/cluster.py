@@ -125,7 +125,7 @@ def _client(cluster: Cluster) -> Iterator[Any]:
             n_workers=cluster.workers,
             threads_per_worker=1,  # each has threads of its own for files
             memory_limit=0,  # pausing and killing by size is for the system
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any port: there may be others
             silence_logs=logging.CRITICAL,  # a worker that died is started again, its cases are done by others
         ) as local,
         distributed.Client(local) as client,

@@ -7,6 +7,7 @@ from typing import Any
 from qcjax.config import to_json
 from qcjax.config.segmentation import EFFORTS
 from qcjax.runtime.files import write_whole
+from qcjax.segmentation.heartbeats import heartbeat_table
 
 SIZES = ("folds", "epochs", "cycles", "width", "size", "patch", "spacing_mm")  # that the command line takes
 TEMPLATE = """\
@@ -45,7 +46,7 @@ cases with 95 % intervals by bootstrap over subjects. A new image is segmented b
 | --- | --- | --- | --- | --- | --- |
 {measures}
 
-The last epoch's mean weights are the model: nothing was chosen by these subjects. The monitor has seen the
+{heartbeats}The last epoch's mean weights are the model: nothing was chosen by these subjects. The monitor has seen the
 true masks of all folds but the first.
 
 ## How it was trained
@@ -87,6 +88,7 @@ def write_card(path: Path, description: Mapping[str, Any]) -> None:
             **{k: trained[k] for k in ("subjects", "cases", "slices", "layout")},
             diseases=_counted(trained["diseases"]),
             sites=_counted(trained["sites"]),
+            heartbeats=_heartbeats(description["heartbeats"]),
             measures="\n".join(_row(k, v) for k, v in description["cross_validated"].items()),
             **{
                 k: options[k]
@@ -128,6 +130,15 @@ def _row(key: str, found: Mapping[str, Any]) -> str:
     cells += [str(found["hd_mm"]["n_missing"])]
     cells += [f"{volume['bias']:+.1f} [{volume['low']:+.1f}, {volume['high']:+.1f}]"]
     return f"| {' | '.join(cells)} |"
+
+
+def _heartbeats(measured: Mapping[str, Any]) -> str:
+    """A table of what subjects with both phases come to; empty where there are none."""
+    table = heartbeat_table(measured)
+    if table is None:
+        return ""
+    lines = [table.header, ["---"] * len(table.header), *table.rows]
+    return "\n".join([f"{table.caption}.", "", *(f"| {' | '.join(line)} |" for line in lines), "", ""])
 
 
 def _number(cell: Mapping[str, Any], digits: int) -> str:

@@ -29,6 +29,8 @@ from qcjax.runtime.records import kept_record
 from qcjax.segmentation.card import write_card
 from qcjax.segmentation.dataset import TrainingSet, find_labelled, prepare_checked
 from qcjax.segmentation.fold import Fold, Recipe
+from qcjax.segmentation.heartbeats import FILE as HEARTBEATS
+from qcjax.segmentation.heartbeats import agreements, heartbeats, write_heartbeats
 from qcjax.segmentation.judge import (
     Example,
     Record,
@@ -168,6 +170,8 @@ class Training:
             (self.out / MONITOR).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(monitor.run / name, self.out / MONITOR / name)
         write_arrays(self.out / WEIGHTS, packed_weights(networks))
+        pairs = heartbeats(records)
+        write_heartbeats(self.work / HEARTBEATS, pairs)
         description: Record = {
             "format": FORMAT,
             "licence": config.licence,
@@ -182,6 +186,7 @@ class Training:
             "rv_direction": _pair(self.rv_direction()),
             "trained": about,
             "cross_validated": summarise(records, keys),
+            "heartbeats": agreements(pairs),
             "versions": jax_setup.versions(),
         }
         write_whole(self.out / DESCRIPTION, json.dumps(description, indent=2) + "\n")

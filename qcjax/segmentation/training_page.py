@@ -16,6 +16,7 @@ from qcjax.report.pictures import draw_inconsistency
 from qcjax.report.render import write_page
 from qcjax.report.table import Table, number, with_interval
 from qcjax.segmentation.dataset import TrainingSet
+from qcjax.segmentation.heartbeats import heartbeat_findings, heartbeat_table
 from qcjax.segmentation.judge import Example, Record, summarise
 from qcjax.segmentation.quality_page import (
     Estimates,
@@ -69,6 +70,7 @@ def write_training_page(
             "overall": _overall(measured),
             "groups": _group_tables(records, data),
             "agreement": _agreement(measured),
+            "heartbeats": heartbeat_table(description["heartbeats"]),
             "volumes": agree,
             "worst": _worst(records, list(data.labels)),
             "learning": drawn_pictures(
@@ -120,7 +122,7 @@ def _findings(description: Mapping[str, Any]) -> list[str]:
             f"{key.upper()}: Dice {with_interval(cell['dice'], 'mean', 3)}, "
             f"HD {with_interval(cell['hd_mm'], 'mean', 1)} mm, undefined in {cell['hd_mm']['n_missing']}."
         )
-    return sentences
+    return sentences + heartbeat_findings(description["heartbeats"])
 
 
 def _overall(measured: Mapping[str, Any]) -> Table:

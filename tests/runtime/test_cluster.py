@@ -20,7 +20,9 @@ def cases(count):
 @pytest.fixture(scope="module")
 def one():
     """A scheduler with one worker."""
-    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as local:
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+    ) as local:
         yield Cluster(scheduler=local.scheduler_address)
 
 
