@@ -7,7 +7,7 @@ import csv
 import gzip
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,43 +16,19 @@ import nibabel as nib
 import numpy as np
 from jaxtyping import Float, Float32
 
-from qcjax.runtime.files import write_whole, written_whole
+from qcjax.data.dicom_headers import Image, is_dicom, read_headers
+from qcjax.runtime.files import version_of, write_whole, written_whole
 
 PARALLEL = 1e-3  # how far unit vectors may differ
 SAME_PLACE_MM = 0.05
 UNEVEN = 0.05  # of the distance of slices
-COLUMNS = ("series", "file", "slices", "frames", "x_mm", "y_mm", "slice_mm", "frame_s", "reason")
+SIZES = ("slices", "frames", "x_mm", "y_mm", "slice_mm", "frame_s")
+COLUMNS = ("series", "file", *SIZES, "reason", "source")  # source: a hash of the files' sizes and times
+TABLE = "series.csv"
 
 
 class Refused(ValueError):
     """A series that is no stack or cine, in words that name no patient."""
-
-
-@dataclass(frozen=True)
-class Image:
-    """One image's header."""
-
-    path: Path
-    study: str
-    series: str
-    description: str
-    place_mm: Float[np.ndarray, " 3"]  # of the first pixel, as DICOM has it: to the left, back and head
-    directions: Float[np.ndarray, "3 2"]  # unit vectors along columns and rows of the picture: x and y
-    pixel_mm: tuple[float, float]  # x, y
-    shape: tuple[int, int]  # x, y
-    time_ms: float | None  # after the R wave
-    many: int  # images in the file
-    thickness_mm: float | None  # how far slices lie apart, or how thick they are
-
-    @property
-    def depth_mm(self) -> float:
-        """Where it lies along its normal."""
-        return float(np.cross(*self.directions.T) @ self.place_mm)
-
-    @property
-    def plane(self) -> tuple[Any, ...]:
-        """What images of one stack share."""
-        return self.study, self.description, self.shape, self.pixel_mm, tuple(self.directions.round(3).flat)
 
 
 @dataclass(frozen=True)
@@ -65,24 +41,17 @@ class Stack:
     frame_s: float  # 0 of a still image
 
 
-def find_series(folder: Path) -> dict[str, list[Image]]:
-    """The series in a folder and all below it, by a hash of their identifiers; other files are passed over.
+def find_series(files: Iterable[Path]) -> dict[str, list[Image]]:
+    """The series of some files, by a hash of their identifiers; what is no DICOM image is passed over.
 
     Slices that a scanner stored as a series each, in the same planes of one study, are one.
 
-    Raises:
-      FileNotFoundError: no such folder.
-      ValueError: no DICOM image in it, or pydicom isn't installed.
+    Raises ValueError where pydicom isn't installed.
     """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: found no such folder; expected one of DICOM files")
     found: dict[str, list[Image]] = defaultdict(list)
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        image = _read_header(path)
-        if image is not None:
+    for path in sorted(files):
+        for image in read_headers(path):
             found[image.series].append(image)
-    if not found:
-        raise ValueError(f"{folder}: found no DICOM images; expected some")
     single: dict[tuple[Any, ...], list[str]] = defaultdict(list)
     for series, images in found.items():
         if len({round(i.depth_mm, 1) for i in images}) == 1 and len({i.plane for i in images}) == 1:
@@ -94,34 +63,6 @@ def find_series(folder: Path) -> dict[str, list[Image]]:
     return {name: named[name] for name in sorted(named)}
 
 
-def _read_header(path: Path) -> Image | None:
-    try:
-        import pydicom
-    except ImportError as error:
-        raise ValueError(f"{error}; expected the extra: pip install 'qcjax[dicom]'") from error
-    try:
-        tags = pydicom.dcmread(path, stop_before_pixels=True)
-        orientation = np.array(tags.ImageOrientationPatient, float).reshape(2, 3).T
-        rows_mm, columns_mm = map(float, tags.PixelSpacing)
-        thickness = tags.get("SpacingBetweenSlices") or tags.get("SliceThickness")
-        time = tags.get("TriggerTime", tags.get("TemporalPositionIdentifier"))
-        return Image(
-            path,
-            str(tags.get("StudyInstanceUID", "")),
-            str(tags.SeriesInstanceUID),
-            str(tags.get("SeriesDescription", "")),
-            np.array(tags.ImagePositionPatient, float),
-            orientation,
-            (columns_mm, rows_mm),
-            (int(tags.Columns), int(tags.Rows)),
-            None if time is None else float(time),
-            int(tags.get("NumberOfFrames", 1)),
-            None if not thickness else float(thickness),
-        )
-    except (pydicom.errors.InvalidDicomError, AttributeError, TypeError, ValueError, OSError):
-        return None  # no DICOM, or no image with a place
-
-
 def read_stack(images: Sequence[Image]) -> Stack:
     """A series as a volume, its slices by place, its frames by trigger time.
 
@@ -131,7 +72,9 @@ def read_stack(images: Sequence[Image]) -> Stack:
     """
     first = images[0]
     if any(image.many > 1 for image in images):
-        raise Refused("several images in one file found; expected one image a file")
+        raise Refused(
+            "several images in one file found; expected the place of each, as enhanced DICOM has it"
+        )
     for what, values in (
         ("sizes", {i.shape for i in images}),
         ("pixel sizes", {i.pixel_mm for i in images}),
@@ -154,7 +97,8 @@ def read_stack(images: Sequence[Image]) -> Stack:
     lps = np.eye(4)
     lps[:3, :2] = first.directions * first.pixel_mm
     lps[:3, 2], lps[:3, 3] = step, places[0]
-    array = np.stack([np.stack([_pixels(i) for i in s], -1) for s in frames], 2)
+    files: dict[Path, Float32[np.ndarray, "n y x"]] = {}
+    array = np.stack([np.stack([_pixels(i, files) for i in s], -1) for s in frames], 2)
     times = [i.time_ms for i in frames[0] if i.time_ms is not None]
     frame_s = float(np.median(np.diff(times))) / 1000 if len(times) > 1 else 0.0
     return Stack(array, np.diag([-1, -1, 1, 1]) @ lps, (*first.pixel_mm, distance), frame_s)
@@ -194,43 +138,83 @@ def _thickness(image: Image) -> float:
     return image.thickness_mm
 
 
-def _pixels(image: Image) -> Float32[np.ndarray, "x y"]:
+def _pixels(image: Image, files: dict[Path, Float32[np.ndarray, "n y x"]]) -> Float32[np.ndarray, "x y"]:
+    """An image's pixels; those of a file of several are kept in `files`."""
     import SimpleITK as sitk  # noqa: N813
 
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        voxels = sitk.GetArrayFromImage(sitk.ReadImage(str(image.path)))
-    except RuntimeError:
-        raise Refused("an image whose pixels can't be read found; expected a sound file") from None
-    if voxels.shape != (1, *image.shape[::-1]):
-        raise Refused(f"pixels of shape {voxels.shape} found; expected grey ones, one image a file")
-    return voxels[0].T.astype(np.float32)
+    found = files.get(image.path)
+    if found is None:
+        sitk.ProcessObject.SetGlobalWarningDisplay(False)
+        try:
+            found = sitk.GetArrayFromImage(sitk.ReadImage(str(image.path))).astype(np.float32)
+        except RuntimeError:
+            raise Refused("an image whose pixels can't be read found; expected a sound file") from None
+        if found.ndim != 3 or found.shape[1:] != image.shape[::-1] or len(found) <= image.number:
+            raise Refused(f"pixels of shape {found.shape} found; expected grey ones, as the header says")
+        if len(found) > 1:
+            files[image.path] = found
+    return found[image.number].T
 
 
 def convert(folder: Path, out: Path) -> list[dict[str, Any]]:
     """Write each series of a folder as `series-….nii.gz`, and `series.csv`; its rows, with why a series is refused.
 
+    Raises:
+      FileNotFoundError: no such folder.
+      ValueError: no DICOM image in it, or pydicom isn't installed.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: found no such folder; expected one of DICOM files")
+    rows = convert_files((p for p in folder.rglob("*") if p.is_file() and is_dicom(p)), out)
+    if not rows:
+        raise ValueError(f"{folder}: found no DICOM images; expected some")
+    return rows
+
+
+def convert_files(files: Iterable[Path], out: Path) -> list[dict[str, Any]]:
+    """The same for some files; a series whose volume is there, of the same files, isn't read again.
+
     Raises what `find_series` raises.
     """
-    rows = []
-    for name, images in find_series(folder).items():
-        row: dict[str, Any] = dict.fromkeys(COLUMNS, "") | {"series": name}
-        try:
-            stack = read_stack(images)
-        except Refused as error:
-            rows.append(row | {"reason": str(error)})
-            continue
-        file = f"series-{name}.nii.gz"
-        write_whole(out / file, _nifti(stack))
-        spacing = dict(zip(COLUMNS[4:7], (round(v, 4) for v in stack.spacing_mm), strict=True))
-        _, _, slices, frames = stack.array.shape
-        shape = {"file": file, "slices": slices, "frames": frames, "frame_s": round(stack.frame_s, 4)}
-        rows.append(row | shape | spacing)
-    with written_whole(out / "series.csv") as partial, partial.open("w", newline="") as table:
-        writer = csv.DictWriter(table, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    known, rows = _known(out / TABLE), []
+    for name, images in find_series(files).items():
+        versions = sorted({(*(version_of(i.path) or ()), str(i.path)) for i in images})
+        source = hashlib.sha256(repr(versions).encode()).hexdigest()[:12]
+        row = known.get(name)
+        if row is None or row["source"] != source or (row["file"] and not (out / row["file"]).is_file()):
+            row = dict.fromkeys(COLUMNS, "") | {"series": name, "source": source}
+            row |= _converted(images, out, f"series-{name}.nii.gz")
+        rows.append(row)
+    if rows:
+        with written_whole(out / TABLE) as partial, partial.open("w", newline="") as table:
+            writer = csv.DictWriter(table, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
     return rows
+
+
+def _converted(images: Sequence[Image], out: Path, file: str) -> dict[str, Any]:
+    """What a series' row says of it, whose volume is written, unless it is refused."""
+    try:
+        stack = read_stack(images)
+    except Refused as error:
+        (out / file).unlink(missing_ok=True)  # of files that were there before
+        return {"reason": str(error)}
+    write_whole(out / file, _nifti(stack))
+    _, _, slices, frames = stack.array.shape
+    sizes = slices, frames, *(round(v, 4) for v in (*stack.spacing_mm, stack.frame_s))
+    return {"file": file, **dict(zip(SIZES, sizes, strict=True))}
+
+
+def _known(table: Path) -> dict[str, dict[str, Any]]:
+    """The rows that an earlier start left, by series."""
+    if not table.is_file():
+        return {}
+    with table.open(newline="") as file:
+        rows: list[dict[str, Any]] = [row for row in csv.DictReader(file) if set(row) == set(COLUMNS)]
+    for row in rows:
+        row |= {name: float(row[name]) if "." in row[name] else int(row[name]) for name in SIZES if row[name]}
+    return {row["series"]: row for row in rows}
 
 
 def _nifti(stack: Stack) -> bytes:

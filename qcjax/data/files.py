@@ -77,11 +77,16 @@ class LeftOut:
 
     def __str__(self) -> str:
         """E.g. ``2 images (a, b) and 1 link that leads nowhere (c)``; empty where there is nothing."""
+        return self.in_words(True)
+
+    def in_words(self, named: bool) -> str:
+        """The same, or without names."""
         parts = []
         for noun, names in self.found.items():
             some = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
             first, _, rest = noun.partition(" ")
-            parts.append(f"{count_of(len(names), first)}{f' {rest}' if rest else ''} ({some})")
+            counted = f"{count_of(len(names), first)}{f' {rest}' if rest else ''}"
+            parts.append(f"{counted} ({some})" if named else counted)
         return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 

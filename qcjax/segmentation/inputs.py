@@ -10,6 +10,8 @@ import numpy as np
 
 from qcjax.data.datasets import acdc
 from qcjax.data.datasets.masks import IMAGE_SUFFIXES
+from qcjax.data.dicom import convert_files
+from qcjax.data.dicom_headers import is_dicom
 from qcjax.data.files import ENDINGS, OTHER_VOLUMES, LeftOut, stem_of, walk
 from qcjax.data.findings import InvalidFile
 from qcjax.data.subject import PHASES
@@ -40,7 +42,36 @@ class Pair:
     es: str
 
 
-def find_images(folder: Path, out: Path | None = None) -> tuple[list[Image], str]:
+def find_dicom(folder: Path, out: Path) -> list[Path]:
+    """The DICOM files in a folder and all below it, but in `out`; of each file that may be one the beginning is read.
+
+    Raises FileNotFoundError where there is no such folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: found no such folder; expected one of images")
+    found = []
+    for place, folders, names in walk(folder, LeftOut()):
+        folders[:] = [f for f in folders if (place / f).resolve() != out.resolve()]
+        found += [place / name for name in names if stem_of(name) is None and is_dicom(place / name)]
+    return found
+
+
+def series_of(files: Sequence[Path], out: Path) -> list[Image]:
+    """The series of DICOM files as images, whose volumes are written to a folder; their names tell of no patient.
+
+    Raises ValueError where pydicom isn't installed.
+    """
+    images = []
+    for row in convert_files(files, out) if files else ():
+        name = f"series-{row['series']}"
+        refused = row["reason"].replace(" found; expected ", " found, expected ")
+        images.append(Image(name, out / f"{name}.nii.gz", refused))
+    return images
+
+
+def find_images(
+    folder: Path, out: Path | None = None, series: Sequence[Image] = ()
+) -> tuple[list[Image], str]:
     """The images in a folder and all below it, by name, and what was left out, in words; none is read.
 
     Left out are masks beside their images (`*_gt`, `*_pred`, `*_seg`), hidden files, and folders that a run of ours
@@ -48,6 +79,8 @@ def find_images(folder: Path, out: Path | None = None) -> tuple[list[Image], str
 
     Args:
       out: a folder that isn't looked into.
+      series: those that were found in DICOM files; then nothing that is left out is named, for folders of DICOM files
+        are often called after patients.
 
     Raises:
       FileNotFoundError: no such folder.
@@ -56,14 +89,14 @@ def find_images(folder: Path, out: Path | None = None) -> tuple[list[Image], str
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: found no such folder; expected one of images")
-    images: dict[str, Image] = {}
+    images = {image.name: image for image in series}
     left_out = LeftOut()
     for place, folders, names in walk(folder, left_out):
         if out is not None:
             folders[:] = [f for f in folders if (place / f).resolve() != out.resolve()]
         stems = {stem: name for name in names if (stem := stem_of(name)) is not None}
         for name in names:
-            if name.lower().endswith(OTHER_VOLUMES):
+            if name.lower().endswith(OTHER_VOLUMES) and not (series and is_dicom(place / name)):
                 left_out.add("file of a format that isn't read", (place / name).relative_to(folder))
         for stem, name in stems.items():
             if _is_mask(stem, stems):
@@ -76,8 +109,10 @@ def find_images(folder: Path, out: Path | None = None) -> tuple[list[Image], str
                 )
             images[image.name] = image
     if not images:
-        raise ValueError(f"{folder}: found no images; expected files that end in {', '.join(ENDINGS)}")
-    return [images[name] for name in sorted(images)], str(left_out)
+        raise ValueError(
+            f"{folder}: found no images; expected files that end in {', '.join(ENDINGS)}, or DICOM files"
+        )
+    return [images[name] for name in sorted(images)], left_out.in_words(not series)
 
 
 def _is_mask(stem: str, stems: dict[str, str]) -> bool:

@@ -15,7 +15,7 @@ from qcjax.runtime.files import write_json
 from qcjax.runtime.line_journal import LineJournal
 from qcjax.runtime.lock import lock_folder
 from qcjax.runtime.progress import bar, say
-from qcjax.segmentation.inputs import Image, Pair, find_images, find_pairs
+from qcjax.segmentation.inputs import Image, Pair, find_dicom, find_images, find_pairs, series_of
 from qcjax.segmentation.model import Model, files_of
 from qcjax.segmentation.page import write_segments_page
 from qcjax.segmentation.settings import Limits
@@ -23,6 +23,8 @@ from qcjax.segmentation.stream import Stream
 from qcjax.segmentation.subjects import read_surfaces, subject_rows, write_subjects
 from qcjax.segmentation.table import cohort, entry_of, mask_path, summarise, write_table
 from qcjax.segmentation.views import Segmented
+
+DICOM = "dicom"  # folder of the series of DICOM files, as volumes
 
 
 @dataclass(frozen=True)
@@ -82,14 +84,6 @@ class Segmentation:
             work in the folder.
         """
         images, out = Path(images).resolve(), Path(out)
-        found, left_out = find_images(images, out)
-        paired = find_pairs(found, pairs)
-        surfaces = None if bodies is None else read_surfaces(bodies)
-        names = {pair.subject for pair in paired} | {image.name for image in found}
-        if surfaces is not None and not names & surfaces.keys():
-            raise ValueError(f"{bodies}: found none of the subjects; expected names like {min(names)}")
-        if left_out:
-            say(f"{images}: left out: {left_out}")
         limits = limits or Limits()
         settings = {
             "model": str(model.folder.absolute()),
@@ -97,9 +91,18 @@ class Segmentation:
             "images": str(images),
             **{name: str(value) for name, value in asdict(limits).items()},
         }
-        out.mkdir(parents=True, exist_ok=True)
-        lock_folder(out)
-        keep_settings(out / MASKS, settings, "model", "masks")
+        files = find_dicom(images, out)
+        if files:  # their volumes are kept there
+            _claim(out, settings)
+        found, left_out = find_images(images, out, series_of(files, out.absolute() / DICOM))
+        paired = find_pairs(found, pairs)
+        surfaces = None if bodies is None else read_surfaces(bodies)
+        names = {pair.subject for pair in paired} | {image.name for image in found}
+        if surfaces is not None and not names & surfaces.keys():
+            raise ValueError(f"{bodies}: found none of the subjects; expected names like {min(names)}")
+        if left_out:
+            say(f"{images}: left out: {left_out}")
+        _claim(out, settings)
         return cls(model, found, paired, out, settings, limits, left_out, surfaces)
 
     def run(self, pictures: int = 40, cluster: Cluster | None = None, devices: int | None = None) -> Outcome:
@@ -154,3 +157,8 @@ class Segmentation:
         if entry is None or entry.retry:
             return False
         return entry.stands(image.path, [self.out / mask_path(image.name)])
+
+
+def _claim(out: Path, settings: Mapping[str, Any]) -> None:
+    lock_folder(out)
+    keep_settings(out / MASKS, settings, "model", "masks")

@@ -15,7 +15,7 @@ from qcjax.runtime.line_journal import Line, from_json, to_json
 from qcjax.segmentation.model import Result
 
 COLUMNS = (
-    "image",  # path below the folder of images
+    "image",  # path below the folder of images; series-… of DICOM files
     "frame",  # of a cine, counted from 1; empty for a still image
     "structure",  # key; empty where the image couldn't be segmented
     "volume_ml",
@@ -100,7 +100,8 @@ def write_table(path: Path, lines: Iterable[Line], images: Path) -> None:
 
 
 def _rows(line: Line, images: Path) -> Iterator[list[Any]]:
-    image = Path(line["path"]).relative_to(images).as_posix()
+    path = Path(line["path"])  # that of a DICOM series lies elsewhere
+    image = path.relative_to(images).as_posix() if path.is_relative_to(images) else line["name"]
     if line["status"] == "error":
         yield [image, *(None,) * 5, "error", line["error"], *(None,) * (len(COLUMNS) - 8)]
         return

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from qcjax.data import dicom
 from qcjax.data.cine import read_frames
 from qcjax.data.dicom import convert
 from qcjax.phantom.cine import PhantomCine, scan_cine
@@ -62,6 +63,38 @@ def write_all(folder: Path, cine: PhantomCine, by_slice: bool = False, **changes
         write(folder / "Mustermann" / f"IM{name:04}", cine, s, t, series, **changes)
 
 
+def write_enhanced(path: Path, cine: PhantomCine, **changes: Any) -> None:
+    """All images in one file, in no order, each with its place and time; `changes` are of the first one."""
+    write(path, cine, 0, 0, "1.2.3.9", ImageOrientationPatient=None, ImagePositionPatient=None)
+    tags, (slices, frames) = pydicom.dcmread(path), cine.image.shape[2:]
+    for name in ("PixelSpacing", "SliceThickness", "TriggerTime"):
+        delattr(tags, name)
+    lps = np.diag([-1.0, -1, 1, 1]) @ cine.affine
+    x, y = lps[:3, 0], lps[:3, 1]
+    measures, orientation = pydicom.Dataset(), pydicom.Dataset()
+    measures.PixelSpacing = [float(np.linalg.norm(y)), float(np.linalg.norm(x))]
+    measures.SliceThickness = 8.0
+    orientation.ImageOrientationPatient = [*(x / np.linalg.norm(x)), *(y / np.linalg.norm(y))]
+    shared = pydicom.Dataset()
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+    tags.SharedFunctionalGroupsSequence = [shared]
+    order = [tuple(i) for i in np.random.default_rng(0).permutation(list(np.ndindex(slices, frames)))]
+    tags.PerFrameFunctionalGroupsSequence = []
+    for s, t in order:
+        place, beat, own = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+        place.ImagePositionPatient = list(lps[:3, 3] + s * lps[:3, 2])
+        beat.NominalCardiacTriggerDelayTime = 40.0 * t
+        own.PlanePositionSequence, own.CardiacSynchronizationSequence = [place], [beat]
+        tags.PerFrameFunctionalGroupsSequence.append(own)
+    for name, value in changes.items():
+        own = tags.PerFrameFunctionalGroupsSequence[0]
+        delattr(own, name) if value is None else setattr(own, name, value)
+    tags.SOPClassUID, tags.NumberOfFrames = "1.2.840.10008.5.1.4.1.1.4.1", len(order)
+    tags.PixelData = b"".join(np.ascontiguousarray(cine.image[:, :, s, t].T).tobytes() for s, t in order)
+    tags.file_meta.MediaStorageSOPClassUID = tags.SOPClassUID
+    tags.save_as(path, enforce_file_format=True)
+
+
 def check_same(path: Path, cine: PhantomCine) -> None:
     """Voxel by voxel in the world; slices may be stored from either end."""
     found = nib.load(path)
@@ -84,6 +117,39 @@ def test_a_cine_comes_back_voxel_by_voxel(cine: PhantomCine, tmp_path: Path, by_
     assert (row["slices"], row["frames"], row["frame_s"], row["reason"]) == (cine.image.shape[2], 5, 0.04, "")
     check_same(tmp_path / "out" / row["file"], cine)
     assert len(read_frames(tmp_path / "out" / row["file"])) == 5  # as the commands read it
+
+
+def test_a_cine_in_one_file_comes_back_voxel_by_voxel(cine: PhantomCine, tmp_path: Path) -> None:
+    write_enhanced(tmp_path / "in" / "IM1", cine)
+    (row,) = convert(tmp_path / "in", tmp_path / "out")
+    assert (row["slices"], row["frames"], row["frame_s"], row["reason"]) == (cine.image.shape[2], 5, 0.04, "")
+    check_same(tmp_path / "out" / row["file"], cine)
+
+
+def test_images_of_one_file_that_cannot_be_grouped_are_refused(cine: PhantomCine, tmp_path: Path) -> None:
+    write_enhanced(tmp_path / "in" / "IM1", cine, CardiacSynchronizationSequence=None)
+    (row,) = convert(tmp_path / "in", tmp_path / "out")
+    assert "without trigger times" in row["reason"] and row["file"] == ""
+    options = {"ImageOrientationPatient": None, "ImagePositionPatient": None, "NumberOfFrames": 2}
+    write(tmp_path / "in" / "IM1", cine, 0, 0, **options)
+    (row,) = convert(tmp_path / "in", tmp_path / "out")
+    assert row["reason"].startswith("several images in one file found; expected the place of each")
+
+
+def test_a_series_that_is_there_is_not_read_again(
+    cine: PhantomCine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_all(tmp_path / "in", cine)
+    first = convert(tmp_path / "in", tmp_path / "out")
+    file = tmp_path / "out" / first[0]["file"]
+    written = file.stat().st_mtime_ns
+    with monkeypatch.context() as patched:
+        patched.setattr(dicom, "read_stack", lambda images: pytest.fail("read again"))
+        assert convert(tmp_path / "in", tmp_path / "out") == first
+    assert file.stat().st_mtime_ns == written
+    next((tmp_path / "in").rglob("IM0000")).unlink()  # a slice lacks a frame now
+    (row,) = convert(tmp_path / "in", tmp_path / "out")
+    assert "images a slice found" in row["reason"] and not file.exists()
 
 
 def test_no_patient_is_told_of(cine: PhantomCine, tmp_path: Path) -> None:
