@@ -235,7 +235,8 @@ def segment(
 
     Args:
       images: The images, .nii or .nii.gz, in subfolders too: short-axis stacks, single slices, cines (every frame); and
-        DICOM series, of which no patient's name is taken over. Masks beside them (*_gt, *_pred, *_seg) are left out. nnU-Net's channel _0000 is dropped from the names.
+        DICOM series, of which no patient's name is taken over. Masks beside them (*_gt, *_pred, *_seg) are left out.
+        nnU-Net's channel _0000 is dropped from the names.
       out: Where the results go.
       model: The folder of a trained model; by default the one that comes with qcjax.
       pairs: A csv with the columns subject, ed, es that names two images of each subject. By default pairs are found by
