@@ -56,3 +56,9 @@ def test_of_two_frames_nothing_can_be_said() -> None:
 def test_no_curve(volumes: list[float]) -> None:
     with pytest.raises(ValueError, match="expected at least two, not all empty"):
         find_phases(np.array(volumes))
+
+
+def test_a_jump_is_measured_from_the_nearer_neighbour() -> None:
+    broken = BEAT.copy()
+    broken[22] -= 40  # to 41.3 ml, between 74.2 and 88.7
+    assert curve_faults(broken) == ["frame 23 jumps by 33 ml"]

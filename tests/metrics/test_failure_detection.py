@@ -139,6 +139,7 @@ def test_differences_have_the_sign_of_what_is_better():
         found["good"]["aurc"]["value"] - found["poor"]["aurc"]["value"]
     )
     assert difference["aurc"]["high"] < 0
+    assert all((d["n"], d["n_missing"]) == (found["good"]["n"], 0) for d in difference.values())
     assert found["poor"]["difference"] is None
 
 

@@ -233,3 +233,12 @@ def test_what_cannot_be_measured_is_refused():
         positive_spacing((1.0, np.nan), 2)
     with pytest.raises(ValueError, match="3 values found"):
         case_metrics(mask.astype(int), mask.astype(int), SPACING)
+
+
+def test_a_stack_of_two_slices_is_surface_throughout():
+    """Each of its voxels has a neighbour outside, above or below."""
+    a, b = np.ones((2, 5, 5), bool), np.zeros((2, 5, 5), bool)
+    b[:, 2, 2] = True
+    to_the_middle = 4 + 4 * 2**0.5 + 4 * 2 + 8 * 5**0.5 + 4 * 8**0.5  # of the 25 voxels of a slice
+    found = surface_distances(a, b, (1.0, 1.0, 1.0))
+    assert found.assd_mm == pytest.approx(2 * to_the_middle / (50 + 2))

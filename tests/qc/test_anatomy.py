@@ -91,6 +91,8 @@ def test_gaps_between_slices():
     assert ("rv", "gap") in broken(mask)
     assert ("myo", "gap") not in broken(mask)
     assert "in slice 5, between" in reason(mask, "gap")
+    mask[5][mask[5] == 3] = 0
+    assert "in slices 5, 6, between" in reason(mask, "gap")
     mask = drawn_heart()
     mask[1][mask[1] == 3] = 0  # an end that is shorter is no gap
     assert broken(mask) == set()

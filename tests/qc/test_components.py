@@ -22,3 +22,12 @@ def test_smaller_pieces_become_background_and_others_stay() -> None:
 
 def test_nothing_is_nothing() -> None:
     assert not keep_largest(np.zeros((1, 3, 3), np.uint8), CARDIAC).any()
+
+
+def test_the_largest_piece_may_come_last() -> None:
+    labels = np.zeros((1, 5, 7), np.uint8)
+    labels[0, 0, 0] = labels[0, 2, 2] = LV.id
+    labels[0, 4, 4:] = LV.id
+    expected = np.zeros_like(labels)
+    expected[0, 4, 4:] = LV.id
+    assert np.array_equal(keep_largest(labels, (LV,)), expected)

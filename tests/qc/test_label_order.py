@@ -51,3 +51,11 @@ def test_anatomy_shows_a_right_ventricle_within_the_myocardium() -> None:
     assert not seems_swapped(wide, structures_named(("liver", "lesion", "cyst")))
     no_right = wide * (wide < 3)
     assert not seems_swapped(no_right)
+
+
+def test_a_ring_one_voxel_wide_closes() -> None:
+    labels = np.zeros((12, 12, 1), np.uint8)
+    labels[2:8, 2:8] = 2
+    labels[3:7, 3:7] = 1
+    labels[8:11, 3:7] = 3
+    assert seems_swapped(swapped(labels, 1, 3)) and not seems_swapped(labels)
