@@ -107,3 +107,11 @@ def test_the_reconstructions_three_measures_count_as_one() -> None:
 def test_masks_without_every_structure_set_no_scale() -> None:
     with pytest.raises(ValueError, match="expected at least one"):
         TrainingSpread.of([np.full((6, 2), np.inf)])
+
+
+def test_what_is_rebuilt_better_than_usual_is_not_suspicious() -> None:
+    spread = TrainingSpread([[1.0]] * 6, [[0.5]] * 6, 1.0, 5, [1.0] * 6)
+    assert spread.suspicion(np.zeros((6, 1))) == 0
+    worse = np.zeros((6, 1))
+    worse[3] = 2.0  # two spreads above the median
+    assert spread.suspicion(worse) == 2

@@ -52,3 +52,8 @@ def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match="1 of them NaN"):
         upper_quantile(np.array([0.0, np.nan]), range(2))
     assert upper_quantile(np.empty(0), []) == np.inf
+
+
+def test_what_nine_subjects_promise_by_hand() -> None:
+    """Their largest residual is the bound: its coverage has the distribution Beta(9, 1), x⁹."""
+    assert coverage_interval(9) == pytest.approx((0.025 ** (1 / 9), 0.975 ** (1 / 9)))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from qcjax.quality.drift import drifts, in_words
+from qcjax.quality.drift import Drift, drifts, in_words
 
 
 def values(rng: np.random.Generator, n: int, shift: float = 0.0) -> dict[str, dict[str, list[float]]]:
@@ -32,3 +32,18 @@ def test_few_images_and_unknown_measures_are_not_tested() -> None:
     assert drifts(values(rng, 40), values(rng, 8)) == []
     assert drifts({"volume_ml": {"lv": [1.0] * 20}}, values(rng, 40)) == []
     assert in_words([]) == []
+
+
+def test_the_three_largest_are_told_in_a_measures_own_digits() -> None:
+    found = [Drift("pdc", key, 0.8765, 0.9123, 0.5, 1e-4, True) for key in ("lv", "myo", "rv", "more")]
+    (sentence,) = in_words([*found, Drift("volume_ml", "lv", 99.6, 120.4, 0.1, 0.5, False)])
+    told = "the median pseudo Dice is 0.88, of the subjects of training 0.91 (p = 0.0001)."
+    assert all(f"{key}: {told}" in sentence for key in ("LV", "MYO", "RV")) and "MORE" not in sentence
+    assert Drift("volume_ml", "lv", 99.6, 120.4, 0.3, 1e-4, True).sentence.startswith(
+        "LV: the median volume in ml is 100, of the subjects of training 120 "
+    )
+
+
+def test_ten_images_are_enough() -> None:
+    rng = np.random.default_rng(1)
+    assert len(drifts(values(rng, 40), values(rng, 10))) == 2

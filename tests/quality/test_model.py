@@ -5,7 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qcjax.quality.model import FILE, Estimate, KnownCase, QualityModel, decide, worst_decision
+from qcjax.quality.model import (
+    FILE,
+    Estimate,
+    Expectation,
+    KnownCase,
+    QualityModel,
+    decide,
+    predicted_columns,
+    worst_decision,
+)
 
 KEYS = ("lv", "rv")
 
@@ -93,3 +102,20 @@ def test_decisions() -> None:
     assert decide(Estimate(), False) == ""
     assert worst_decision(["accept", "", "review"]) == "review"
     assert worst_decision(["", ""]) == ""
+
+
+def test_the_columns_of_a_structure_by_hand(quality: QualityModel) -> None:
+    found = predicted_columns(Estimate(0.876543, 0.812345, 5.6789, 12.3456), lost=False)
+    assert tuple(found.values()) == (0.8765, 0.8123, 5.68, 12.35, "accept")
+    assert predicted_columns(Estimate(0.8, 0.7, 5.0, 9.0), lost=True)["decision"] == "reject"
+    assert predicted_columns(Estimate(0.8, 0.7, 5.0, 9.0), False, accept=0.75)["decision"] == "review"
+    assert tuple(predicted_columns(Estimate(), False).values()) == (None, None, None, None, "")
+    assert predicted_columns(Estimate(0.9, 0.9, 1.0, 2.0), True, None)["decision"] == ""
+
+
+def test_what_is_asked_of_predictions_is_checked(quality: QualityModel) -> None:
+    assert Expectation(quality, accept=1.0, coverage=0.5).settings["coverage"] == 0.5
+    with pytest.raises(ValueError, match="--accept: 1.5 found"):
+        Expectation(quality, accept=1.5)
+    with pytest.raises(ValueError, match="--coverage: 1.0 found"):
+        Expectation(quality, coverage=1.0)

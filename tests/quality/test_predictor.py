@@ -80,3 +80,10 @@ def test_what_is_refused() -> None:
     model = QualityPredictor.fit(*cohort(np.random.default_rng(7), 20))
     with pytest.raises(ValueError, match="noise not found"):
         model.predict({"agreement": np.zeros(1)})
+
+
+def test_a_distance_below_a_millimetre_can_be_predicted() -> None:
+    signals, dice, hd_mm, subjects = cohort(np.random.default_rng(7), 20)
+    model = QualityPredictor.fit(signals, dice, np.full_like(hd_mm, 0.2), subjects)
+    found = model.predict(signals)
+    np.testing.assert_allclose((found.hd_mm, found.hd_high_mm), 0.2, atol=1e-6)
