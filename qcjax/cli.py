@@ -26,7 +26,7 @@ from qcjax.labels import parse_labels
 from qcjax.runtime.exits import exit_code
 from qcjax.runtime.wording import printable
 from qcjax.scoring.command import score
-from qcjax.segmentation.command import calibrate, export, segment, train
+from qcjax.segmentation.command import calibrate, export, refine, segment, train
 
 DESCRIPTION = (
     "Quality-controlled segmentation of cardiac MR images: knows, without ground truth, which results to distrust. "
@@ -236,6 +236,7 @@ def monitor(
 COMMANDS: dict[str, Callable[..., int]] = {
     "segment": segment,
     "train": train,
+    "refine": refine,
     "calibrate": calibrate,
     "export": export,
     "dicom": dicom,

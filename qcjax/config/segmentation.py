@@ -44,6 +44,8 @@ class SegmentationConfig:
     """What the model may be used for, in a sentence; it stands in its card, and `qcjax segment` says it."""
     keep: bool = False
     """Keep the masks and probabilities of the held-out subjects."""
+    keep_training_slices: bool = False
+    """Leave the prepared slices and masks in the model's folder, for `qcjax refine`: they are patients' images."""
     folds: int = 4
     """By patient; a network is trained for each, and judged on its own."""
     size: int = 128

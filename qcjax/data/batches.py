@@ -70,6 +70,20 @@ def cycled(indices: Integer[np.ndarray, " n"], batch: int, steps: int, seed: int
     return Plan(order.astype(np.int32).reshape(steps, batch), np.ones((steps, batch), np.float32))
 
 
+def side_by_side(
+    labelled: Plan, other: Plan, multiple: int
+) -> tuple[Integer[np.ndarray, "steps b"], Float[np.ndarray, "steps b"], Float[np.ndarray, "steps b"]]:
+    """Two plans' batches joined, filled up to a multiple: indices, and the weight of either part, (steps, b) each.
+
+    The weight of the one part is 0 where a row is of the other, or padding.
+    """
+    indices = np.concatenate([labelled.indices, other.indices], 1)
+    is_labelled = np.concatenate([labelled.weight, np.zeros_like(other.weight)], 1)
+    is_ood = np.concatenate([np.zeros_like(labelled.weight), other.weight], 1)
+    weights = padded(Plan(indices, is_labelled), multiple), padded(Plan(indices, is_ood), multiple)
+    return weights[0].indices, weights[0].weight, weights[1].weight
+
+
 def take(slices: Slices, indices: Integer[AnyArray, " b"], weight: Float[AnyArray, " b"]) -> Batch:
     """Gather a batch on the device: indices (b,) -> images (b, h, w, 1), labels (b, h, w)."""
     return batch_of(Slices(slices.image[indices], slices.label[indices]), weight)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qcjax import qc
-from qcjax.data.batches import Plan, cycled, padded
+from qcjax.data.batches import Plan, cycled, side_by_side
 from qcjax.labels import CARDIAC, RV
 from qcjax.qc.components import keep_largest
 from qcjax.refinement.measuring import measure_cases
@@ -164,7 +164,7 @@ class RefinementStage(Stage):
             other = cycled(slices, config.unlabelled, steps, arm.seed, epoch)
         else:
             other = _nothing(steps, config.unlabelled)
-        joint = _side_by_side(labelled, other, arm.networks.multiple)
+        joint = side_by_side(labelled, other, arm.networks.multiple)
         self.taken = Plan(joint[0], joint[1] + joint[2])
         return self._made(epoch, joint)
 
@@ -215,12 +215,3 @@ def describe_ood(arm: Arm, ood: Bool[np.ndarray, " n"]) -> Record:
 
 def _nothing(steps: int, batch: int) -> Plan:
     return Plan(np.zeros((steps, batch), np.int32), np.zeros((steps, batch), np.float32))
-
-
-def _side_by_side(labelled: Plan, other: Plan, multiple: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Indices, labelled weights and OoD weights of joint batches: (steps, b) each."""
-    indices = np.concatenate([labelled.indices, other.indices], 1)
-    is_labelled = np.concatenate([labelled.weight, np.zeros_like(other.weight)], 1)
-    is_ood = np.concatenate([np.zeros_like(labelled.weight), other.weight], 1)
-    weights = padded(Plan(indices, is_labelled), multiple), padded(Plan(indices, is_ood), multiple)
-    return weights[0].indices, weights[0].weight, weights[1].weight

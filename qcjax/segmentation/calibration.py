@@ -24,6 +24,7 @@ from qcjax.runtime.files import without_nan, write_whole
 from qcjax.runtime.progress import bar, say
 from qcjax.segmentation.judge import rounded
 from qcjax.segmentation.model import Model
+from qcjax.segmentation.refine import REFINEMENT
 from qcjax.segmentation.run import HELD_OUT, WORK
 
 RECORD = "calibration.json"
@@ -121,7 +122,9 @@ def segmented(model: Model, pair: Pair, mapping: dict[int, int]) -> KnownCase:
         )
     (prepared,) = frames
     truth = read_labels(pair.truth.path, mapping, like=prepared.volume)
-    found = model.predict(frames)[0]
+    (prediction,) = model.predict(frames)
+    (taken,) = model.results(frames, [prediction])
+    found = prediction.refined if taken.networks == "refined" and prediction.refined else prediction
     mask = model.restore(prepared, found.probabilities)
     score = model.judge(mask, prepared.spacing_mm)
     signals = signals_of(mask, prepared.spacing_mm, score, found.sums)
@@ -172,7 +175,7 @@ def _write(
         model.folder,
         out,
         dirs_exist_ok=True,
-        ignore=shutil.ignore_patterns(WORK, HELD_OUT, RECORD, "report.html", ".*"),
+        ignore=shutil.ignore_patterns(WORK, HELD_OUT, RECORD, REFINEMENT, "report.html", "cases.csv", ".*"),
     )
     quality.save(out)
     record: dict[str, Any] = {}

@@ -61,13 +61,23 @@ each structure only the largest piece is kept{pieces}.
 {command}
 ```
 
-## Limits
+{slices_kept}## Limits
 
 For research only; no medical device. It segments what its training data show: images of other kinds, views,
 contrasts or diseases may come out wrong, and not every wrong mask is flagged. What lies beyond {extent:.0f} mm
 around the image's middle isn't looked at. Another centre's contouring convention can't be seen by the flags.
 
 Made with qcjax {version}.
+"""
+
+
+SLICES_KEPT = """\
+## Images of patients
+
+`training_slices.safetensors` holds the prepared slices of all training images with their masks, without names, dates or
+order of subjects, for `qcjax refine`. They still are patients' images: hand this folder on only where you may hand on
+the data, or delete that file first; `qcjax segment` doesn't need it.
+
 """
 
 
@@ -85,6 +95,7 @@ def write_card(path: Path, description: Mapping[str, Any]) -> None:
             width=network["width"],
             stages=network["stages"],
             licence=f"{licence}\n\n" if licence else "",
+            slices_kept=SLICES_KEPT if description.get("training_slices") else "",
             **{k: trained[k] for k in ("subjects", "cases", "slices", "layout")},
             diseases=_counted(trained["diseases"]),
             sites=_counted(trained["sites"]),

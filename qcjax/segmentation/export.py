@@ -32,8 +32,13 @@ def export_model(model: Model, out: Path, kind: Kind) -> list[Path]:
       The files, the description last.
 
     Raises:
-      ValueError: for ONNX where its converter isn't installed.
+      ValueError: for ONNX where its converter isn't installed; a refined model, which has two sets of networks.
     """
+    if model.bound is not None:
+        raise ValueError(
+            f"{model.folder}: a refined model found, expected one set of networks: export the model that it came from, "
+            "for what decides between both can't be exported"
+        )
     functions = {
         SEGMENTER: (segmenter_of(model), (model.size, model.size, 1)),
         AUTOENCODER: (

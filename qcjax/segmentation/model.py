@@ -1,11 +1,10 @@
 """A trained model: images in, masks out, each with what its monitor makes of it."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,81 +12,30 @@ import numpy as np
 
 from qcjax.data.batches import in_batches
 from qcjax.data.cine import read_frames
-from qcjax.data.preprocess import Geometry, plan, prepare_image, restore_labels
+from qcjax.data.preprocess import plan, prepare_image, restore_labels
 from qcjax.data.subject import Volume
 from qcjax.inference.monitor import Monitor, Score
 from qcjax.inference.signals import signals_of
 from qcjax.labels import Structure, label_mapping
 from qcjax.metrics.clinical import volume_ml
 from qcjax.models.cpu.inference import in_parts
-from qcjax.qc import Flag
 from qcjax.qc.components import keep_largest
 from qcjax.qc.confidence import ConfidenceSums, confidence_sums
+from qcjax.qc.gate import gate
 from qcjax.quality.model import COVERAGE, Estimate, QualityModel
 from qcjax.quality.model import FILE as QUALITY
 from qcjax.runtime.devices import REPLICATED, SHARDED, Devices, half
 from qcjax.segmentation.lost_spacing import likely_pixel_mm, looks_lost
+from qcjax.segmentation.result import Measures, Prediction, Prepared, Result
 from qcjax.segmentation.turns import judge_turned
 from qcjax.segmentation.weights import opinions, read_weights
 from qcjax.typing import Array, Float, Integer, Shaped, UInt8, Variables
 
 DESCRIPTION, WEIGHTS, MONITOR = "model.json", "weights.safetensors", "monitor"
+REFINED = "refined.safetensors"  # the same networks after refinement, of a model that `qcjax refine` left
 BUNDLED = Path(__file__).parent / "bundled"
 FORMAT = 1  # of model.json
 BATCH = 8  # slices on all devices at once
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """An image on its way to the networks."""
-
-    volume: Volume
-    geometry: Geometry
-    stack: np.ndarray  # (slices, size, size) float32
-    spacing_mm: tuple[float, float, float]  # of the volume, or what it seems to have been where it was lost
-
-
-class Prediction(NamedTuple):
-    """What the networks make of an image."""
-
-    probabilities: np.ndarray  # (slices, size, size, 1 + k) float16, their mean
-    sums: ConfidenceSums  # of each network by itself: (networks, slices, k)
-
-
-@dataclass(frozen=True)
-class Measures:
-    """What is known of one structure of one mask without ground truth."""
-
-    volume_ml: float
-    pdc: float  # pseudo Dice, of mask and reconstruction
-    phd_mm: float  # pseudo Hausdorff distance; NaN where either lacks the structure
-    worst_slice: int | None  # counted from 0; None where no slice has the structure
-    flag: str  # "", "suspicious" or "erroneous"
-    reason: str  # of the flag, in words
-    predicted: Estimate  # what quality is to be expected, with bounds
-    volumes_ml: tuple[float, ...] = ()  # in each network's own mask
-
-
-@dataclass(frozen=True)
-class Result:
-    """A segmented image."""
-
-    labels: np.ndarray  # (x, y, slices), the values of the files that the model was trained with
-    measures: Mapping[str, Measures]  # by the structures' keys
-    flags: Sequence[Flag]
-    score: Score  # all that the monitor says
-    volume: Volume  # the image, its axes as `labels` has them
-    _probabilities: Callable[[], np.ndarray]
-
-    @cached_property
-    def probabilities(self) -> Float[np.ndarray, "slices size size k"]:
-        """Probabilities of background and structures: (slices, size, size, 1 + k) float16, on the networks' grid."""
-        return self._probabilities()
-
-    @property
-    def verdict(self) -> str:
-        """The worst of the flags: "erroneous", "suspicious" or ""."""
-        return self.score.verdict
 
 
 class Model:
@@ -101,6 +49,7 @@ class Model:
         monitor: Monitor,
         devices: Devices,
         quality: QualityModel | None = None,
+        refined: Sequence[Variables] = (),
     ) -> None:
         """Use `load`."""
         self.folder, self.description, self.monitor, self.devices = folder, description, monitor, devices
@@ -111,12 +60,13 @@ class Model:
         self.single = tuple(s for s in self.structures if s.key not in description["in_pieces"])
         self.orientation = monitor.orientation  # what the axes of files are brought to
         direction = description["rv_direction"]  # of the training masks
-        self._direction = None if direction is None else complex(*direction)
+        self.direction = None if direction is None else complex(*direction)
         self.batch = devices.batch_size(BATCH)
         self._values = np.zeros(1 + len(self.structures), np.min_scalar_type(max(self.labels.values())))
         for value, label in label_mapping(self.structures, self.labels).items():
             self._values[label] = value
         self._variables = devices.replicate(tuple(weights))
+        self._refined = devices.replicate(tuple(refined)) if refined else None
 
         def segment(variables: tuple[Variables, ...], image: Array) -> Any:
             def mean(x: Array) -> Any:
@@ -147,6 +97,7 @@ class Model:
             if description.get("format") != FORMAT:
                 raise ValueError(f"format {description.get('format')} found, expected {FORMAT}")
             weights = read_weights(folder / WEIGHTS, description)
+            refined = read_weights(folder / REFINED, description) if "refined" in description else ()
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise ValueError(
                 f"{folder}: {error!s}; expected a trained model's {DESCRIPTION} and {WEIGHTS}"
@@ -157,7 +108,18 @@ class Model:
                 f"{folder}: a monitor of {', '.join(s.key for s in monitor.structures)} found, expected one of "
                 f"{', '.join(description['labels'])}"
             )
-        return cls(folder, description, weights, monitor, placed, QualityModel.load(folder))
+        quality = QualityModel.load(folder)
+        if refined and quality is None:
+            raise ValueError(
+                f"{folder}: refined networks without {QUALITY} found, expected it: predicted quality decides between "
+                "them and their source"
+            )
+        return cls(folder, description, weights, monitor, placed, quality, refined)
+
+    @property
+    def bound(self) -> float | None:
+        """The gain of predicted Dice above which a refined mask is taken; None of a model without refined networks."""
+        return float(self.description["refined"]["gain"]) if self._refined else None
 
     def segment(self, image: Shaped[np.ndarray, "x y slices"], spacing_mm: Sequence[float]) -> Result:
         """The mask of one image, with what the monitor makes of it.
@@ -190,8 +152,7 @@ class Model:
           coverage: the probability with which each bound of the predicted quality holds.
         """
         prepared = self.prepare_frames(volumes)
-        found = self.predict(prepared)
-        return [self.result(p, x, coverage) for p, x in zip(prepared, found, strict=True)]
+        return self.results(prepared, self.predict(prepared), coverage)
 
     def prepare_frames(self, volumes: Sequence[Volume]) -> list[Prepared]:
         """The frames of an image for the networks, all at one pixel size; errors as of `prepare`.
@@ -207,7 +168,7 @@ class Model:
         return [self.prepare(volume, pixel_mm) for volume in noted]
 
     def _looked_at(self, volume: Volume) -> np.ndarray:
-        return self.predict([self.prepare(volume)])[0].probabilities
+        return self._predict(self._variables, [self.prepare(volume)])[0].probabilities
 
     def prepare(self, volume: Volume, pixel_mm: float | None = None) -> Prepared:
         """The host's part before the networks.
@@ -224,10 +185,17 @@ class Model:
 
     def predict(self, prepared: Sequence[Prepared]) -> list[Prediction]:
         """The networks' part, of each image."""
+        found = self._predict(self._variables, prepared)
+        if self._refined is None:
+            return found
+        others = self._predict(self._refined, prepared)
+        return [one._replace(refined=other) for one, other in zip(found, others, strict=True)]
+
+    def _predict(self, variables: Any, prepared: Sequence[Prepared]) -> list[Prediction]:
         if not prepared:
             return []
         slices = np.concatenate([p.stack for p in prepared])
-        waiting = [self._segment(self._variables, self.devices.shard(x)) for x in self._batches(slices)]
+        waiting = [self._segment(variables, self.devices.shard(x)) for x in self._batches(slices)]
         found = [jax.tree.map(self.devices.gather, x) for x in waiting]
         flat, sums = jax.tree.map(lambda *parts: np.concatenate(parts)[: len(slices)], *found)
         flat = flat.astype(np.float16, copy=False)
@@ -255,10 +223,39 @@ class Model:
         Args:
           mask: (x, y, slices), ids of structures.
         """
-        return judge_turned(self.monitor, mask, spacing_mm, self._direction)
+        return judge_turned(self.monitor, mask, spacing_mm, self.direction)
+
+    def results(
+        self, prepared: Sequence[Prepared], found: Sequence[Prediction], coverage: float = COVERAGE
+    ) -> list[Result]:
+        """What is known of the masks of an image's frames; of a refined model, whichever masks the gate takes.
+
+        All frames have masks of the same networks: those of the source, or the refined ones where the mean predicted
+        Dice over the frames gains enough (`qc.gate`).
+        """
+        source = [self.result(p, x, coverage) for p, x in zip(prepared, found, strict=True)]
+        others = [x.refined for x in found if x.refined is not None]
+        if self.bound is None or not others:
+            return source
+        refined = [self.result(p, x, coverage) for p, x in zip(prepared, others, strict=True)]
+        accepted = gate(self.predicted(source), self.predicted(refined), self.bound).accepted.all()
+        chosen, networks = (refined, "refined") if accepted else (source, "source")
+        return [replace(result, networks=networks) for result in chosen]
+
+    def predicted(self, frames: Sequence[Result]) -> Float[np.ndarray, "1 k"]:
+        """What the gate compares: predicted Dice of each structure, mean over an image's frames; (1, k).
+
+        0 of a structure that a mask lacks and shouldn't, NaN where nothing is known.
+        """
+        dice = np.array([[r.measures[s.key].predicted.dice for s in self.structures] for r in frames])
+        lost = [
+            [r.measures[s.key].volume_ml == 0 and s not in self.monitor.optional for s in self.structures]
+            for r in frames
+        ]
+        return np.where(lost, 0.0, dice).mean(0, keepdims=True)
 
     def result(self, prepared: Prepared, found: Prediction, coverage: float = COVERAGE) -> Result:
-        """What is known of an image's mask without its truth."""
+        """What is known of an image's mask without its truth, whatever refined networks make of it."""
         volume, mask = prepared.volume, self.restore(prepared, found.probabilities)
         score = self.judge(mask, prepared.spacing_mm)
         predicted = self._estimates(prepared, mask, score, found.sums, coverage)

@@ -43,6 +43,7 @@ from qcjax.segmentation.judge import (
 )
 from qcjax.segmentation.model import DESCRIPTION, FORMAT, MONITOR, WEIGHTS
 from qcjax.segmentation.training_page import write_training_page
+from qcjax.segmentation.training_slices import write_training_slices
 from qcjax.segmentation.turns import mean_direction, rv_direction
 from qcjax.segmentation.weights import packed_weights
 from qcjax.train.journal import Journal
@@ -62,7 +63,7 @@ class Training:
         assert config.out is not None
         self.config, self.out, self.work = config, config.out, config.out / WORK
         self.set = find_labelled(config)
-        open_folder(replace(config, keep=False, licence=""), self.work)
+        open_folder(replace(config, keep=False, keep_training_slices=False, licence=""), self.work)
         self.devices = Devices(config.devices)
         # that of the monitor, which has the same masks
         orientation = common_orientation(true_masks(self.set.subjects), lambda sentence: None)
@@ -172,6 +173,7 @@ class Training:
         write_arrays(self.out / WEIGHTS, packed_weights(networks))
         pairs = heartbeats(records)
         write_heartbeats(self.work / HEARTBEATS, pairs)
+        write_training_slices(self.out, self.cohort.slices if config.keep_training_slices else None)
         description: Record = {
             "format": FORMAT,
             "licence": config.licence,
@@ -182,6 +184,7 @@ class Training:
             "spacing_mm": config.spacing_mm,
             "network": {"width": config.width, "max_width": config.max_width, "stages": config.stages},
             "networks": len(networks),
+            "training_slices": config.keep_training_slices,
             "mirror": config.mirror > 0,
             "rv_direction": _pair(self.rv_direction()),
             "trained": about,
@@ -224,7 +227,7 @@ class Training:
     def about(self, records: Sequence[Record]) -> Record:
         """How the model was trained, without paths and names."""
         options = to_json(self.config)
-        for name in ("data", "out", "images", "masks", "devices", "stream", "keep"):
+        for name in ("data", "out", "images", "masks", "devices", "stream", "keep", "keep_training_slices"):
             del options[name]
         return {
             "layout": self.set.layout,

@@ -14,7 +14,8 @@ from qcjax.runtime import jax_setup
 from qcjax.runtime.cluster import Cluster, kept_open, spread
 from qcjax.runtime.line_journal import Line
 from qcjax.segmentation.inputs import Image, whole_values
-from qcjax.segmentation.model import Model, Prediction, Prepared, files_of
+from qcjax.segmentation.model import Model, files_of
+from qcjax.segmentation.result import Prediction, Prepared
 from qcjax.segmentation.settings import Limits
 from qcjax.segmentation.table import error_line, frame_line, mask_path
 
@@ -73,8 +74,8 @@ class Stream:
 
     def _judge(self, image: Image, frames: Frames, predictions: Sequence[Prediction]) -> Line:
         limits, lines, labels = self.limits, [], []
-        for number, (frame, found) in enumerate(zip(frames, predictions, strict=True), start=1):
-            result = self.model.result(frame, found, limits.coverage)
+        results = self.model.results(frames, predictions, limits.coverage)
+        for number, result in enumerate(results, start=1):
             score = result.score
             flags = qc.flags(
                 score.pdc, score.phd, score.structures, limits.hd_limit_mm, limits.dc_limit, score.unit
@@ -88,6 +89,7 @@ class Stream:
         return {
             "status": worst,
             "frames": lines,
+            "networks": results[0].networks,
             "notes": list(first.volume.notes),
             "judged_at_mm": list(first.spacing_mm),  # another than the file's where that was lost
             "error": "",

@@ -12,7 +12,7 @@ from qcjax.quality.drift import MEASURES
 from qcjax.quality.model import ACCEPT, DECISIONS, PREDICTED, predicted_columns, worst_decision
 from qcjax.runtime.files import written_whole
 from qcjax.runtime.line_journal import Line, from_json, to_json
-from qcjax.segmentation.model import Result
+from qcjax.segmentation.result import Result
 
 COLUMNS = (
     "image",  # path below the folder of images; series-… of DICOM files
@@ -28,6 +28,7 @@ COLUMNS = (
     "mask",  # path below the folder of results
     "notes",  # what is unusual about the image's geometry
     *PREDICTED,
+    "networks",  # of a refined model, whose mask it is: "source" or "refined"
 )
 
 
@@ -110,7 +111,15 @@ def _rows(line: Line, images: Path) -> Iterator[list[Any]]:
         for key, found in frame["structures"].items():
             measured = [found[c] for c in ("volume_ml", "pdc", "phd", "flag", "reason", "worst_slice")]
             shared = [frame["suspicion"], mask, "; ".join(line["notes"])]
-            yield [image, frame["frame"], key, *measured, *shared, *(found[c] for c in PREDICTED)]
+            yield [
+                image,
+                frame["frame"],
+                key,
+                *measured,
+                *shared,
+                *(found[c] for c in PREDICTED),
+                line.get("networks"),
+            ]
 
 
 def cohort(lines: Iterable[Line]) -> dict[str, dict[str, list[float]]]:

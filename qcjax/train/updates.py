@@ -12,6 +12,7 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
@@ -143,14 +144,20 @@ def make_refinement_update(
     axis_name: str | None = None,
     dropout: bool = True,
     accumulate: int = 1,
+    weights: tuple[float, ...] = losses.RV_WEIGHTS,
 ) -> Update:
     """L_SEMI = α·L_WGD(ŷM, ŷR) + L_SUP (refinement paper, Eq. 2) on a `RefinementBatch`.
 
     One forward pass over both parts; the pseudo ground truth is the one-hot arg-max of R's output, without gradient.
     OoD slices in which it lacks a structure stay out of L_WGD, which would have them lose it altogether.
+
+    Args:
+      weights: of the classes in L_WGD; a structure of weight 0 may be lacking.
+
     Metrics: loss, supervised, semi_supervised, grad_norm; rebuilt_whole, the share of OoD slices that L_WGD is over.
     """
     forward = _training_forward(model, axis_name, accumulate, dropout)
+    needed = np.flatnonzero(weights)
 
     def objective(
         params: Any, batch_stats: Any, batch: RefinementBatch, key: PRNGKey
@@ -163,8 +170,10 @@ def make_refinement_update(
         probabilities = jax.nn.softmax(scales[0])
         pseudo_truth = one_hot_argmax(autoencoder.apply(batch.autoencoder, lax.stop_gradient(probabilities)))
         sums = losses.class_sums(probabilities, pseudo_truth)
-        whole = (sums.target[:, 1:] > 0).all(-1).astype(jnp.float32)
-        semi = losses.weighted_dice_loss(losses.batch_sums(sums, batch.unlabelled * whole, axis_name))
+        whole = (sums.target[:, needed] > 0).all(-1).astype(jnp.float32)
+        semi = losses.weighted_dice_loss(
+            losses.batch_sums(sums, batch.unlabelled * whole, axis_name), weights
+        )
         share = losses.pixel_mean(whole[:, None], batch.unlabelled, axis_name)
         parts = {"supervised": supervised, "semi_supervised": semi, "rebuilt_whole": share}
         return batch.alpha * semi + supervised, (batch_stats, parts)

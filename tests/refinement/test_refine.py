@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from qcjax import qc
-from qcjax.data.batches import in_batches
+from qcjax.data.batches import in_batches, side_by_side
 from qcjax.refinement.refine import (
     Pool,
     RefinementStage,
     _nothing,
-    _side_by_side,
     measure_unlabelled,
     refine,
 )
@@ -126,13 +125,13 @@ def test_refinement_may_look_at_a_part_of_the_cases_alone(given, monkeypatch):
     assert limits["ED"].up == pytest.approx(11.25 + 1.5 * 1.5)  # quartiles of 9 and 12 mm
 
 
-def test_labelled_and_ood_slices_side_by_side():
+def test_labelled_and_ood_slicesside_by_side():
     labelled, other = in_batches([4, 5, 6], 2), in_batches([8, 9], 1)
-    indices, is_labelled, is_ood = _side_by_side(labelled, other, 4)
+    indices, is_labelled, is_ood = side_by_side(labelled, other, 4)
     np.testing.assert_array_equal(indices, [[4, 5, 8, 0], [6, 0, 9, 0]])
     np.testing.assert_array_equal(is_labelled, [[1, 1, 0, 0], [1, 0, 0, 0]])
     np.testing.assert_array_equal(is_ood, [[0, 0, 1, 0], [0, 0, 1, 0]])
-    _, _, is_ood = _side_by_side(labelled, _nothing(2, 1), 4)
+    _, _, is_ood = side_by_side(labelled, _nothing(2, 1), 4)
     assert not is_ood.any()
 
 

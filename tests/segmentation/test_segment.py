@@ -306,7 +306,7 @@ def test_the_monitor_judges_a_turned_mask_as_the_mask_itself(
 ) -> None:
     mask = np.zeros((40, 48, 2), np.uint8)
     mask[18:30, 16:30], mask[20:28, 18:28], mask[9:17, 18:27] = 2, 1, 3
-    monkeypatch.setattr(model, "_direction", -1 + 0j)
+    monkeypatch.setattr(model, "direction", -1 + 0j)
     spacing = (3.6, 3.6, 8.0)
     first, turned = model.judge(mask, spacing), model.judge(np.rot90(mask, turns, (0, 1)), spacing)
     assert turned.pdc == pytest.approx(first.pdc)

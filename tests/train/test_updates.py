@@ -216,6 +216,23 @@ def test_slices_that_r_rebuilds_without_a_structure_are_not_learnt_from(batch, s
     chex.assert_trees_all_close(after.params, jax.tree.map(lambda x: x * decay, start.params), rtol=1e-6)
 
 
+def test_a_structure_of_weight_0_may_be_lacking_in_what_r_rebuilds(batch, start):
+    weights = (0.0, 0.5, 0.5, 0.0)
+    make = updates.make_refinement_update
+    update = jax.jit(make(MODEL, Given(), SGD, LOSS, dropout=False, weights=weights))
+    rebuilt = np.asarray(jax.nn.one_hot(batch.label, 4)).copy()
+    rebuilt[1, ..., 0] += rebuilt[1, ..., 3]
+    rebuilt[1, ..., 3] = 0
+    counted = jnp.array([1.0, 1.0, 0.0, 0.0])
+    p, _ = MODEL.apply(start.variables, batch.image, True, False, counted, mutable=["batch_stats"])
+    given = refinement_batch(batch, {"given": {"rebuilt": rebuilt}}, [0] * 4, [1, 1, 0, 0])
+    _, parts = update(start, given, KEY, RATE)
+    sums = losses.Sums(*(x[:2].sum(0) for x in losses.class_sums(p, jnp.asarray(rebuilt))))
+    expected = losses.weighted_dice_loss(sums, weights)
+    np.testing.assert_allclose(parts["semi_supervised"], expected, rtol=1e-5)
+    assert float(parts["rebuilt_whole"]) == 1
+
+
 def test_r_gets_no_gradient(batch, start, autoencoder):
     """Its output is a target: the loss does not change with R's weights to first order."""
     plain = optax.identity()
