@@ -26,7 +26,8 @@ from qcjax.labels import parse_labels
 from qcjax.runtime.exits import exit_code
 from qcjax.runtime.wording import printable
 from qcjax.scoring.command import score
-from qcjax.segmentation.command import calibrate, export, refine, segment, train
+from qcjax.segmentation.command import calibrate, export, segment, train
+from qcjax.segmentation.refine_command import refine
 
 DESCRIPTION = (
     "Quality-controlled segmentation of cardiac MR images: knows, without ground truth, which results to distrust. "

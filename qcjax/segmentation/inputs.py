@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+from qcjax.data.cine import read_frames
 from qcjax.data.datasets import acdc
 from qcjax.data.datasets.masks import IMAGE_SUFFIXES
 from qcjax.data.dicom import convert_files
 from qcjax.data.dicom_headers import is_dicom
 from qcjax.data.files import ENDINGS, OTHER_VOLUMES, LeftOut, stem_of, walk
 from qcjax.data.findings import InvalidFile
-from qcjax.data.subject import PHASES
+from qcjax.data.geometry import Orientation
+from qcjax.data.subject import PHASES, Volume
 from qcjax.typing import Real
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")  # nnU-Net's names
@@ -132,6 +134,23 @@ def _image(folder: Path, place: Path, stem: str, name: str) -> Image:
     if _LONG_AXIS.fullmatch(stem):
         refused = "a long-axis view by its name found, expected short-axis images"
     return Image((place.relative_to(folder) / stem).as_posix(), place / name, refused)
+
+
+def read_image_frames(image: Image, orientation: Orientation | None) -> list[Volume]:
+    """The frames of an image, as `read_frames` gives them.
+
+    Raises:
+      FileNotFoundError: no such file.
+      InvalidFile: one that can't be read, is refused by its name, or is a mask.
+    """
+    if image.refused:
+        raise InvalidFile(image.path, *image.refused.split(" found, expected ", 1))
+    frames = read_frames(image.path, orientation)
+    values = whole_values(frames[0].array)
+    if len(values) > 1:  # one alone is a constant image, which is told of as such
+        listed = ", ".join(f"{v:g}" for v in values)
+        raise InvalidFile(image.path, f"no values but {listed}, as a mask has", "the intensities of an image")
+    return frames
 
 
 def whole_values(array: Real[np.ndarray, "x y slices"]) -> list[float]:

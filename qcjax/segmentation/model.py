@@ -295,8 +295,8 @@ class Model:
 
 
 def files_of(folder: Path) -> list[str]:
-    """The files of a model that decide about its results; not every model predicts quality."""
-    return [DESCRIPTION, WEIGHTS, *([QUALITY] if (folder / QUALITY).is_file() else [])]
+    """The files of a model that decide about its results; not every model predicts quality, or is refined."""
+    return [DESCRIPTION, WEIGHTS, *(name for name in (QUALITY, REFINED) if (folder / name).is_file())]
 
 
 def _volume(image: np.ndarray, spacing_mm: Sequence[float]) -> Volume:

@@ -6,14 +6,13 @@ from itertools import islice
 from pathlib import Path
 
 from qcjax import qc
-from qcjax.data.cine import read_frames, write_label_frames
-from qcjax.data.findings import InvalidFile
+from qcjax.data.cine import write_label_frames
 from qcjax.inference.cases import CaseStages, CaseStream
 from qcjax.inference.entries import sha256, worst_status
 from qcjax.runtime import jax_setup
 from qcjax.runtime.cluster import Cluster, kept_open, spread
 from qcjax.runtime.line_journal import Line
-from qcjax.segmentation.inputs import Image, whole_values
+from qcjax.segmentation.inputs import Image, read_image_frames
 from qcjax.segmentation.model import Model, files_of
 from qcjax.segmentation.result import Prediction, Prepared
 from qcjax.segmentation.settings import Limits
@@ -56,16 +55,7 @@ class Stream:
         return [self.out / mask_path(name)]
 
     def _read(self, image: Image) -> Frames:
-        if image.refused:
-            raise InvalidFile(image.path, *image.refused.split(" found, expected ", 1))
-        frames = read_frames(image.path, self.model.orientation)
-        values = whole_values(frames[0].array)
-        if len(values) > 1:  # one alone is a constant image, which is told of as such
-            listed = ", ".join(f"{v:g}" for v in values)
-            raise InvalidFile(
-                image.path, f"no values but {listed}, as a mask has", "the intensities of an image"
-            )
-        return tuple(self.model.prepare_frames(frames))
+        return tuple(self.model.prepare_frames(read_image_frames(image, self.model.orientation)))
 
     def _predict(self, images: Sequence[Frames]) -> list[list[Prediction]]:
         """The predictions of each image's frames."""

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int, Integer, Shaped
 
-from qcjax.data.cine import read_frames
 from qcjax.labels import Structure
 from qcjax.qc.components import keep_largest
 from qcjax.runtime.progress import bar, say
 from qcjax.runtime.wording import printable
-from qcjax.segmentation.inputs import Image
+from qcjax.segmentation.inputs import Image, read_image_frames
 from qcjax.segmentation.model import Model
 from qcjax.segmentation.result import Prepared
 from qcjax.segmentation.turns import quarter_turns, rv_direction
@@ -58,9 +57,7 @@ def read_unlabelled(model: Model, images: Sequence[Image]) -> Unlabelled:
     with bar("Unlabelled images read and segmented", len(images)) as advance:
         for image in images:
             try:
-                if image.refused:
-                    raise ValueError(image.refused)
-                volumes = read_frames(image.path, model.orientation)
+                volumes = read_image_frames(image, model.orientation)
                 chosen = looked_at(len(volumes))
                 prepared = model.prepare_frames([volumes[i] for i in chosen])
                 for i, one in zip(chosen, prepared, strict=True):
