@@ -67,6 +67,7 @@ MORE_TESTS: dict[str, tuple[str, ...]] = {
     "qcjax/monitoring/ranking.py": _OF_MONITORING,
     "qcjax/monitoring/risk.py": _OF_MONITORING,
     "qcjax/report/failures.py": ("tests/uncertainty/test_summary.py", "tests/refinement/test_failures.py"),
+    "qcjax/refinement/table.py": ("tests/refinement/test_failures.py",),
     "qcjax/scoring/table.py": ("tests/scoring/test_score.py", "tests/scoring/test_stream.py"),
 }
 

@@ -85,8 +85,10 @@ def test_measures_of_a_case_count_once_per_subject() -> None:
         for n in (1, 2)
         for key in ("myocardium", "infarction", "no_reflow")[: 4 - n]
     ]
-    cell = summarise_uncertainty(rows, n_resamples=20)["case"]["deterministic"]["baseline"]["ece"]
-    assert cell["n"] == 2 and cell["mean"] == pytest.approx(0.15)
+    other = [make_case_row(subject="Case_P1", prediction="mean", dc=0.5, ece=0.7)]
+    for given in (rows, [*other, *rows]):  # whatever comes first
+        cell = summarise_uncertainty(given, n_resamples=20)["case"]["deterministic"]["baseline"]["ece"]
+        assert cell["n"] == 2 and cell["mean"] == pytest.approx(0.15)
 
 
 def test_failures_hold_every_measure_that_the_run_took() -> None:
