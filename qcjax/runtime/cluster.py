@@ -18,7 +18,7 @@ from qcjax.runtime.progress import say
 
 TASK = 8  # cases that a worker takes at once
 AHEAD = 2  # tasks in flight for each thread of the workers; so many lines at most wait in this process
-PATIENCE_SECONDS = 20.0  # after which it is told that no worker is there
+PATIENCE_SECONDS = 5.0  # after which workers are counted again, which may have come meanwhile
 T = TypeVar("T")
 Work = Callable[[Line, Sequence[Line]], list[Line]]  # (job, cases) -> a line of each, in their order
 
@@ -66,19 +66,23 @@ def spread(
     waiting = iter(cases)
     suspects: deque[Line] = deque()  # one of them may be what kills workers
     running: dict[Any, list[Line]] = {}
+    alone = told = False
     with _client(cluster) as client:
         while True:
-            room = AHEAD * max(1, sum(client.nthreads().values()))
-            while len(running) < room and (task := list(islice(waiting, TASK))):
+            threads = sum(client.nthreads().values())  # workers come and go
+            while len(running) < AHEAD * max(1, threads) and (task := list(islice(waiting, TASK))):
                 running[client.submit(work, job, task, pure=False)] = task
-            alone = not running
-            if alone:
+            if not running:
                 if not suspects:
                     return
                 # what waits at a worker that dies is suspected, too; so nothing else is in flight
-                task = [suspects.popleft()]
+                alone, task = True, [suspects.popleft()]
                 running[client.submit(work, job, task, pure=False)] = task
-            for future in _ended(client, list(running)):
+            ended = _ended(client, list(running))
+            if not (ended or threads or told):
+                say(f"Waiting for workers at {client.scheduler.address}")
+                told = True
+            for future in ended:
                 task = running.pop(future)
                 error = future.exception() if future.status == "error" else None
                 if not isinstance(error, distributed.KilledWorker):
@@ -91,22 +95,19 @@ def spread(
 
 
 def _ended(client: Any, running: Sequence[Any]) -> Iterable[Any]:
-    """Those tasks that have ended, once there are some."""
-    distributed, told = _dask(), False
-    while True:
-        try:
-            ended: Iterable[Any] = distributed.wait(
-                running, timeout=PATIENCE_SECONDS, return_when="FIRST_COMPLETED"
-            ).done
-            return ended
-        except TimeoutError:
-            if not told and not client.nthreads():
-                say(f"Waiting for workers at {client.scheduler.address}")
-                told = True
-        except distributed.client.FuturesCancelledError as error:
-            raise ConnectionError(
-                f"the scheduler at {client.scheduler.address} went away; started again, it goes on"
-            ) from error
+    """Those tasks that have ended, once there are some; none where that takes long."""
+    distributed = _dask()
+    try:
+        ended: Iterable[Any] = distributed.wait(
+            running, timeout=PATIENCE_SECONDS, return_when="FIRST_COMPLETED"
+        ).done
+        return ended
+    except TimeoutError:
+        return ()
+    except distributed.client.FuturesCancelledError as error:
+        raise ConnectionError(
+            f"the scheduler at {client.scheduler.address} went away; started again, it goes on"
+        ) from error
 
 
 @contextmanager

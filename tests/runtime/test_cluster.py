@@ -3,12 +3,14 @@
 import os
 import signal
 import sys
+import threading
 from collections import Counter
 
 import dask
 import distributed
 import pytest
 
+from qcjax.runtime import cluster
 from qcjax.runtime.cluster import AHEAD, TASK, Cluster, cluster_of, spread
 from tests.cluster_work import DEADLY, lost, work
 
@@ -68,6 +70,18 @@ def test_few_cases_are_in_flight_and_a_job_is_opened_once(one):
     (first,) = {line["opened"] for line in found}
     again = list(spread(one, work, {"seconds": 0, "another": True}, cases(3), lost))
     assert {line["opened"] for line in again} == {first + 1}
+
+
+def test_workers_that_come_later_are_waited_for_and_used(monkeypatch, capsys):
+    monkeypatch.setattr(cluster, "PATIENCE_SECONDS", 0.2)
+    with distributed.LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as local:
+        timer = threading.Timer(1.0, local.scale, [2])
+        timer.start()
+        where = Cluster(scheduler=local.scheduler_address)
+        found = list(spread(where, work, {"seconds": 0.05}, cases(80), lost))
+        timer.join()
+    assert len(found) == 80 and len({line["process"] for line in found}) == 2
+    assert capsys.readouterr().out.count("Waiting for workers at tcp://") == 1
 
 
 def test_an_error_of_the_work_ends_the_run(one):
