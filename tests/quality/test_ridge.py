@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from qcjax.quality.ridge import Ridge, best_penalty, by_subject, cross_predicted, subject_weights
+from qcjax.quality.ridge import PENALTIES, Ridge, best_penalty, by_subject, cross_predicted, subject_weights
 
 
 def test_without_a_penalty_it_is_weighted_least_squares() -> None:
@@ -60,3 +60,7 @@ def test_noise_is_penalised_and_a_sign_is_not() -> None:
     subjects = list(range(60))
     assert best_penalty(x, rng.normal(size=60), subjects) >= 100
     assert best_penalty(x, x[:, 0] * 2 + rng.normal(0, 0.1, 60), subjects) <= 1
+
+
+def test_of_one_subject_the_largest_penalty_is_taken() -> None:
+    assert best_penalty(np.ones((3, 1)), np.arange(3.0), ["a"] * 3) == max(PENALTIES) == PENALTIES[-1]

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from qcjax.metrics.selective import augrc
+from qcjax.metrics.selective import augrc, excess_aurc
+from qcjax.metrics.statistics import bootstrap_weights
 from qcjax.quality.check import rows_of
 from qcjax.quality.model import KnownCase, QualityModel, values_of
 from qcjax.quality.study import (
@@ -68,6 +69,23 @@ def test_a_perfect_ranking_has_no_excess_and_a_missing_score_is_the_worst() -> N
     # accepted in the order .9, .8, .7, .5: losses .1, .3, .6, 1.1 of 4 results, averaged over 4 coverages
     assert perfect["dice"].augrc == pytest.approx((0.1 + 0.3 + 0.6 + 1.1) / 4 / 4)
     assert augrc(dice[:, 0], 1 - dice[:, 0]) == pytest.approx(perfect["dice"].augrc)
+
+
+def test_intervals_are_those_of_resampled_subjects() -> None:
+    rng = np.random.default_rng(3)
+    subjects = list("aabcccdd")
+    dice, score = rng.uniform(0.3, 1, (2, 8, 1))
+    found = rankings({"m": score, "ideal": dice}, dice, subjects, "ideal")["m"]
+    members = np.array([["abcd".index(s) == i for s in subjects] for i in range(4)])
+    excess = []
+    for weights in bootstrap_weights(4, 1000, 0).astype(int):
+        times = (weights[:, None] * members).sum(0)
+        excess.append(excess_aurc(np.repeat(score[:, 0], times), 1 - np.repeat(dice[:, 0], times)))
+    expected = np.quantile(excess, (0.025, 0.975))
+    np.testing.assert_allclose((found.low, found.high), expected)
+    np.testing.assert_allclose(
+        (found.difference_low, found.difference_high), expected
+    )  # the ideal has no excess
 
 
 def test_bounds_cover_and_a_site_is_calibrated() -> None:
