@@ -67,6 +67,9 @@ def run_arm(run: RefinementRun, arm: Arm, subjects: Sequence[Subject]) -> None:
     control = run.refine(arm, autoencoder, supervised, "control")
     run.stage(arm, "control", subjects, autoencoder, lambda: StageResult.of(control))
 
+    # Per case the refined mask or that without QC, where asked for (ours): by predicted quality, by chance, by truth.
+    run.gates(arm)
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,6 +7,7 @@ from qcjax.config import (
     AcdcConfig,
     AutoencoderConfig,
     EmidecConfig,
+    InferenceConfig,
     Mnms2Config,
     Preset,
     RefinementConfig,
@@ -57,7 +58,22 @@ DEMO = Mnms2Config(
     refinement=RefinementConfig(epochs=4, steps=12, labelled=8, unlabelled=8, learning_rate_factor=0.02),
 )
 
-PRESETS: dict[Preset, Mnms2Config] = {"demo": DEMO, "small": SMALL, "paper": PAPER, "original": ORIGINAL}
+# what a competent user has without QC comes first; the networks aren't trained mirrored, so nothing is mirrored
+OURS = replace(
+    SMALL,
+    preset="ours",
+    supervised=replace(SMALL.supervised, intensity=True, average=0.99),
+    refinement=replace(SMALL.refinement, gate=0.02),
+    inference=InferenceConfig(mean=True, largest=True, ablation=True),
+)
+
+PRESETS: dict[Preset, Mnms2Config] = {
+    "demo": DEMO,
+    "small": SMALL,
+    "paper": PAPER,
+    "original": ORIGINAL,
+    "ours": OURS,
+}
 
 ACDC_SMALL = AcdcConfig(
     preset="small",

@@ -23,7 +23,8 @@ class RunConfig:
     """Folder of the results; started again on the same one, a run goes on. Default: runs/<experiment>-<time>."""
     preset: Preset = "paper"
     """demo: synthetic data, minutes. small: real data on a CPU. paper: the paper, and our choices where it says nothing
-    (docs/results). original: what the authors' public code does. Every other option overrides its preset."""
+    (docs/results). original: what the authors' public code does. ours (M&Ms-2 alone): small, with a baseline without
+    QC, and refinement behind a gate. Every other option overrides its preset."""
     seed: int = 0
     """Seed of the split or the folds, the initial weights, the order, augmentation and dropout."""
     devices: int | None = None
@@ -123,6 +124,9 @@ class AcdcConfig(RunConfig):
 
     data: Path | None = None
     """Folder of the ACDC data set, with training/ and testing/ or one of them; none: a synthetic cohort."""
+    preset: Literal["demo", "small", "paper", "original"] = "paper"
+    """demo: synthetic data, minutes. small: real data on a CPU. paper: the paper, and our choices where it says nothing
+    (docs/results). original: what the authors' public code does. Every other option overrides its preset."""
     predictions: tuple[str, ...] = ()
     """Masks to judge, NAME=DIR for each method, DIR holding patient101_ED.nii.gz and so on in ACDC's label values;
     none: a field of methods is trained here."""

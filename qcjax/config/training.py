@@ -104,12 +104,18 @@ class RefinementConfig:
     cases: Literal["validation", "all"] = "all"
     """The unlabelled cases that refinement looks at and learns from: those of the data set's validation part (the
     authors' choice, and preset original's: codes 161 to 200), or all. Selection and the report always have all."""
+    gate: float | None = None
+    """Gated arms (ours): per case the refined mask where its predicted quality is higher by more than this, else the
+    baseline's, or the single best model's without one; beside it a gate by chance, and one by the truth. None: no such
+    arms."""
+    gate_by: Literal["quality", "pdc"] = "quality"
+    """What the gate compares: predicted Dice, learnt from D_val's masks, which takes 9 subjects of it; or pDC."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for numbers that make no sense; no epochs are fine: selection needs none."""
         at_least(0, self, "epochs")
         at_least(1, self, "steps", "labelled", "unlabelled")
-        at_least(0, self, "learning_rate_factor")
+        at_least(0, self, "learning_rate_factor", "gate")
 
 
 @dataclass(frozen=True)

@@ -246,3 +246,53 @@ def _vector(values: Values, name: str) -> np.ndarray:
     if vector.ndim != 1:
         raise ValueError(f"{name}: shape {vector.shape} found, expected one axis")
     return vector
+
+
+def sign_flip_p(
+    a: Values,
+    b: Values,
+    groups: Sequence[Any] | Shaped[np.ndarray, "..."],
+    n_resamples: int = 10_000,
+    seed: int = 0,
+) -> float | None:
+    """Two-sided p of no difference between paired values, by random sign flips of whole groups.
+
+    The share of sign patterns, the observed one among them, under which the sum of the differences is at least as far
+    from 0 (Phipson & Smyth 2010: 1 is added to both counts). Groups, such as subjects, are flipped whole, for their
+    cases aren't independent.
+
+    Args:
+      a, b: one value per case; pairs with a NaN or infinite value are dropped.
+      groups: the group of each case.
+      n_resamples: number of random sign patterns.
+      seed: of the random numbers.
+
+    Returns:
+      p; None for fewer than two groups.
+
+    Raises:
+      ValueError: unequal lengths.
+    """
+    first, second, labels = _defined(a, b, groups=np.asarray(groups))
+    names, members = np.unique(labels, return_inverse=True)
+    if names.size < 2:
+        return None
+    sums = np.bincount(members, weights=second - first)
+    signs = np.random.default_rng(seed).choice((-1.0, 1.0), (n_resamples, names.size))
+    reached = np.abs(signs @ sums) >= abs(sums.sum()) - 1e-12 * np.abs(sums).sum()
+    return float((1 + reached.sum()) / (1 + n_resamples))
+
+
+def holm(p: Values) -> list[float | None]:
+    """p values corrected for their number (Holm 1979), in the given order; None where there is none.
+
+    Of m values, rising, the i-th is multiplied by m - i + 1, at most 1, and is at least as large as the one before.
+    """
+    values = _vector(p, "p")
+    order = np.argsort(values, kind="stable")  # NaN last
+    m, least = int(np.isfinite(values).sum()), 0.0
+    found: list[float | None] = [None] * values.size
+    for place, i in enumerate(order[:m]):
+        least = max(least, min(1.0, (m - place) * float(values[i])))
+        found[i] = least
+    return found

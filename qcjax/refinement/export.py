@@ -19,6 +19,8 @@ from qcjax.metrics.clinical import volume_ml
 from qcjax.metrics.surface import case_metrics
 from qcjax.qc.components import keep_largest
 from qcjax.qc.uncertainty import SliceSums, case_measures
+from qcjax.quality.model import QualityModel
+from qcjax.refinement.prediction import predicted_columns
 from qcjax.refinement.refine import Decision
 from qcjax.refinement.table import (
     NUMBER_COLUMNS,
@@ -52,6 +54,7 @@ def export_stage(
     measures: Sequence[CaseRow] = (),
     made: Made = MappingProxyType({}),
     treatment: Treatment = PLAIN,
+    quality: QualityModel | None = None,
 ) -> list[CaseRow]:
     """Write the stage's predictions and reconstructions; return its rows of `cases.csv`.
 
@@ -63,6 +66,7 @@ def export_stage(
       measures: what else each case's row holds, if anything.
       made: predictions of earlier stages of this arm; a case that the same candidates were chosen for is copied.
       treatment: how the stage comes to its masks; `names` tell of it.
+      quality: what predicts the Dice of its masks, if anything does.
     """
     selection, cases = decision.selection, arm.data.unlabelled.cases
     of_code = {subject.code: subject for subject in subjects}
@@ -77,12 +81,12 @@ def export_stage(
     weights = {i: load(i) for i in sorted(needed)}
 
     def scored(case: int, probabilities: np.ndarray, rebuilt: np.ndarray) -> CaseRow:
-        row = _score(arm, stage, case, probabilities, rebuilt, of_code, treatment)
+        row = _score(arm, stage, case, probabilities, rebuilt, of_code, treatment, quality)
         on_case()
         return row | {"candidate": chosen[case]}
 
     def copied(case: int) -> CaseRow:
-        row = _copy(made[cases[case].name, chosen[case]], arm, stage)
+        row = copied_row(made[cases[case].name, chosen[case]], arm, stage)
         on_case()
         return row
 
@@ -111,7 +115,7 @@ def _in_words(names: Sequence[str]) -> str:
     return f"mean of {', '.join(others)} and {last}" if others else last
 
 
-def _copy(row: CaseRow, arm: Arm, stage: str) -> CaseRow:
+def copied_row(row: CaseRow, arm: Arm, stage: str) -> CaseRow:
     """A row of an earlier stage as one of this, its files copied; the other stage's uncertainty isn't this one's."""
     kept = {column: value for column, value in row.items() if column not in UNCERTAINTY_COLUMNS}
     folder = _folder(arm, stage)
@@ -190,6 +194,7 @@ def _score(
     rebuilt: np.ndarray,
     of_code: dict[str, Subject],
     treatment: Treatment,
+    quality: QualityModel | None = None,
 ) -> CaseRow:
     cohort, config = arm.data.unlabelled, arm.networks.config
     found, geometry = cohort.cases[case], cohort.geometries[case]
@@ -230,6 +235,8 @@ def _score(
     row |= _volumes("volume_{}_ml", prediction, image.spacing_mm)
     for structure, dc, hd in zip(CARDIAC, pdc, phd, strict=True):
         row |= {f"pdc_{structure.key}": float(dc), f"phd_{structure.key}_mm": float(hd)}
+    if quality is not None:
+        row |= predicted_columns(quality, mask, rebuilt_mask, geometry.spacing_mm)
     if found.label_path is not None:
         truth = read_labels(found.label_path, like=image).array
         row |= case_metrics(prediction, truth, image.spacing_mm)

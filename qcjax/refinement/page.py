@@ -6,6 +6,7 @@ from typing import Any
 
 from qcjax.data.subject import VIEWS
 from qcjax.refinement import candidates, flags, gallery, tables, words
+from qcjax.refinement.arms import arms_tables
 from qcjax.refinement.table import read_cases
 from qcjax.report import published, table
 from qcjax.report.cards import card_pictures, opening
@@ -106,6 +107,7 @@ def _tables(run: FinishedRun) -> dict[str, Any]:
                 "name": name,
                 "headline": tables.headline_tables(results, name),
                 "differences": tables.difference_tables(results, name),
+                "arms": arms_tables(results, name),
                 "disease": tables.disease_tables(results, name),
                 "vendor": tables.vendor_tables(results, name),
                 "clinical": tables.clinical_tables(results, name),

@@ -13,18 +13,24 @@ from qcjax.config import Mnms2Config
 from qcjax.data.cohort import Cohort, orientation_of, prepare
 from qcjax.data.datasets import mnms2
 from qcjax.data.findings import Finding
-from qcjax.data.nifti import read_grid, read_image, read_labels
+from qcjax.data.nifti import read_grid
 from qcjax.data.preprocess import median_spacing
-from qcjax.data.subject import VIEWS, Case, Subject
+from qcjax.data.subject import VIEWS, Subject
 from qcjax.data.validate import validate_mnms2
 from qcjax.phantom import PhantomConfig, write_mnms2
 from qcjax.qc.mc_dropout import has_dropout
+from qcjax.quality.conformal import LEAST_SUBJECTS
+from qcjax.quality.model import QualityModel
+from qcjax.refinement.arms import compare_arms
 from qcjax.refinement.candidates import count_chosen
 from qcjax.refinement.cohort_table import cohort_table
 from qcjax.refinement.export import export_stage, measure_uncertainty
+from qcjax.refinement.gating import gated_arms
+from qcjax.refinement.prediction import learn_quality
 from qcjax.refinement.refine import Pool, describe_ood, refine
 from qcjax.refinement.refine_original import OriginalPool, refine_original
 from qcjax.refinement.stage_result import StageResult
+from qcjax.refinement.submission import write_submission
 from qcjax.refinement.summary import summarise
 from qcjax.refinement.table import CaseRow, case_name, write_cases
 from qcjax.report.experiment import ExperimentRun
@@ -56,6 +62,7 @@ class RefinementRun(ExperimentRun[Mnms2Config]):
         self._ood: dict[str, dict[str, Any]] = {}
         self._candidates: dict[str, dict[str, dict[str, Any]]] = {}  # segmenter -> view -> stage
         self._seconds: dict[str, float] = {}
+        self._quality: dict[tuple[str, str], QualityModel | None] = {}  # by segmenter and view
         super().__init__(config, folder)
 
     def check_options(self) -> None:
@@ -118,6 +125,12 @@ class RefinementRun(ExperimentRun[Mnms2Config]):
         """D_tr, D_val and D_te of a view, prepared, on the devices."""
         config = self.config
         training, validation = mnms2.training_split(subjects, config.seed)
+        gate = config.refinement
+        if gate.gate is not None and gate.gate_by == "quality" and len(validation) < LEAST_SUBJECTS:
+            raise ValueError(
+                f"{self.data}: {len(validation)} subjects in D_val found, expected at least {LEAST_SUBJECTS} to learn "
+                "predicted quality from (--refinement.gate-by pdc: the gate compares pDC)"
+            )
         learnt_from = [s for s in subjects if s.code in training]
         spacing, orientation = self._target_spacing(learnt_from, view), orientation_of(learnt_from, view)
         parts = (
@@ -225,6 +238,7 @@ class RefinementRun(ExperimentRun[Mnms2Config]):
         measures = self._uncertainty(arm, title, result) if stage == "segmenter" else []
         models = [f"{'epoch' if c.stage == 'segmenter' else c.stage} {c.epoch}" for c in result.candidates]
         names = [result.treatment.named(model) for model in models]
+        quality = self._predictor(arm, autoencoder)
         made = hosts.lead(partial(self._made, arm))
         with bar(f"{title}: cases predicted and scored", len(result.decision.ood)) as advance:
             rows = export_stage(
@@ -239,6 +253,7 @@ class RefinementRun(ExperimentRun[Mnms2Config]):
                 measures,
                 made,
                 result.treatment,
+                quality,
             )
         losses = [c.loss for c in result.candidates]
         return {
@@ -247,6 +262,24 @@ class RefinementRun(ExperimentRun[Mnms2Config]):
             "thresholds": result.decision.thresholds,
             "ood_cases": describe_ood(arm, result.to_refine_on)["ood_cases"],
         }
+
+    def _predictor(self, arm: Arm, autoencoder: Variables) -> QualityModel | None:
+        """What predicts the quality of an arm's masks, where its gate asks for it; learnt once."""
+        options = self.config.refinement
+        if options.gate is None or options.gate_by == "pdc":
+            return None
+        key = arm.networks.name, arm.data.view
+        if key not in self._quality:
+            supervised = arm.checkpoints("segmenter", self.config.supervised.m_best)
+            self._quality[key] = learn_quality(arm, autoencoder, supervised)
+        return self._quality[key]
+
+    def gates(self, arm: Arm) -> None:
+        """The gated arms of the stages that are done, where asked for, unless they are done already."""
+        if self.config.refinement.gate is not None:
+            rows, seconds = gated_arms(self.once, arm, self._rows, self.config)
+            self._rows += rows
+            self._seconds |= seconds
 
     def _made(self, arm: Arm) -> dict[tuple[str, str], CaseRow]:
         """The predictions of this arm's stages so far whose files are there."""
@@ -296,32 +329,17 @@ class RefinementRun(ExperimentRun[Mnms2Config]):
             "data": f"{self.data_name}, {len(subjects)} subjects",
             "cohort": cohort_table(subjects),
         }
+        if self.config.refinement.gate is not None:
+            results["arms"] = compare_arms(self._rows, subjects, self.config)
         if self.config.mc_samples:
             results["mc_samples"] = self.config.mc_samples
         self.write_json(results)
-        self._write_submission(subjects)
+        write_submission(self.folder, self._rows, subjects, self.config.segmenter[0])
 
     def _best(self, **identity: str) -> dict[str, Any]:
         """The journal's line of the stage's lowest validation loss; of equals the later."""
         records = [r for r in self.journal.read() if _matches(r, identity)]
         return min(records, key=lambda r: (r["validation_loss"], -r["epoch"]))
-
-    def _write_submission(self, subjects: Sequence[Subject]) -> None:
-        """The challenge's zip, of the first segmenter's refined stage.
-
-        From the files, whichever process or earlier start of the run has made them.
-        """
-        cases = {c.name: c for s in subjects for c in s.cases}
-        name = self.config.segmenter[0]
-        rows = [r for r in self._rows if r["segmenter"] == name and r["stage"] == "refined"]
-
-        def predictions() -> Any:
-            for row in rows:
-                case: Case = cases[case_name(row)]
-                image = read_image(case.image_path)
-                yield case, read_labels(self.folder / row["prediction_path"]).array, image
-
-        mnms2.write_submission(predictions(), self.folder / "submission.zip")
 
 
 def _matches(record: dict[str, Any], identity: dict[str, Any]) -> bool:

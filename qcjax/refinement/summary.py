@@ -32,6 +32,11 @@ COMPARISONS = (  # (b, a): the difference is b - a
     ("refined", "baseline"),
     ("refined", "selection"),
     ("refined", "control"),
+    ("gated", "baseline"),
+    ("gated", "control"),
+    ("gated", "refined"),
+    ("gated", "random_gate"),
+    ("oracle_gate", "baseline"),
 )
 PARTS_WITH_TRUTH = ("validation", "test")
 SCORED_PARTS = ("test", "validation")  # the first that has truth makes the headline

@@ -7,7 +7,8 @@ from qcjax.report.columns import Columns, Row
 
 CaseRow = Row  # column -> str, int (`ood`) or float (measures; NaN where undefined or without truth)
 
-STAGES = ("segmenter", "mean", "mirrored", "largest", "baseline", "selection", "control", "refined")
+GATED = ("oracle_gate", "random_gate", "gated")  # per case, one of two other stages' masks
+STAGES = ("segmenter", "mean", "mirrored", "largest", "baseline", "selection", "control", "refined", *GATED)
 STRUCTURES = tuple(structure.key for structure in CARDIAC)
 
 
@@ -43,9 +44,17 @@ UNCERTAINTY_COLUMNS = (  # of dropout samples, in a table of a run that drew som
     *(column for pattern in UNCERTAINTY_OF_STRUCTURE.values() for column in _per_structure(pattern)),
     *UNCERTAINTY_OF_CASE,
 )
+PREDICTED_COLUMNS = _per_structure("predicted_dice_{}")  # in a table of a run whose gate compares it
 PATH_COLUMNS = ("image_path", "label_path", "prediction_path", "reconstruction_path")
 COLUMNS = (*IDENTITY_COLUMNS, *VERDICT_COLUMNS, *NUMBER_COLUMNS, *PATH_COLUMNS)
-_TABLE = Columns(COLUMNS, NUMBER_COLUMNS, ("ood",), IDENTITY_COLUMNS, "case row", UNCERTAINTY_COLUMNS)
+_TABLE = Columns(
+    COLUMNS,
+    NUMBER_COLUMNS,
+    ("ood",),
+    IDENTITY_COLUMNS,
+    "case row",
+    (*UNCERTAINTY_COLUMNS, *PREDICTED_COLUMNS),
+)
 write_cases, read_cases = _TABLE.write, _TABLE.read
 
 

@@ -24,6 +24,9 @@ STAGE_NAMES = {
     "selection": "{M}+QC: selection only",
     "control": "control: trained on without QC, then selection",
     "refined": "full: refined, then selection",
+    "oracle_gate": "the better of refined and without QC, by the truth",
+    "random_gate": "as many refined masks as the gate takes, by chance",
+    "gated": "gated: refined where its quality is predicted to be higher",
 }
 STAGE_WORDS = {
     "segmenter": "single best",
@@ -34,6 +37,9 @@ STAGE_WORDS = {
     "selection": "selection",
     "control": "control",
     "refined": "refined",
+    "oracle_gate": "oracle gate",
+    "random_gate": "random gate",
+    "gated": "gated",
 }
 
 

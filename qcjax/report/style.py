@@ -34,6 +34,9 @@ STAGE_TICKS = {
     "selection": "{M}\n+QC",
     "control": "control",
     "refined": "full",
+    "oracle_gate": "oracle",
+    "random_gate": "chance",
+    "gated": "gated",
 }
 VIEW_NAMES = {"SA": "short axis", "LA": "long axis", "AVG": "average"}
 MEASURE_NAMES = {"dc": "Dice (DC)", "hd": "Hausdorff distance (mm)"}

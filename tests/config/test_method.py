@@ -11,7 +11,13 @@ from qcjax.refinement.run import REFINEMENTS
 
 
 def test_demo_and_small_read_as_the_paper_does() -> None:
-    assert [method_of(preset).name for preset in get_args(Preset)] == ["paper", "paper", "paper", "original"]
+    assert [method_of(preset).name for preset in get_args(Preset)] == [
+        "paper",
+        "paper",
+        "paper",
+        "original",
+        "paper",
+    ]
     assert METHODS["paper"] is PAPER
 
 

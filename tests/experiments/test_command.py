@@ -24,7 +24,7 @@ def test_presets(name):
     assert config == PRESETS[name] == of(f"--preset={name}")
     assert config.preset == name
     assert config.method.name == ("original" if name == "original" else "paper")
-    assert config.segmenter == (("nnunet",) if name in ("demo", "small") else ("nnunet", "acdc_unet"))
+    assert config.segmenter == (("nnunet",) if name in ("demo", "small", "ours") else ("nnunet", "acdc_unet"))
 
 
 def test_options_override_their_preset():

@@ -339,6 +339,42 @@ def test_broken_files_stop_the_run_or_leave_their_subjects_out(cohort, experimen
     assert {r["subject"] for r in rows} == set(codes[4:])
 
 
+def test_gated_arms_stand_beside_the_others_and_their_masks_are_one_of_two(
+    cohort, experiment, refusal, tmp_path
+):
+    options = ("--preset", "ours", "--data", str(cohort), "--views", "SA", "--refinement.gate", "0")
+    said = refusal(tmp_path / "few", *options)
+    assert "subjects in D_val found, expected at least 9" in said and "--refinement.gate-by pdc" in said
+    out = experiment(tmp_path / "run", *options, "--refinement.gate-by", "pdc")
+    found = results(out)
+    stages = {"segmenter", "mean", "largest", "baseline", "selection", "control", "refined"}
+    gated = {"gated", "random_gate", "oracle_gate"}
+    assert set(found["ablation"]["nnunet"]["SA"]) == stages | gated
+    arms = found["arms"]["nnunet"]["SA"]
+    assert arms["source"] == "baseline" and arms["cases"] == TEST_CASES
+    rows = {(r["stage"], case_name(r)): r for r in read_cases(out / "cases.csv")}
+    cases = {name for _, name in rows}
+    taken = {stage: 0 for stage in gated}
+    for name in cases:
+        source, refined = rows["baseline", name], rows["refined", name]
+        for stage in gated:
+            row = rows[stage, name]
+            assert row["candidate"] in (source["candidate"], refined["candidate"])
+            own = refined if row["candidate"] == refined["candidate"] else source
+            taken[stage] += own is refined
+            assert (out / row["prediction_path"]).read_bytes() == (out / own["prediction_path"]).read_bytes()
+            assert stage in row["prediction_path"]
+        gain = np.mean([refined[f"pdc_{k}"] - source[f"pdc_{k}"] for k in ("lv", "myo", "rv")])
+        assert gain > 0 or rows["gated", name]["candidate"] == source["candidate"]
+    assert taken["gated"] == taken["random_gate"]
+    oracle, single = (
+        found["ablation"]["nnunet"]["SA"]["oracle_gate"],
+        found["ablation"]["nnunet"]["SA"]["baseline"],
+    )
+    assert oracle["hd"]["n_missing"] <= single["hd"]["n_missing"]
+    assert "arms, where cases are strange" in (out / "report.html").read_text()
+
+
 def test_the_phantom_needs_no_data(experiment, tmp_path, monkeypatch, capsys):
     """The run makes its cohort once, prints what it found, and gives it the split of the codes."""
 

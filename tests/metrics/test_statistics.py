@@ -3,11 +3,13 @@ import pytest
 from scipy import stats
 
 from qcjax.metrics.statistics import (
+    holm,
     interval_95,
     paired_bootstrap,
     pearson,
     pearson_difference,
     pearson_interval,
+    sign_flip_p,
     spearman,
     summary,
 )
@@ -176,3 +178,22 @@ def test_correlations_of_two_pairs_are_defined():
     assert pearson([1.0, 2.0], [3.0, 1.0])["r"] == pytest.approx(-1)
     with pytest.raises(ValueError, match="in 2 groups"):
         pearson_interval([1.0], [2.0], ["a", "b"])
+
+
+def test_holm_by_hand_keeps_the_order_and_leaves_out_what_is_undefined():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.02, np.nan, 0.9]) == [pytest.approx(0.04), None, pytest.approx(0.9)]
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_sign_flips_by_hand():
+    """Of three subjects, all better by 1, 2 of 8 sign patterns reach the sum: a quarter."""
+    p = sign_flip_p([0, 0, 0], [1, 1, 1], ["a", "b", "c"], 20_000)
+    assert p == pytest.approx(0.25, abs=0.02)
+    # both cases of a subject are flipped together: again three
+    assert sign_flip_p([0] * 6, [1] * 6, list("aabbcc"), 20_000) == pytest.approx(0.25, abs=0.02)
+    assert sign_flip_p([0, 1], [1, 0], ["a", "b"], 500) == 1
+    assert sign_flip_p([0, np.nan], [1, 2], ["a", "b"]) is None
+    many = sign_flip_p(np.zeros(12), np.ones(12), np.arange(12), 1000)
+    assert many == pytest.approx(1 / 1001, abs=0.004)
