@@ -343,6 +343,7 @@ def test_gated_arms_stand_beside_the_others_and_their_masks_are_one_of_two(
     cohort, experiment, refusal, tmp_path
 ):
     options = ("--preset", "ours", "--data", str(cohort), "--views", "SA", "--refinement.gate", "0")
+    options = (*options, "--supervised.no-intensity")  # tested by itself; it takes long to compile
     said = refusal(tmp_path / "few", *options)
     assert "subjects in D_val found, expected at least 9" in said and "--refinement.gate-by pdc" in said
     out = experiment(tmp_path / "run", *options, "--refinement.gate-by", "pdc")
