@@ -97,7 +97,12 @@ def test_the_stages_of_a_run(monkeypatch):
             result: StageResult = decide()
             stages.append((name, len(result.candidates), result.treatment))
 
+        def gates(self, arm):
+            gated.append(len(stages))
+
+    gated = []
     mnms2.run_arm(Run(), None, [])
+    assert gated == [len(stages)]  # after all others
     common = Treatment(mirror=True, largest=(LV, RV))
     assert stages == [
         ("segmenter", 1, PLAIN),
