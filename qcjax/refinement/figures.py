@@ -21,6 +21,8 @@ from qcjax.report import style
 MEASURES = ("dc", "hd")
 Results = Mapping[str, Any]
 
+SIDE_BY_SIDE = 5  # names of stages below an axis; more stand upright
+
 
 @matplotlib.rc_context(style.STYLE)
 def draw_bars(results: Results, path: Path) -> Path | None:
@@ -123,7 +125,10 @@ def draw_ablation(results: Results, path: Path) -> Path | None:
                         means[shown.index("segmenter")], color=colour, linewidth=0.9, linestyle=(0, (4, 3))
                     )
             axis.set_xlim(-0.5, len(drawn) - 0.5)
-            axis.set_xticks(range(len(drawn)), [style.STAGE_TICKS[name] for name in drawn])
+            names = [style.STAGE_TICKS[name] for name in drawn]
+            if len(names) > SIDE_BY_SIDE:
+                names = [name.replace("\n", "") for name in names]
+            axis.set_xticks(range(len(drawn)), names, rotation=90 if len(names) > SIDE_BY_SIDE else 0)
             axis.grid(axis="x", visible=False)
             if column == 0:
                 axis.set_ylabel(style.MEASURE_NAMES[measure])
