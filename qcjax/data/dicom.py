@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from qcjax.data.dicom_headers import Image, is_dicom, read_headers
-from qcjax.runtime.files import version_of, write_whole, written_whole
+from qcjax.runtime.files import version_of, write_whole, written_table
 
 PARALLEL = 1e-3  # how far unit vectors may differ
 SAME_PLACE_MM = 0.05
@@ -186,7 +186,7 @@ def convert_files(files: Iterable[Path], out: Path) -> list[dict[str, Any]]:
             row |= _converted(images, out, f"series-{name}.nii.gz")
         rows.append(row)
     if rows:
-        with written_whole(out / TABLE) as partial, partial.open("w", newline="") as table:
+        with written_table(out / TABLE) as table:
             writer = csv.DictWriter(table, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
@@ -210,7 +210,7 @@ def _known(table: Path) -> dict[str, dict[str, Any]]:
     """The rows that an earlier start left, by series."""
     if not table.is_file():
         return {}
-    with table.open(newline="") as file:
+    with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows: list[dict[str, Any]] = [row for row in csv.DictReader(file) if set(row) == set(COLUMNS)]
     for row in rows:
         row |= {name: float(row[name]) if "." in row[name] else int(row[name]) for name in SIZES if row[name]}

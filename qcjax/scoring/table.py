@@ -17,7 +17,7 @@ from qcjax.inference.entries import Entry, counted, inside, worst_status
 from qcjax.inference.monitor import Score
 from qcjax.qc import Flag
 from qcjax.quality.model import DECISIONS, PREDICTED, worst_decision
-from qcjax.runtime.files import written_whole
+from qcjax.runtime.files import written_table
 from qcjax.runtime.line_journal import Line, LineJournal, from_json, to_json
 
 COLUMNS = (
@@ -137,10 +137,7 @@ def write_table(path: Path, lines: Iterable[Line], keys: Sequence[str], unit: st
     Args:
       unit: of the distances, "mm" or "voxels".
     """
-    with (
-        written_whole(path) as partial,
-        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
+    with written_table(path) as file:
         writer = csv.writer(file)
         writer.writerow(column.replace("_mm", f"_{unit}") for column in COLUMNS)
         for line in lines:

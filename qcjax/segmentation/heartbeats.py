@@ -12,7 +12,7 @@ from scipy import stats
 from qcjax.data.subject import PHASES
 from qcjax.metrics.heartbeat import LEVEL, ventricle
 from qcjax.report.table import Table, number
-from qcjax.runtime.files import written_whole
+from qcjax.runtime.files import written_table
 from qcjax.segmentation.judge import Record, bland_altman, rounded
 from qcjax.segmentation.subjects import LEFT, RIGHT, WALL
 
@@ -105,7 +105,7 @@ def agreement(found: Sequence[float], true: Sequence[float], folds: Sequence[int
 
 def write_heartbeats(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write `volumes.csv`; undefined is empty."""
-    with written_whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with written_table(path) as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for row in rows:

@@ -9,7 +9,7 @@ import numpy as np
 
 from qcjax.data.cine import read_frames
 from qcjax.qc.gate import gate, reason
-from qcjax.runtime.files import written_whole
+from qcjax.runtime.files import written_table
 from qcjax.runtime.progress import bar
 from qcjax.segmentation.inputs import Image
 from qcjax.segmentation.model import Model
@@ -109,10 +109,7 @@ def _dice(a: np.ndarray, b: np.ndarray, value: int) -> float:
 
 def write_compared(path: Path, cases: Iterable[Compared]) -> None:
     """Write `cases.csv`: a row per image and structure; undefined is empty."""
-    with (
-        written_whole(path) as partial,
-        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
+    with written_table(path) as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for case in cases:

@@ -13,7 +13,7 @@ from qcjax.labels import CAVITY, INFARCTION, LV, MYO, NO_REFLOW, RV
 from qcjax.metrics.cine import curve_faults, find_phases
 from qcjax.metrics.clinical import body_surface_m2
 from qcjax.metrics.heartbeat import Ventricle, ventricle
-from qcjax.runtime.files import written_whole
+from qcjax.runtime.files import written_table
 from qcjax.segmentation.inputs import Pair
 
 LEFT, RIGHT = (LV.key, CAVITY.key), (RV.key,)
@@ -157,10 +157,7 @@ def _unknown(subject: str, key: str, reason: str, surface_m2: float) -> dict[str
 
 def write_subjects(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write `subjects.csv`; undefined is empty."""
-    with (
-        written_whole(path) as partial,
-        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
+    with written_table(path) as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for row in rows:

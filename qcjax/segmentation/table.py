@@ -10,7 +10,7 @@ from qcjax.inference.entries import Entry, counted, inside, worst_status
 from qcjax.qc import Flag
 from qcjax.quality.drift import MEASURES
 from qcjax.quality.model import ACCEPT, DECISIONS, PREDICTED, predicted_columns, worst_decision
-from qcjax.runtime.files import written_whole
+from qcjax.runtime.files import written_table
 from qcjax.runtime.line_journal import Line, from_json, to_json
 from qcjax.segmentation.result import Result
 
@@ -90,10 +90,7 @@ def mask_path(name: str) -> Path:
 
 def write_table(path: Path, lines: Iterable[Line], images: Path) -> None:
     """Write `cases.csv` at once: a row per image, frame and structure; undefined is empty."""
-    with (
-        written_whole(path) as partial,
-        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
+    with written_table(path) as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for line in lines:

@@ -1,5 +1,6 @@
 """Files that are there whole or not at all, on a disk that fills up while they are written."""
 
+import os
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,8 +9,9 @@ import pytest
 
 from qcjax.report import render, style
 from qcjax.report.columns import Columns
-from qcjax.runtime.files import write_whole, written_whole
+from qcjax.runtime.files import write_whole, written_table, written_whole
 from qcjax.scoring.table import write_table
+from qcjax.segmentation.heartbeats import COLUMNS, write_heartbeats
 
 LIMIT = 4096  # bytes that a file may have
 
@@ -73,3 +75,19 @@ def test_a_stop_while_a_file_is_written_leaves_no_half(tmp_path: Path) -> None:
     with written_whole(tmp_path / "below" / "new") as partial:
         partial.write_text("whole")
     assert (tmp_path / "below" / "new").read_text() == "whole"
+
+
+def test_a_table_keeps_names_that_are_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "volumes.csv"
+    name = os.fsdecode(b"pati\xebnt1")  # Latin-1 on a file system
+    write_heartbeats(path, [dict.fromkeys(COLUMNS, "") | {"subject": name}])
+    assert path.read_bytes().splitlines()[1].startswith(b"pati\xebnt1,")
+
+
+def test_a_stop_while_a_table_is_written_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "cases.csv"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), written_table(path) as file:
+        file.write("half")
+        raise KeyboardInterrupt
+    assert [p.name for p in tmp_path.iterdir()] == ["cases.csv"] and path.read_text() == "old"
