@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from qcjax.data.geometry import Axes
 from qcjax.inference.entries import Entry
 from qcjax.inference.monitor import Score
-from qcjax.scoring.table import largest_doubt, score_line, summarise
+from qcjax.scoring.table import ScoreJournal, largest_doubt, score_line, summarise
 from tests.fake_monitor import FakeMonitor, draw_mask
 
 VOLUMES = (10.0, 20.0, 30.0)
@@ -68,3 +69,13 @@ def test_counts_by_hand(score: Score) -> None:
     assert (found["without_image"], found["with_unusual_geometry"], found["seem_swapped"]) == (1, 1, 1)
     assert found["structures"]["rv"] == {"erroneous": 1, "suspicious": 1}
     assert found["structures"]["lv"] == {"erroneous": 0, "suspicious": 0}
+
+
+def test_the_journal_keeps_the_larger_of_suspicion_and_doubt(score: Score, tmp_path: Path) -> None:
+    about = {"name": "a", "path": "a.nii", "size": 1, "mtime_ns": 2, "seconds": 0.1}
+    sure = replace(score, suspicion=0.5)
+    for doubt, expected in ((2.0, 2.0), (0.1, 0.5), (np.nan, 0.5)):
+        journal = ScoreJournal(tmp_path / f"{doubt}.jsonl")
+        journal.append(about | score_line(sure, VOLUMES, [], np.array([doubt, 0.0, np.nan])))
+        found = journal.entries["a.nii"]
+        assert (found.suspicion, found.frames, found.size, found.mtime_ns) == (expected, 1, 1, 2)
