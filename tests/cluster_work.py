@@ -41,6 +41,13 @@ def lost(case, why):
     return {"name": case["name"], "lost": why}
 
 
+def _is_worker(process):
+    try:
+        return any("spawn_main" in part for part in process.cmdline())
+    except psutil.Error:  # it has just ended
+        return False
+
+
 @contextmanager
 def one_killed_after(journal):
     """Kill one of this process's workers once there is a line in a journal; yields what it is told of that."""
@@ -48,8 +55,7 @@ def one_killed_after(journal):
 
     def watch():
         while not over.wait(0.02):
-            children = psutil.Process().children(recursive=True)
-            workers = [p for p in children if any("spawn_main" in part for part in p.cmdline())]
+            workers = [p for p in psutil.Process().children(recursive=True) if _is_worker(p)]
             if workers and journal.exists() and journal.stat().st_size:
                 workers[0].kill()
                 told.append(workers[0].pid)

@@ -94,13 +94,14 @@ def test_refinement_on_one_device_and_on_eight(networks, slices, name):
     start = trained(networks(name, 1), slices)
     one, history, output = refine(networks(name, 1), slices, start)
     eight, history_eight, output_eight = refine(networks(name, 8), slices, start)
+    # the parameters of acdc_unet moved by 1e-7 of themselves, one rounding, move its outputs by 8e-6 here
+    tolerance = 3e-5 if name == "acdc_unet" else 1e-5
     for a, b in zip(history, history_eight, strict=True):
         for part in ("loss", "supervised", "semi_supervised"):
-            np.testing.assert_allclose(b[part], a[part], atol=1e-5)
+            np.testing.assert_allclose(b[part], a[part], atol=tolerance)
         # one activation at the kink of a leaky ReLU, or one tie in max-pooling, is enough to see in the gradient
         np.testing.assert_allclose(b["grad_norm"], a["grad_norm"], rtol=1e-3)
-    # the parameters of acdc_unet moved by 1e-7 of themselves, one rounding, move its outputs by 8e-6 here
-    np.testing.assert_allclose(output_eight, output, atol=3e-5 if name == "acdc_unet" else 1e-5)
+    np.testing.assert_allclose(output_eight, output, atol=tolerance)
     compare_params(one, eight)
     chex.assert_trees_all_close(one.batch_stats, eight.batch_stats, atol=1e-4)
     assert history[0]["loss"] != history[-1]["loss"]
